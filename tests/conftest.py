@@ -1,0 +1,27 @@
+"""What every test may ask for: how long random histories are, and a source of randomness that tells its seed.
+
+Nothing about presence belongs here; fakes and servers live beside the tests that use them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# A history starts servers and counts round trips: what it costs says nothing about whether it is right.
+settings.register_profile("dev", deadline=None, print_blob=True, max_examples=50)
+settings.register_profile(
+    "ci", deadline=None, print_blob=True, max_examples=200, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture
+def rng() -> random.Random:
+    """A random source; a failing test shows its seed, and `TEST_SEED=<seed>` brings the same numbers back."""
+    seed = int(os.environ.get("TEST_SEED") or random.SystemRandom().getrandbits(32))
+    print(f"TEST_SEED={seed}")  # noqa: T201 - pytest shows it when the test fails
+    return random.Random(seed)
