@@ -1,0 +1,86 @@
+# The project's words; `make` alone lists them. Kept to what GNU make 3.81 understands, since that is what macOS has.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+# PYTHON=... names the one to use. 3.13 first: it is what runs in Lambda.
+PYTHONS := $(if $(PYTHON),$(PYTHON),python3.13 python3.12 python3.11 python3.14 python3)
+
+# Each names a finished installation, and is made again only when its lock has changed.
+RUN := $(VENV)/run.installed
+DEV := $(VENV)/dev.installed
+CLIENTS := tests/clients/node_modules/.package-lock.json
+
+# Node.js and npm: the machine's own, else those that the dev lock puts into the virtual environment.
+WITH_NODE := PATH="$$PATH:$(CURDIR)/$(BIN)"
+
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras \
+	--no-emit-index-url --custom-compile-command 'make lock' $(ARGS)
+
+.PHONY: help setup run test check fmt lock clean
+
+help: ## list these words
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+
+setup: $(RUN) ## install what `make run` needs into .venv (PYTHON=... chooses the interpreter)
+
+run: $(RUN) ## run the service on this machine (ARGS="--help" lists its options)
+	@exec $(BIN)/presence run $(ARGS)
+
+test: $(DEV) $(CLIENTS) ## run all tests (ARGS="tests/shared -x" runs some)
+	@$(WITH_NODE) $(BIN)/pytest $(ARGS)
+
+check: $(DEV) ## lint, formatting, types, directions of imports, and the repository's own rules
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/pytest --quiet tests/test_repository.py
+
+fmt: $(DEV) ## format, and mend what lint can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(DEV) ## write the locks anew after a change to requirements/*.in (ARGS=--upgrade takes newer releases)
+	$(COMPILE) requirements/lambda.in --output-file requirements/lambda.txt
+	$(COMPILE) requirements/lambda.in requirements/run.in --constraint requirements/lambda.txt \
+		--output-file requirements/run.txt
+	$(COMPILE) requirements/lambda.in requirements/run.in requirements/dev.in --constraint requirements/run.txt \
+		--output-file requirements/dev.txt
+
+clean: ## remove everything that these words have made
+	rm -rf $(VENV) tests/clients/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+
+# An interpreter counts when it runs: pyenv leaves shims on PATH for versions that are not chosen. Debian ships Python
+# without ensurepip; there a pip outside the virtual environment puts one into it.
+$(BIN)/python:
+	@for python in $(PYTHONS) none; do \
+		"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && break; \
+	done; \
+	if [ "$$python" = none ]; then \
+		echo "setup: needs Python 3.11, 3.12, 3.13 or 3.14, and none of these is one: $(PYTHONS)" >&2; exit 1; \
+	fi; \
+	echo "$(VENV): $$("$$python" --version)"; \
+	"$$python" -m venv --clear $(VENV) >/dev/null 2>&1 || { \
+		"$$python" -m pip --version >/dev/null 2>&1 && \
+		"$$python" -m venv --clear --without-pip $(VENV) && \
+		"$$python" -m pip --quiet --disable-pip-version-check --python $(BIN)/python install pip; \
+	} || { \
+		rm -rf $(VENV); echo "setup: $$python has neither venv nor pip; on Debian: apt-get install python3-venv" >&2; exit 1; \
+	}
+
+$(RUN): requirements/run.txt requirements/lambda.in requirements/run.in pyproject.toml | $(BIN)/python
+	@echo "$(VENV): installing requirements/run.txt"
+	@$(PIP) install --require-hashes --requirement requirements/run.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV): requirements/dev.txt $(RUN)
+	@echo "$(VENV): installing requirements/dev.txt"
+	@$(PIP) install --require-hashes --requirement requirements/dev.txt
+	@touch $@
+
+$(CLIENTS): tests/clients/package.json tests/clients/package-lock.json tests/clients/.npmrc | $(DEV)
+	@cd tests/clients && $(WITH_NODE) npm ci --loglevel=error
+	@touch $@
