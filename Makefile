@@ -2,7 +2,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 # PYTHON=... names the one to use. 3.13 first: it is what runs in Lambda.
 PYTHONS := $(if $(PYTHON),$(PYTHON),python3.13 python3.12 python3.11 python3.14 python3)
@@ -65,7 +65,7 @@ $(BIN)/python:
 	"$$python" -m venv --clear $(VENV) >/dev/null 2>&1 || { \
 		"$$python" -m pip --version >/dev/null 2>&1 && \
 		"$$python" -m venv --clear --without-pip $(VENV) && \
-		"$$python" -m pip --quiet --disable-pip-version-check --python $(BIN)/python install pip; \
+		"$$python" -m pip -qq --disable-pip-version-check --python $(BIN)/python install pip; \
 	} || { \
 		rm -rf $(VENV); echo "setup: $$python has neither venv nor pip; on Debian: apt-get install python3-venv" >&2; exit 1; \
 	}
