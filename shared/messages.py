@@ -1,0 +1,329 @@
+"""What clients and the service say to each other: the protocol, version 1, as types.
+
+Messages from clients are pydantic models, since they are checked; frames to clients are typed dictionaries, since
+they are ours and are built once. Nothing here does anything: the meaning is in `presence.py` and `presence.lua`.
+Times are integer milliseconds since the epoch. Unknown fields are ignored, so that both sides can grow.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Any, Literal, NotRequired, Self, TypedDict
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from shared.settings import OnlineStatus
+
+PROTOCOL_VERSION = "1"
+MAX_MESSAGE_BYTES = 4096
+MAX_FRAME_BYTES = 32 * 1024
+MAX_QUERY_USERS = 100
+MAX_BLOCKS = 1000
+
+USER_ID = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._~:@|+=-]{1,128}\Z")
+"""A user id: as it stands in a token's `sub`, in paths and in keys. Not `.` or `..`, which paths would swallow."""
+DEVICE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+CONNECTION_ID = re.compile(r"[A-Za-z0-9_=-]{1,128}\Z")
+"""API Gateway's connection ids: base64url with its padding."""
+
+DeviceType = Literal["web", "mobile", "desktop"]
+Status = Literal["online", "busy", "away", "offline"]
+LastSeenPolicy = Literal["everyone", "nobody"]
+LATEST_TIME = 99_999_999_999_999
+"""A time in the year 5138: later ones are mistakes, and 14 digits are what Lua's JSON keeps."""
+
+
+def _user_id(value: str) -> str:
+    if not USER_ID.match(value):
+        raise ValueError("must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ : @ | + = - and not . or ..")
+    return value
+
+
+def _printable(value: str) -> str:
+    if any(ord(char) < 32 or 127 <= ord(char) < 160 or char in "\u2028\u2029" for char in value):
+        raise ValueError("must not contain control characters")
+    return value
+
+
+UserId = Annotated[str, AfterValidator(_user_id)]
+ConnectionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_=-]{1,128}$")]
+DeviceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+Time = Annotated[int, Field(ge=0, le=LATEST_TIME)]
+Sequence = Annotated[int, Field(ge=0, le=LATEST_TIME)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+
+class CustomStatus(_Model):
+    """What a user says in their own words, until a time or for good."""
+
+    text: Annotated[str, Field(max_length=140), AfterValidator(_printable)] = ""
+    emoji: Annotated[str, Field(max_length=16), AfterValidator(_printable)] = ""
+    until: Time | None = None
+
+
+class _Message(_Model):
+    id: Annotated[str, Field(max_length=64), AfterValidator(_printable)] | None = None
+    """Returned in the answer or the error, so that a client can tell them apart."""
+    seq: Sequence | None = None
+    """The highest frame number that the client received without a hole."""
+
+
+class Sync(_Message):
+    """Tell me everything I may see; the first message after opening."""
+
+    action: Literal["sync"]
+    replaces: ConnectionId | None = None
+
+
+class Heartbeat(_Message):
+    """Still here. `status` is used only where the server lost this device's own."""
+
+    action: Literal["heartbeat"]
+    active: bool = True
+    status: OnlineStatus | None = None
+
+
+class StatusChange(_Model):
+    """A change of the user's own status; a field that is absent stays as it is, `customStatus: null` clears."""
+
+    status: OnlineStatus | None = None
+    scope: Literal["device", "user"] = "device"
+    until: Time | None = None
+    customStatus: CustomStatus | None = None
+
+    @model_validator(mode="after")
+    def _until_belongs_to_a_claim(self) -> Self:
+        if self.until is not None and (self.scope != "user" or self.status in (None, "online")):
+            raise ValueError("until belongs to a claim: a status other than online with scope user")
+        return self
+
+
+class PresenceUpdate(_Message, StatusChange):
+    """A `StatusChange` by a connection; `n` counts that connection's updates, from 1, and an older one is ignored."""
+
+    action: Literal["presence_update"]
+    n: Annotated[int, Field(ge=1, le=2**31)] | None = None
+
+
+class GetPresence(_Message):
+    """Tell me about these users."""
+
+    action: Literal["get_presence"]
+    userIds: Annotated[list[UserId], Field(min_length=1, max_length=MAX_QUERY_USERS)]
+
+
+class Leave(_Message):
+    """Sign-out of this connection: no grace."""
+
+    action: Literal["leave"]
+
+
+Message = Annotated[Sync | Heartbeat | PresenceUpdate | GetPresence | Leave, Field(discriminator="action")]
+
+
+class Record(TypedDict):
+    """What a contact may see of a user. Someone who was never a contact, or does not exist, is `userId` and `status`."""
+
+    userId: str
+    status: Status
+    customStatus: NotRequired[dict[str, Any] | None]
+    deviceType: NotRequired[DeviceType | None]
+    lastSeen: NotRequired[int | None]
+    rev: NotRequired[int]
+
+
+class Claim(TypedDict):
+    """A status that overrides every device's, until a time or until it is cleared."""
+
+    status: OnlineStatus
+    until: int | None
+
+
+class Applied(TypedDict):
+    """The last `n` of this connection that was applied, per field."""
+
+    status: int
+    claim: int
+    customStatus: int
+
+
+class Device(TypedDict):
+    """One of the user's own connections, as the user may see it."""
+
+    connectionId: str
+    deviceId: str
+    deviceType: DeviceType
+    status: OnlineStatus
+    connectedAt: int
+    lastActive: int
+
+
+class OwnState(TypedDict):
+    """One's own real state: never sent to anybody else."""
+
+    userId: str
+    connectionId: str
+    status: Status
+    customStatus: dict[str, Any] | None
+    claim: Claim | None
+    invisible: bool
+    lastSeenPolicy: LastSeenPolicy
+    devices: list[Device]
+    n: Applied
+    heartbeatEvery: int
+    rotateAt: int
+
+
+class PresenceFrame(Record):
+    """A contact changed. `type` is a hint about the transition, the record decides."""
+
+    type: Literal["user_online", "user_offline", "presence_status"]
+    seq: NotRequired[int]
+
+
+class BatchFrame(TypedDict):
+    """Several changes for one viewer, under one `seq`."""
+
+    type: Literal["presence_batch"]
+    seq: int
+    events: list[PresenceFrame]
+
+
+class SelfFrame(TypedDict):
+    """One's own real state changed, perhaps on another device."""
+
+    type: Literal["presence_self"]
+    seq: int
+    self: OwnState
+
+
+class SnapshotFrame(TypedDict):
+    """Everything the viewer may see, in `parts` frames; it replaces what the client had."""
+
+    type: Literal["presence_snapshot"]
+    id: NotRequired[str]
+    seq: int
+    part: int
+    parts: int
+    resumed: bool
+    self: OwnState
+    users: list[Record]
+
+
+class QueryFrame(TypedDict):
+    """The answer to `get_presence`."""
+
+    type: Literal["presence"]
+    id: NotRequired[str]
+    users: list[Record]
+
+
+ErrorCode = Literal["invalid_message", "unknown_action", "rate_limited", "too_large", "unavailable"]
+
+
+class ErrorFrame(TypedDict):
+    """What was wrong with which field."""
+
+    type: Literal["error"]
+    code: ErrorCode
+    message: str
+    field: NotRequired[str]
+    id: NotRequired[str]
+    retryAfter: NotRequired[int]
+
+
+Frame = PresenceFrame | BatchFrame | SelfFrame | SnapshotFrame | QueryFrame | ErrorFrame
+
+
+class MessageRefused(ValueError):
+    """A message that is not as the protocol says; it becomes one `error` frame.
+
+    Attributes:
+        code: the `code` of the frame.
+        field: the field that was wrong, dotted, or None when there is no such field.
+        id: the message's `id` where it could be read.
+        retry_after: milliseconds after which the same message may be accepted, or None.
+    """
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        *,
+        field: str | None = None,
+        id: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code, self.field, self.id, self.retry_after = code, field, id, retry_after
+
+    def frame(self) -> ErrorFrame:
+        """The frame that tells the client."""
+        frame: ErrorFrame = {"type": "error", "code": self.code, "message": str(self)}
+        if self.field:
+            frame["field"] = self.field
+        if self.id is not None:
+            frame["id"] = self.id
+        if self.retry_after is not None:
+            frame["retryAfter"] = self.retry_after
+        return frame
+
+
+_MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
+ACTIONS = ("sync", "heartbeat", "presence_update", "get_presence", "leave")
+
+
+def parse_message(body: str) -> Message:
+    """Read one text frame of a client.
+
+    Raises:
+        MessageRefused: naming the field that is wrong.
+    """
+    if len(body.encode("utf-8", "surrogatepass")) > MAX_MESSAGE_BYTES:
+        raise MessageRefused("too_large", f"a message has at most {MAX_MESSAGE_BYTES} bytes")
+    try:
+        return _MESSAGE.validate_json(body)
+    except ValidationError as error:
+        raise _refusal(body, error) from None
+
+
+def _refusal(body: str, error: ValidationError) -> MessageRefused:
+    """The one thing to say about a body that is not a message: the first error, in the client's words."""
+    first = error.errors(include_url=False, include_input=False, include_context=True)[0]
+    id = _id_of(body)
+    match first["type"]:
+        case "json_invalid":
+            return MessageRefused("invalid_message", "the message is not JSON")
+        case "union_tag_invalid":
+            return MessageRefused("unknown_action", f"action is one of {', '.join(ACTIONS)}", field="action", id=id)
+        case "string_unicode":
+            return MessageRefused("invalid_message", "the message is not valid Unicode")
+        case "union_tag_not_found":
+            return MessageRefused("invalid_message", "action is missing", field="action", id=id)
+        case "model_attributes_type" | "dict_type":
+            if len(first["loc"]) <= 1:
+                return MessageRefused("invalid_message", "the message is not a JSON object")
+    field = ".".join(str(part) for part in first["loc"][1:])
+    text = first["msg"].removeprefix("Value error, ")
+    return MessageRefused("invalid_message", text[:1].lower() + text[1:], field=field or None, id=id)
+
+
+def _id_of(body: str) -> str | None:
+    try:
+        id = json.loads(body).get("id")
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    return id if isinstance(id, str) and len(id) <= 64 and id.isprintable() else None

@@ -1,0 +1,974 @@
+-- The state machine of presence: everything that changes a user's state is in this file, and nothing else is.
+--
+-- KEYS  [1] meta, [2] due: the bucket's; then eight for each request, in the order of KINDS:
+--       user devices contacts sees hidden settings tell pending
+-- ARGV  [1] now, in ms; [2] a JSON list of requests, each {user = "alice", verb = "heartbeat", ...}
+-- gives a JSON list of answers, one for each request, in order
+--
+-- All keys of one call lie in one bucket, and so in one slot of a cluster. `S`, the settings in ms, stands before
+-- this text (store.py puts it there). Time comes in as an argument; only key expiry uses the server's clock.
+--
+-- Every verb edits one connection or one setting and then calls `settle`, which finds what the user is now, writes
+-- the visible record when it changed, and says what must be told to whom. Whoever asks with `post` carries that out
+-- and answers with the verb `announced`; if it dies before, the lease runs out and the next `settle` says it again.
+--
+-- A connection is one of
+--   live          until its deadline
+--   disconnected  its socket closed; counts for the grace when none is live; may not speak again
+--   lost          its socket was found gone; as above, but may speak again
+--   closed        it left, or was replaced or signed out; may not speak again
+-- Redis 6.2 is enough; an empty list in an answer may come out as {} or [].
+
+local TOMBSTONE = 60000      -- how long a closed connection is remembered: longer than any of its messages can be late
+local YOUNG = 5000           -- a 410 says nothing about a connection that may still be opening
+local FORMER = 86400000      -- how long a former contact keeps the frozen record, and a viewer its rev floor
+local SETTLED = 2000         -- a frame younger than this may still be on its way
+local WIDEST, NARROWEST = 1000, 100 -- a viewer's window, in ms, when frames come faster than one in NARROWEST
+local MOST_TOLD = 500        -- viewers told one by one in one go
+local SCHEMA = '1'
+
+local KINDS = { 'user', 'devices', 'contacts', 'sees', 'hidden', 'settings', 'tell', 'pending' }
+local META, DUE = KEYS[1], KEYS[2]
+local now = tonumber(ARGV[1])
+local call = redis.call
+
+local function ms(time) return string.format('%d', time) end
+
+local function hash(key)
+  local flat, map = call('HGETALL', key), {}
+  for i = 1, #flat, 2 do map[flat[i]] = flat[i + 1] end
+  return map
+end
+
+local function earliest(a, b)
+  if a and b then return math.min(a, b) end
+  return a or b
+end
+
+local function lists(values) return type(values) == 'table' and values or {} end
+
+-- Connections ---------------------------------------------------------------------------------------------------
+-- Two small fields each, so that the hash keeps its compact encoding: what never changes under the connection's id,
+-- what each beat changes under the id and `!`, with times as offsets from the beat.
+
+local function read_connection(id, fixed, beat)
+  if not beat then return nil end
+  local state, at, left, idle, status, cap, ns, nc, nu, tat =
+    string.match(beat, '^(%a+) (%d+) (%d+) (%d+) (%a+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+  local type, connected, polling, device = string.match(fixed or '', '^(%a+) (%d+) (%d) (.+)$')
+  at = tonumber(at)
+  return {
+    id = id, state = state, beat = at, deadline = at + tonumber(left), active = at - tonumber(idle), status = status,
+    cap = tonumber(cap), n = { status = tonumber(ns), claim = tonumber(nc), customStatus = tonumber(nu) },
+    tat = at + tonumber(tat), type = type or 'web', connected = tonumber(connected or 0), polling = polling == '1',
+    device = device or id,
+  }
+end
+
+local function write_connection(u, c)
+  call('HSET', u.devices, c.id .. '!', string.format('%s %d %d %d %s %d %d %d %d %d', c.state, c.beat,
+    math.max(0, c.deadline - c.beat), math.max(0, c.beat - c.active), c.status, c.cap, c.n.status, c.n.claim,
+    c.n.customStatus, math.max(0, c.tat - c.beat)))
+end
+
+local function write_new_connection(u, c)
+  call('HSET', u.devices, c.id, string.format('%s %d %d %s', c.type, c.connected, c.polling and 1 or 0, c.device))
+  write_connection(u, c)
+end
+
+local function forget_connection(u, c)
+  call('HDEL', u.devices, c.id, c.id .. '!')
+  u.connections[c.id] = nil
+end
+
+local function is_live(c) return c.state == 'live' and c.deadline > now end
+local function lingers(c) return (c.state == 'disconnected' or c.state == 'lost') and c.beat + S.grace > now end
+local function may_speak(c) return c.state == 'live' or c.state == 'lost' end
+
+local function close_connection(u, c, state)
+  c.active = math.min(c.active, now)
+  c.state, c.beat, c.deadline, c.tat = state, now, now, now
+  write_connection(u, c)
+end
+
+local function blank(id)
+  return { id = id, state = 'closed', beat = now, deadline = now, active = now, status = 'online', cap = 0, tat = now,
+    n = { status = 0, claim = 0, customStatus = 0 }, type = 'web', connected = 0, polling = false, device = id }
+end
+
+-- A connection that closed is remembered even if it was never seen: its $connect may come later than its $disconnect.
+local function bury(u, id)
+  u.connections[id] = blank(id)
+  write_connection(u, u.connections[id])
+end
+
+-- Users ---------------------------------------------------------------------------------------------------------
+
+local function open_user(index, id)
+  local u = { id = id, changed = {} }
+  for k, kind in ipairs(KINDS) do u[kind] = KEYS[2 + (index - 1) * #KINDS + k] end
+  return u
+end
+
+local function check_meta()
+  local meta = call('HMGET', META, 'schema', 'buckets', 'loaded')
+  if not meta[1] then
+    call('HSET', META, 'schema', SCHEMA, 'buckets', S.buckets)
+  elseif meta[1] ~= SCHEMA or tonumber(meta[2]) ~= S.buckets then
+    return false, { err = 'PRESENCE this store has schema ' .. meta[1] .. ' and ' .. meta[2] ..
+      ' buckets, and this release schema ' .. SCHEMA .. ' and ' .. ms(S.buckets) .. ' buckets' }
+  end
+  return meta[3] == '1'
+end
+
+local LOADED, REFUSED -- whether people may see each other here; read once in a call, by the first verb that needs it
+
+local function load_user(u)
+  if u.state then return u end
+  if LOADED == nil then LOADED, REFUSED = check_meta() end
+  if REFUSED then error(REFUSED.err, 0) end
+  u.state, u.set = hash(u.user), hash(u.settings)
+  u.connections = {}
+  local raw = hash(u.devices)
+  for field, beat in pairs(raw) do
+    if string.sub(field, -1) == '!' then
+      local id = string.sub(field, 1, -2)
+      u.connections[id] = read_connection(id, raw[id], beat)
+    end
+  end
+  return u
+end
+
+local function number(u, field) return tonumber(u.state[field] or '') end
+
+-- Change fields of the user's hash; `save` writes them, once, when the request is done.
+local function put(u, fields)
+  for field, value in pairs(fields) do
+    value = type(value) == 'number' and ms(value) or value
+    if (u.state[field] or '') ~= value then
+      u.state[field] = value
+      u.changed[#u.changed + 1] = field
+      u.changed[#u.changed + 1] = value
+    end
+  end
+end
+
+local function save(u)
+  if not u.state then return end
+  if #u.changed > 0 then call('HSET', u.user, unpack(u.changed)) end
+  if next(u.state) then call('PEXPIRE', u.user, ms(S.retention)) end
+  call('PEXPIRE', u.devices, ms(S.device_ttl + S.grace + 2 * TOMBSTONE))
+end
+
+local function drop_setting(u, ...)
+  call('HDEL', u.settings, ...)
+  for _, field in ipairs({ ... }) do u.set[field] = nil end
+end
+
+local function set_due(u, due)
+  put(u, { due = due or '' })
+  if due then
+    call('ZADD', DUE, ms(due), u.id)
+  else
+    call('ZREM', DUE, u.id)
+  end
+end
+
+local function sockets(u)
+  local open = {}
+  for id, c in pairs(u.connections) do
+    if is_live(c) and not c.polling then open[#open + 1] = id end
+  end
+  table.sort(open)
+  return open
+end
+
+-- A frame is prepared for this viewer: a client that misses it sees the hole in the numbers.
+local function next_seq(u)
+  local seq = (number(u, 'feed') or now - 1) + 1
+  put(u, { feed = seq, feedAt = now })
+  return seq
+end
+
+-- Views ---------------------------------------------------------------------------------------------------------
+-- An entry in `hidden` holds why this viewer may not see the user, and the record that it sees instead: `h` I hide,
+-- `b` I block, `B` blocks me, `r` no longer a contact. With no reason left it only keeps the viewer's rev from falling.
+
+local function entry_of(u, viewer)
+  local raw = call('HGET', u.hidden, viewer)
+  if not raw then return nil end
+  local entry = cjson.decode(raw)
+  if (entry.why == '' or entry.why == 'r') and entry.at + FORMER <= now then return nil end
+  return entry
+end
+
+local function hides(entry) return entry ~= nil and entry.why ~= '' end
+
+local function custom_until(custom) return custom ~= '' and tonumber(cjson.decode(custom)['until'] or '') or nil end
+
+local function ended(time) return time ~= nil and time <= now end
+
+local function record_of(u, viewer, status, custom, seen, rev, device)
+  local ends = custom ~= '' and custom_until(custom)
+  if ends and ended(ends) then custom = '' end
+  return { userId = u.id, status = status, custom = custom, seen = seen, rev = rev, deviceType = device }
+end
+
+-- What a viewer may see by the relations between the two, loaded or not.
+local function related_view(u, viewer)
+  local entry = viewer ~= u.id and entry_of(u, viewer) or nil
+  if hides(entry) then
+    if not entry.rev then return { userId = u.id, status = 'offline' } end
+    return record_of(u, viewer, 'offline', entry.custom, tonumber(entry.seen), entry.rev)
+  end
+  if viewer ~= u.id and call('SISMEMBER', u.contacts, viewer) == 0 then
+    return { userId = u.id, status = 'offline' }
+  end
+  local status = u.state.status or 'offline'
+  local seen = u.set.lastSeen ~= 'nobody' and tonumber(u.state.seen or '') or nil
+  local rev = math.max(number(u, 'rev') or 0, entry and entry.rev or 0)
+  return record_of(u, viewer, status, u.state.custom or '', status == 'offline' and seen or nil, rev,
+    status ~= 'offline' and u.state.type or nil)
+end
+
+-- What a viewer may see, decided at this moment.
+local function view(u, viewer)
+  return LOADED and related_view(u, viewer) or { userId = u.id, status = 'offline' }
+end
+
+local function watchers_of(u)
+  local contacts = call('SMEMBERS', u.contacts)
+  if #contacts == 0 or call('EXISTS', u.hidden) == 0 then return contacts end
+  local entries, watchers = hash(u.hidden), {}
+  for _, viewer in ipairs(contacts) do
+    if not entries[viewer] or cjson.decode(entries[viewer]).why == '' then watchers[#watchers + 1] = viewer end
+  end
+  return watchers
+end
+
+-- A frozen record's custom status ends like any other; the viewer is told as of an offline user.
+local function thaw(u)
+  local next_end
+  for viewer, raw in pairs(hash(u.hidden)) do
+    local entry = cjson.decode(raw)
+    local ends = hides(entry) and entry.rev and custom_until(entry.custom) or nil
+    if ended(ends) then
+      entry.custom, entry.rev = '', entry.rev + 1
+      call('HSET', u.hidden, viewer, cjson.encode(entry))
+      call('HSET', u.tell, viewer, ms(entry.rev) .. ' offline')
+      put(u, { floor = math.max(number(u, 'floor') or 0, entry.rev) })
+    else
+      next_end = earliest(next_end, ends)
+    end
+  end
+  put(u, { thaw = next_end or '' })
+end
+
+-- Settle --------------------------------------------------------------------------------------------------------
+
+-- The connection that decides, among the live ones or, where there is none, those within their grace.
+local function best_of(candidates, idle)
+  local best, best_status
+  for _, c in ipairs(candidates) do
+    local status = c.status == 'online' and idle and 'away' or c.status
+    local better = not best or S.rank[status] > S.rank[best_status]
+    if best and status == best_status then
+      better = c.active > best.active or (c.active == best.active and c.id > best.id)
+    end
+    if better then best, best_status = c, status end
+  end
+  return best, best_status
+end
+
+local function self_of(u)
+  local devices = {}
+  for _, c in pairs(u.connections) do
+    if is_live(c) then
+      devices[#devices + 1] = { connectionId = c.id, deviceId = c.device, deviceType = c.type, status = c.status,
+        connectedAt = c.connected, lastActive = c.active, polling = c.polling, n = c.n, cap = c.cap }
+    end
+  end
+  table.sort(devices, function(a, b) return a.connectionId < b.connectionId end)
+  return { status = u.state.real or 'offline', custom = u.set.custom or '', claim = u.set.claim,
+    claimUntil = tonumber(u.set.claimUntil or ''), invisible = u.set.invisible == '1',
+    lastSeenPolicy = u.set.lastSeen or 'everyone', devices = devices }
+end
+
+-- What changed in the viewer's contacts since its last frame, when its window is over.
+local function take_pending(u, open)
+  local users = hash(u.pending)
+  local count = 0
+  for _ in pairs(users) do count = count + 1 end
+  call('DEL', u.pending)
+  local window, gap = number(u, 'window') or 0, math.max(1, now - (number(u, 'feedAt') or 0))
+  if count * NARROWEST > gap then
+    window = math.min(WIDEST, math.max(NARROWEST, window * 2))
+  else
+    window = window >= 2 * NARROWEST and math.floor(window / 2) or 0
+  end
+  put(u, { window = window })
+  return { seq = next_seq(u), connections = open, users = users }
+end
+
+local function window_end(u) return (number(u, 'feedAt') or 0) + (number(u, 'window') or 0) end
+
+local function settle(u, post)
+  load_user(u)
+  local out = {}
+  local last = number(u, 'last')
+
+  -- Connections: a deadline that passed has waited long enough and gets no grace.
+  local live, lingering, due = {}, {}, nil
+  for _, c in pairs(u.connections) do
+    if c.state == 'live' then
+      last = math.max(last or 0, c.beat)
+      if is_live(c) then
+        live[#live + 1] = c
+        due = earliest(due, c.deadline)
+      else
+        forget_connection(u, c)
+      end
+    elseif lingers(c) then
+      last = math.max(last or 0, c.beat)
+      lingering[#lingering + 1] = c
+      due = earliest(due, c.beat + S.grace)
+    elseif c.state == 'lost' or c.beat + TOMBSTONE <= now then
+      forget_connection(u, c)
+    end
+  end
+
+  -- Ends of what the user chose for a time.
+  if ended(tonumber(u.set.claimUntil or '')) then drop_setting(u, 'claim', 'claimUntil') end
+  if u.set.custom and ended(custom_until(u.set.custom)) then drop_setting(u, 'custom') end
+  if ended(number(u, 'thaw')) then thaw(u) end
+  due = earliest(due, earliest(tonumber(u.set.claimUntil or ''), number(u, 'thaw')))
+  due = earliest(due, u.set.custom and custom_until(u.set.custom))
+
+  -- What the user really is. Inactivity is the user's, over all devices.
+  local candidates = #live > 0 and live or lingering
+  local active, can_idle = nil, false
+  for _, c in ipairs(candidates) do
+    active = math.max(active or 0, c.active)
+    can_idle = can_idle or c.status == 'online'
+  end
+  local idle = active ~= nil and active + S.away_after <= now
+  if can_idle and not idle then due = earliest(due, active + S.away_after) end
+  local best, real = best_of(candidates, idle)
+  real = best and (u.set.claim or real) or 'offline'
+
+  -- What contacts may see: while invisible, what they saw last.
+  local was, was_custom = u.state.status or 'offline', u.state.custom or ''
+  local status, custom = real, u.set.custom or ''
+  if u.set.invisible == '1' then
+    status, custom = 'offline', was_custom
+    local frozen_end = custom_until(custom)
+    if ended(frozen_end) then custom = '' else due = earliest(due, frozen_end) end
+  end
+  if status ~= was or custom ~= was_custom then
+    local rev = math.max((number(u, 'rev') or now - 1), number(u, 'floor') or 0) + 1
+    local seen = u.state.seen or ''
+    if status ~= 'offline' then
+      seen = ''
+    elseif was ~= 'offline' then
+      seen = real == 'offline' and last or now -- invisible: as if gone now
+    end
+    put(u, { status = status, custom = custom, seen = seen, rev = rev, type = best and best.type or '' })
+  end
+  if real ~= (u.state.real or 'offline') then put(u, { real = real }) end
+  put(u, { idle = idle and '1' or '' })
+  if #live > 0 and not u.state.feed then put(u, { feed = now }) end
+  if last then put(u, { last = last }) end
+
+  -- One's own connections stay in step.
+  local own = table.concat({ real, u.set.claim or '', u.set.claimUntil or '', u.set.custom or '',
+    u.set.invisible or '', u.set.lastSeen or '' }, '|')
+  local open = sockets(u)
+  if own ~= (u.state.own or 'offline|||||') then
+    if #open == 0 or post then put(u, { own = own }) end
+    if #open > 0 and post then
+      out.own = { seq = next_seq(u), connections = open, self = self_of(u) }
+    elseif #open > 0 then
+      due = now
+    end
+  end
+
+  -- What contacts must be told. A lease belongs to a rev: a newer rev does not wait for it.
+  local rev, lease = number(u, 'rev'), number(u, 'lease') or 0
+  local unannounced = rev and (number(u, 'told') or 0) < rev
+  local watchers
+  if unannounced and LOADED then
+    watchers = watchers_of(u)
+    if #watchers == 0 then
+      put(u, { told = rev, said = u.state.status })
+      unannounced = false
+    end
+  end
+  local leased = lease > now and number(u, 'leaseRev') == (rev or 0)
+  local telling = call('EXISTS', u.tell) == 1
+  if LOADED and post then
+    if unannounced and not leased then
+      out.announce = { rev = rev, was = u.state.said or 'offline', watchers = watchers, record = view(u, u.id) }
+    end
+    if telling and (lease <= now or out.announce) then
+      local tell, most = {}, MOST_TOLD
+      for viewer, version in pairs(hash(u.tell)) do
+        if most == 0 then break end
+        most = most - 1
+        if string.sub(viewer, 1, 1) == '!' then
+          tell[#tell + 1] = { other = string.sub(viewer, 2), version = version, blocked = string.sub(version, 1, 1) == 'b' }
+        else
+          tell[#tell + 1] = { viewer = viewer, version = version, was = string.match(version, '%a+$'),
+            record = view(u, viewer) }
+        end
+      end
+      out.tell = tell
+    end
+    if out.announce or out.tell then
+      lease = now + S.announce_lease
+      put(u, { lease = lease, leaseRev = rev or 0 })
+      out.lease = rev or 0
+      leased = true
+    end
+  end
+  if unannounced or telling then
+    if not LOADED then
+      due = earliest(due, now + S.announce_lease)
+    elseif (unannounced and not leased) or lease <= now then
+      due = now
+    else
+      due = earliest(due, lease)
+    end
+  end
+
+  -- What this user, as a viewer, is about to be told.
+  if call('EXISTS', u.pending) == 1 then
+    if window_end(u) > now then
+      due = earliest(due, window_end(u))
+    elseif post then
+      out.flush = take_pending(u, open)
+    else
+      due = now
+    end
+  end
+
+  if due then due = math.max(due, now) end
+  set_due(u, due)
+  return out
+end
+
+-- Connections that speak ------------------------------------------------------------------------------------------
+
+-- The same device's newest connection, live or within its grace.
+local function predecessor(u, id, device)
+  local newest
+  for _, c in pairs(u.connections) do
+    if c.id ~= id and c.device == device and (is_live(c) or lingers(c)) then
+      if not newest or c.connected > newest.connected or (c.connected == newest.connected and c.id > newest.id) then
+        newest = c
+      end
+    end
+  end
+  return newest
+end
+
+local function deadline_of(c) return math.min(now + S.device_ttl, c.cap > 0 and c.cap or math.huge) end
+
+local function signed_out(u, said)
+  local at = tonumber(u.set.endedAt or '')
+  return at ~= nil and (said.connectedAt <= at or said.issuedAt <= at)
+end
+
+-- Make the connection that `said` describes; false where a sign-out, its token or the device limit forbids it.
+local function create_connection(u, said, idle_from)
+  if signed_out(u, said) or (said.cap > 0 and said.cap <= now) then return false end
+  if said.polling then
+    local polling = 0
+    for _, c in pairs(u.connections) do
+      if c.polling and is_live(c) then polling = polling + 1 end
+    end
+    if polling >= S.max_devices then return false end
+  end
+  local c = blank(said.id)
+  c.state, c.status, c.cap = 'live', said.status or 'online', said.cap
+  c.type, c.connected, c.polling, c.device = said.type, said.connectedAt, said.polling or false, said.device or said.id
+  local before = u.connections[said.id]
+  if before and before.state ~= 'lost' then before = nil end
+  before = before or predecessor(u, said.id, c.device)
+  c.active = idle_from
+  if before then
+    c.status = before.status
+    c.active = said.active and now or before.active
+    if before.state == 'disconnected' and before.id ~= c.id then
+      close_connection(u, before, 'closed') -- its grace goes over to the new one
+    elseif before.state == 'lost' and before.id ~= c.id then
+      forget_connection(u, before)
+    end
+  end
+  c.deadline = deadline_of(c)
+  u.connections[c.id] = c
+  write_new_connection(u, c)
+  return c
+end
+
+-- A message came in on a connection: "live", "closed" (it may not speak), or "limited" (too many messages).
+local function beat(u, said)
+  local c = u.connections[said.id]
+  if c and not may_speak(c) then return 'closed' end
+  if not c or c.state == 'lost' then
+    c = create_connection(u, said, now)
+    if not c then return 'closed' end
+  end
+  local tat = math.max(c.tat, now)
+  if tat - now > (S.rate_burst - 1) * S.rate_every then return 'limited', c end
+  c.beat, c.tat = now, tat + S.rate_every
+  if said.active then c.active = math.max(c.active, now) end
+  c.deadline = deadline_of(c)
+  if c.deadline <= now then
+    close_connection(u, c, 'closed')
+    return 'closed'
+  end
+  write_connection(u, c)
+  return 'live', c
+end
+
+-- Before `due` nothing changes by itself, so a beat on a live connection only moves its deadline.
+local function quick_beat(u, said)
+  local state = call('HMGET', u.user, 'due', 'idle', 'feed', 'feedAt')
+  local due = tonumber(state[1] or '')
+  if not due or due <= now or (said.active and state[2] == '1') then return nil end
+  local raw = call('HGET', u.devices, said.id .. '!')
+  local c = read_connection(said.id, nil, raw or nil)
+  if not c or not is_live(c) then return nil end
+  u.connections = { [said.id] = c }
+  local word = beat(u, said)
+  if word ~= 'live' then return { word = word, wait = S.rate_every } end
+  call('PEXPIRE', u.devices, ms(S.device_ttl + S.grace + 2 * TOMBSTONE))
+  return { word = 'live', feed = tonumber(state[3]), feedAt = tonumber(state[4]) }
+end
+
+local function behind(seq, feed, feed_at)
+  return seq ~= nil and seq ~= feed and now - (feed_at or 0) > SETTLED
+end
+
+local function due_neighbours(u)
+  local others = {}
+  for _, id in ipairs(call('ZRANGEBYSCORE', DUE, '-inf', ms(now), 'LIMIT', 0, 3)) do
+    if id ~= u.id and #others < 2 then
+      call('ZADD', DUE, 'XX', ms(now + SETTLED), id)
+      others[#others + 1] = id
+    end
+  end
+  return others
+end
+
+-- Beat, then what `edit` does with the connection, then settle.
+local function spoken(u, request, edit)
+  load_user(u)
+  local word, c = beat(u, request.connection)
+  if word ~= 'live' then return { word = word, wait = S.rate_every } end
+  local extra = edit and edit(c) or {}
+  local out = settle(u, true)
+  out.word, out.feed = 'live', number(u, 'feed')
+  for name, value in pairs(extra) do out[name] = value end
+  return out
+end
+
+local function snapshot(u, out)
+  out.self, out.sees = self_of(u), call('SMEMBERS', u.sees)
+  return out
+end
+
+-- Settings of the user ----------------------------------------------------------------------------------------------
+
+local function choose(u, change, connection)
+  local n = change.n or 0
+  local function newer(field)
+    if not connection or n == 0 then return true end
+    if n <= connection.n[field] then return false end
+    connection.n[field] = n
+    return true
+  end
+  if change.status and change.scope == 'user' and newer('claim') then
+    drop_setting(u, 'claim', 'claimUntil')
+    if change.status ~= 'online' then
+      u.set.claim = change.status
+      call('HSET', u.settings, 'claim', change.status)
+      if change['until'] then
+        u.set.claimUntil = ms(change['until'])
+        call('HSET', u.settings, 'claimUntil', u.set.claimUntil)
+      end
+    end
+  elseif change.status and change.scope == 'device' and connection and newer('status') then
+    connection.status = change.status
+  end
+  if change.custom and newer('customStatus') then
+    if change.custom == '' then
+      drop_setting(u, 'custom')
+    else
+      u.set.custom = change.custom
+      call('HSET', u.settings, 'custom', change.custom)
+    end
+  end
+  if connection then write_connection(u, connection) end
+end
+
+-- Change why a viewer may or may not see the user, and remember to tell the viewer what that changes for it.
+local function relate(u, viewer, edit)
+  local entry = entry_of(u, viewer)
+  local why = entry and entry.why or ''
+  local contact = call('SISMEMBER', u.contacts, viewer) == 1
+  local saw = contact and not hides(entry)
+  local before = saw and related_view(u, viewer)
+  local function tell(rev, was)
+    if LOADED then call('HSET', u.tell, viewer, ms(rev) .. ' ' .. was) end
+  end
+  local function reason(letter, holds)
+    why = string.gsub(why, letter, '')
+    if holds then why = why .. letter end
+  end
+  if edit == 'contact' then
+    call('SADD', u.contacts, viewer)
+    reason('r', false)
+    contact = true
+  elseif edit == 'stranger' then
+    if contact then reason('r', true) end
+    call('SREM', u.contacts, viewer)
+    contact = false
+  elseif edit == 'hide' or edit == 'show' then
+    reason('h', edit == 'hide')
+  elseif edit == 'block' or edit == 'unblock' then
+    reason('b', edit == 'block')
+    call('HSET', u.tell, '!' .. viewer, (edit == 'block' and 'b ' or 'u ') .. ms(now))
+  elseif edit == 'blocked' or edit == 'unblocked' then
+    reason('B', edit == 'blocked')
+  end
+  local sees = contact and why == ''
+  if not entry and why == '' then
+    entry = nil
+  else
+    entry = entry or { at = now }
+    entry.why, entry.at = why, now
+  end
+  if saw and not sees then
+    local on = before.status ~= 'offline'
+    entry.rev = before.rev + (on and 1 or 0)
+    entry.custom = before.custom
+    entry.seen = on and (u.set.lastSeen ~= 'nobody' and ms(now) or '') or (before.seen and ms(before.seen) or '')
+    if on then tell(entry.rev, before.status) end
+    put(u, { floor = math.max(number(u, 'floor') or 0, entry.rev),
+      thaw = earliest(number(u, 'thaw'), custom_until(entry.custom)) or '' })
+  elseif sees and not saw then
+    local frozen = entry and entry.rev and record_of(u, viewer, 'offline', entry.custom, nil, entry.rev) or nil
+    local shown = u.state.status or 'offline'
+    if not frozen then
+      if number(u, 'rev') then tell(number(u, 'rev'), 'offline') end
+    elseif shown ~= 'offline' or (u.state.custom or '') ~= frozen.custom then
+      entry.rev = math.max(number(u, 'rev') or 0, entry.rev + 1)
+      tell(entry.rev, 'offline')
+      put(u, { floor = math.max(number(u, 'floor') or 0, entry.rev) })
+    end
+  elseif not sees and contact and not entry.rev then
+    entry.rev, entry.custom, entry.seen = 0, '', '' -- a contact that was never seen: as of a user who never came
+  end
+  if not entry or (why == '' and not entry.rev) then
+    call('HDEL', u.hidden, viewer)
+  else
+    entry.custom, entry.seen = entry.custom or '', entry.seen or ''
+    call('HSET', u.hidden, viewer, cjson.encode(entry))
+  end
+end
+
+-- Verbs -------------------------------------------------------------------------------------------------------------
+
+local verbs = {}
+
+-- A handshake. Posts nothing and takes no lease: the first message announces.
+function verbs.connect(u, request)
+  load_user(u)
+  local said = request.connection
+  local known = u.connections[said.id]
+  if known and not may_speak(known) then return { word = 'closed' } end
+  if not known then
+    local idle_from = said.active and now or now - S.away_after
+    if not create_connection(u, said, idle_from) then return { word = 'closed' } end
+  end
+  settle(u, false)
+  return { word = 'live' }
+end
+
+function verbs.heartbeat(u, request)
+  local out = quick_beat(u, request.connection)
+  if not out then
+    out = spoken(u, request)
+    out.feedAt = number(u, 'feedAt')
+  end
+  if out.word == 'live' then
+    if behind(request.seq, out.feed, out.feedAt) then
+      load_user(u)
+      snapshot(u, out)
+    end
+    out.help = due_neighbours(u)
+  end
+  return out
+end
+
+function verbs.sync(u, request)
+  local out = spoken(u, request, function(c)
+    local old = request.replaces and request.replaces ~= c.id and u.connections[request.replaces]
+    if not request.replaces or request.replaces == c.id then return {} end
+    if not old then
+      bury(u, request.replaces)
+      return {}
+    end
+    local closing = is_live(old) and not old.polling and { old.id } or nil
+    if is_live(old) or lingers(old) then
+      if c.n.status == 0 then c.status = old.status end
+      c.active = math.max(c.active, old.active)
+      write_connection(u, c)
+    end
+    if old.state ~= 'closed' then close_connection(u, old, 'closed') end
+    return { close = closing }
+  end)
+  if out.word ~= 'live' then return out end
+  out.resumed = request.seq ~= nil and request.seq == out.feed and call('EXISTS', u.pending) == 0
+  snapshot(u, out)
+  if out.resumed then out.sees = nil end
+  return out
+end
+
+-- A message that only asks something of others.
+function verbs.query(u, request)
+  return spoken(u, request)
+end
+
+function verbs.update(u, request)
+  return spoken(u, request, function(c) choose(u, request.change, c) end)
+end
+
+function verbs.leave(u, request)
+  settle(u, false)
+  local c = u.connections[request.id]
+  if not c then
+    bury(u, request.id)
+  elseif c.state ~= 'closed' then
+    if is_live(c) then put(u, { last = now }) end
+    close_connection(u, c, 'closed')
+  end
+  return settle(u, true)
+end
+
+function verbs.disconnect(u, request)
+  settle(u, false)
+  local c = u.connections[request.id]
+  if not c then
+    bury(u, request.id)
+  elseif c.state == 'live' then
+    close_connection(u, c, 'disconnected')
+  elseif c.state == 'lost' then
+    c.state = 'disconnected' -- its grace is running already
+    write_connection(u, c)
+  end
+  return settle(u, true)
+end
+
+-- A post found these sockets gone. Only the one that was posted to, and only if it is not just opening.
+function verbs.gone(u, request)
+  settle(u, false)
+  for _, id in ipairs(request.ids) do
+    local c = u.connections[id]
+    if c and is_live(c) and c.connected + YOUNG < now then close_connection(u, c, 'lost') end
+  end
+  settle(u, false)
+  return {}
+end
+
+function verbs.settle(u)
+  return settle(u, true)
+end
+
+-- What was leased has been posted.
+function verbs.announced(u, request)
+  load_user(u)
+  if request.rev and request.rev > (number(u, 'told') or 0) and request.rev <= (number(u, 'rev') or 0) then
+    put(u, { told = request.rev, said = request.status })
+  end
+  for viewer, version in pairs(lists(request.told)) do
+    if call('HGET', u.tell, viewer) == version then call('HDEL', u.tell, viewer) end
+  end
+  if number(u, 'leaseRev') == request.lease then put(u, { lease = 0 }) end
+  return settle(u, true)
+end
+
+-- Numbers for further frames to this viewer; gives the last one.
+function verbs.number(u, request)
+  load_user(u)
+  local seq
+  for _ = 1, request.frames do seq = next_seq(u) end
+  return { seq = seq }
+end
+
+-- Where to post what changed for this viewer: now, or with what else comes until its window is over.
+function verbs.targets(u, request)
+  load_user(u)
+  if not u.state.feed then return {} end
+  local open = sockets(u)
+  if #open == 0 then
+    call('DEL', u.pending)
+    next_seq(u)
+    return {}
+  end
+  for user, was in pairs(request.changes) do call('HSETNX', u.pending, user, was) end
+  if window_end(u) <= now then return take_pending(u, open) end
+  call('PEXPIRE', u.pending, ms(S.device_ttl + S.grace))
+  local known = number(u, 'due')
+  if not known or known > window_end(u) then set_due(u, window_end(u)) end
+  return {}
+end
+
+-- Before `due` the stored record is exact. A read that finds the user due settles, and leaves the announcement due.
+function verbs.view(u, request)
+  load_user(u)
+  if ended(number(u, 'due')) or (not next(u.state) and next(u.connections)) then settle(u, false) end
+  return view(u, request.viewer)
+end
+
+-- Who may see this user, and who is kept from it: a list of {viewer, edit}.
+function verbs.relate(u, request)
+  settle(u, false)
+  for _, edit in ipairs(request.edits) do relate(u, edit[1], edit[2]) end
+  for viewer in pairs(hash(u.hidden)) do
+    if not entry_of(u, viewer) then call('HDEL', u.hidden, viewer) end
+  end
+  return settle(u, true)
+end
+
+-- The user's own choices, whole: what is given replaces what was.
+function verbs.privacy(u, request)
+  settle(u, false)
+  if request.invisible ~= nil then
+    u.set.invisible = request.invisible and '1' or nil
+    if request.invisible then
+      call('HSET', u.settings, 'invisible', '1')
+      if #sockets(u) == 0 then -- nobody is there to be waited for
+        for _, c in pairs(u.connections) do
+          if lingers(c) then close_connection(u, c, 'closed') end
+        end
+      end
+    else
+      call('HDEL', u.settings, 'invisible')
+    end
+  end
+  if request.lastSeen then
+    u.set.lastSeen = request.lastSeen
+    call('HSET', u.settings, 'lastSeen', request.lastSeen)
+  end
+  local function replace(wanted, letter, on, off)
+    if not wanted then return end
+    local keep = {}
+    for _, viewer in ipairs(lists(wanted)) do keep[viewer] = true end
+    for viewer, raw in pairs(hash(u.hidden)) do
+      local has = string.find(cjson.decode(raw).why, letter, 1, true)
+      if has and not keep[viewer] then relate(u, viewer, off) end
+      if has then keep[viewer] = nil end
+    end
+    for viewer in pairs(keep) do relate(u, viewer, on) end
+  end
+  replace(request.hideFrom, 'h', 'hide', 'show')
+  replace(request.blocks, 'b', 'block', 'unblock')
+  return settle(u, true)
+end
+
+function verbs.choose(u, request)
+  settle(u, false)
+  choose(u, request.change)
+  return settle(u, true)
+end
+
+-- Whether these viewers may be added without going over the limit.
+function verbs.room(u, request)
+  local more = 0
+  for _, viewer in ipairs(request.viewers) do
+    more = more + 1 - call('SISMEMBER', u.contacts, viewer)
+  end
+  return { room = more == 0 or call('SCARD', u.contacts) + more <= S.max_contacts }
+end
+
+function verbs.sees(u, request)
+  for _, user in ipairs(lists(request.add)) do call('SADD', u.sees, user) end
+  for _, user in ipairs(lists(request.remove)) do call('SREM', u.sees, user) end
+  return {}
+end
+
+-- Sign-out everywhere: connections that began and tokens that were issued until now are dead.
+function verbs.sign_out(u)
+  settle(u, false)
+  u.set.endedAt = ms(now)
+  call('HSET', u.settings, 'endedAt', u.set.endedAt)
+  local closing = sockets(u)
+  for _, c in pairs(u.connections) do
+    if is_live(c) then put(u, { last = now }) end
+    if c.state ~= 'closed' then close_connection(u, c, 'closed') end
+  end
+  local out = settle(u, true)
+  out.close = closing
+  return out
+end
+
+-- Everything real about a user, for the backend and for the user.
+function verbs.inspect(u)
+  load_user(u)
+  if next(u.state) or next(u.connections) then settle(u, false) end
+  return { self = self_of(u), record = { rev = number(u, 'rev'), status = u.state.status or 'offline',
+    seen = number(u, 'seen') }, last = number(u, 'last'), idle = u.state.idle == '1' }
+end
+
+function verbs.graph_of(u)
+  load_user(u)
+  local out = { viewers = call('SMEMBERS', u.contacts), sees = call('SMEMBERS', u.sees), hideFrom = {}, blocks = {} }
+  for viewer, raw in pairs(hash(u.hidden)) do
+    local why = cjson.decode(raw).why
+    if string.find(why, 'h', 1, true) then out.hideFrom[#out.hideFrom + 1] = viewer end
+    if string.find(why, 'b', 1, true) then out.blocks[#out.blocks + 1] = viewer end
+  end
+  out.invisible, out.lastSeen = u.set.invisible == '1', u.set.lastSeen or 'everyone'
+  out.custom, out.claim, out.claimUntil = u.set.custom, u.set.claim, tonumber(u.set.claimUntil or '')
+  return out
+end
+
+-- Buckets -----------------------------------------------------------------------------------------------------------
+
+-- Who is due, and when the next one will be; with `run`, whether that sweeper still has its turn.
+function verbs.heads(_, request)
+  local out = { due = {} }
+  if request.run then
+    if request.begin then call('HSET', META, 'sweeper', request.run) end
+    out.turn = call('HGET', META, 'sweeper') == request.run
+  end
+  local heads = call('ZRANGEBYSCORE', DUE, '-inf', ms(now + request.horizon), 'WITHSCORES', 'LIMIT', 0, request.most)
+  for i = 1, #heads, 2 do
+    if tonumber(heads[i + 1]) <= now then
+      out.due[#out.due + 1] = heads[i]
+      out.late = math.max(out.late or 0, now - tonumber(heads[i + 1]))
+    elseif not out.next then
+      out.next = tonumber(heads[i + 1])
+    end
+  end
+  return out
+end
+
+function verbs.bucket(_, request)
+  local _, refused = check_meta()
+  if refused then error(refused.err, 0) end
+  if request.loaded ~= nil then call('HSET', META, 'loaded', request.loaded and '1' or '0') end
+  local oldest = call('ZRANGE', DUE, 0, 0, 'WITHSCORES')
+  return { loaded = call('HGET', META, 'loaded') == '1',
+    late = oldest[2] and math.max(0, now - tonumber(oldest[2])) or 0 }
+end
+
+local answers = {}
+for index, request in ipairs(cjson.decode(ARGV[2])) do
+  local u = open_user(index, request.user)
+  answers[index] = verbs[request.verb](u, request)
+  save(u)
+end
+return cjson.encode(answers)

@@ -1,0 +1,764 @@
+"""The core: what the service does when something happens, in terms of users, connections and contacts.
+
+`PresenceService` holds the use cases. Each asks the state machine (`presence.lua`, through a `Store`) what an event
+changes, and then carries out what the answer says: posts to viewers, closes connections, and reports back what was
+announced. It keeps no state of its own, so any number of sandboxes may run it at once.
+
+This module imports no Redis and no AWS; it names what it needs from them as three small protocols.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, cast
+
+from shared.messages import (
+    MAX_FRAME_BYTES,
+    GetPresence,
+    Heartbeat,
+    LastSeenPolicy,
+    MessageRefused,
+    PresenceUpdate,
+    Record,
+    StatusChange,
+    Sync,
+)
+from shared.settings import Settings
+
+Answer = dict[str, Any]
+"""What the state machine says to one request."""
+
+SWEEP_MS = 150_000
+"""How long a sweeper works at most; the next one has taken over by then (EventBridge keeps its minute to ±60 s)."""
+SWEEP_NAP_MS = 1_000
+"""How long a sweeper looks away at most: new due times may be earlier than the one it waits for."""
+SWEEP_BATCH = 64
+"""Due users that a sweep takes from one bucket at a time."""
+
+
+class Frame(NamedTuple):
+    """Bytes for one connection."""
+
+    connection_id: str
+    data: bytes
+
+
+class Request(NamedTuple):
+    """One thing to ask of the state machine, about a user or, with `bucket`, about a whole bucket."""
+
+    user: str
+    verb: str
+    args: Mapping[str, Any]
+    bucket: int | None = None
+
+
+class Store(Protocol):
+    """Where state lives."""
+
+    buckets: int
+
+    def call(self, requests: Sequence[Request], now: int) -> list[Answer]:
+        """Run requests at `now` (ms) in one round trip; raises `Unavailable`."""
+
+    def users(self, cursor: str) -> tuple[set[str], str]:
+        """A slice of the users of whom facts are kept, and the next cursor; "" begins and ends."""
+
+
+class Pusher(Protocol):
+    """What reaches clients."""
+
+    def post(self, frames: Sequence[Frame]) -> set[str]:
+        """Post all frames within a time budget; gives the connections that are gone. Never raises for a delivery."""
+
+    def close(self, connection_ids: Iterable[str]) -> None:
+        """Close connections; one that is gone already is fine."""
+
+
+class Meter(Protocol):
+    """What is counted."""
+
+    def count(self, name: str, amount: float = 1) -> None:
+        """Add to a counter."""
+
+    def time(self, name: str, ms: float) -> None:
+        """Note how long something took, in ms."""
+
+
+class Unavailable(Exception):
+    """The state cannot be reached now. Nothing is known to have changed; the client keeps what it wants and asks again.
+
+    Attributes:
+        retry_after: milliseconds after which it is worth asking again.
+    """
+
+    retry_after = 1000
+
+
+class LimitReached(Exception):
+    """A request that would take somebody over a limit; nothing of it was done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """The connection that speaks, as the authorizer vouched for it. Times in ms unless named otherwise.
+
+    A polling device has no socket: it speaks over HTTP, and nothing is posted to it.
+    """
+
+    user_id: str
+    id: str
+    connected_at: int
+    token_issued_at: int
+    """Seconds; 0 when the token does not say."""
+    token_expires_at: int
+    """Seconds."""
+    device_id: str = ""
+    device_type: str = "web"
+    status: str | None = None
+    active: bool = True
+    polling: bool = False
+
+    def said(self, *, active: bool, status: str | None = None) -> dict[str, Any]:
+        """The connection as the state machine wants it; `status` only matters where the server lost it."""
+        said: dict[str, Any] = {
+            "id": self.id,
+            "type": self.device_type,
+            "connectedAt": self.connected_at,
+            "issuedAt": self.token_issued_at * 1000,
+            "cap": (self.token_expires_at + TOKEN_LEEWAY) * 1000 if self.token_expires_at else 0,
+            "active": active,
+            "polling": self.polling,
+        }
+        if self.device_id:
+            said["device"] = self.device_id
+        if status or self.status:
+            said["status"] = status or self.status
+        return said
+
+
+TOKEN_LEEWAY = 60
+"""Seconds for which a connection may outlive its token."""
+
+
+class _Snapshot(NamedTuple):
+    """Everything that a viewer may see, still to be read and posted to one connection."""
+
+    connection: Connection
+    users: list[str]
+    head: dict[str, Any]
+    """The frame without its users. Its `seq` was read before the records will be, so nothing is missed between."""
+
+
+@dataclass(slots=True)
+class _Work:
+    """What answers of the state machine ask for: collected over many users, carried out in few round trips."""
+
+    requests: list[Request] = field(default_factory=list)
+    changes: dict[str, dict[str, str]] = field(default_factory=dict)
+    """viewer → user → the status that the viewer knew."""
+    records: dict[tuple[str, str], Answer] = field(default_factory=dict)
+    """(viewer, user) → view, for those told one by one."""
+    announced: dict[str, Answer] = field(default_factory=dict)
+    """user → the view that all its watchers share."""
+    flushes: list[tuple[str, Answer]] = field(default_factory=list)
+    snapshot: _Snapshot | None = None
+    frames: list[tuple[str, Frame]] = field(default_factory=list)
+    """(the connection's user, the frame)."""
+    closing: list[str] = field(default_factory=list)
+    acknowledge: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """user → what to report as announced."""
+
+    def __bool__(self) -> bool:
+        return any(
+            (self.requests, self.changes, self.flushes, self.snapshot, self.frames, self.closing, self.acknowledge)
+        )
+
+
+class PresenceService:
+    """The use cases. Every method that reads or changes state may raise `Unavailable`.
+
+    Args:
+        store: where state lives.
+        pusher: what reaches clients.
+        settings: the service's settings.
+        clock: the time, in ms since the epoch.
+        meter: what is counted.
+    """
+
+    def __init__(
+        self, store: Store, pusher: Pusher, settings: Settings, clock: Callable[[], int], meter: Meter
+    ) -> None:
+        self._store, self._pusher, self._settings, self._clock, self._meter = store, pusher, settings, clock, meter
+
+    # Connections
+
+    def set_user_online(self, connection: Connection) -> bool:
+        """A handshake: the connection is live from now on. One round trip; posts nothing, the first message does.
+
+        Returns:
+            False when the connection may not speak: it was signed out, or closed before it was announced here.
+        """
+        said = connection.said(active=connection.active)
+        [answer] = self._ask(Request(connection.user_id, "connect", {"connection": said}))
+        self._meter.count("Connections")
+        return answer["word"] == "live"
+
+    def set_user_offline(self, user_id: str, connection_id: str) -> None:
+        """The socket closed (`$disconnect`): after the grace the user is offline, if nothing else is live."""
+        self._tell(user_id, Request(user_id, "disconnect", {"id": connection_id}))
+
+    def leave(self, user_id: str, connection_id: str) -> None:
+        """Sign-out of one connection, without a grace."""
+        work = _Work(closing=[connection_id])
+        self._collect(work, user_id, *self._ask(Request(user_id, "leave", {"id": connection_id})))
+        self._carry_out(work)
+
+    def sign_out(self, user_id: str) -> int:
+        """Close every connection and refuse tokens issued before now; gives how many sockets were closed."""
+        [answer] = self._ask(Request(user_id, "sign_out", {}))
+        work = _Work(closing=_list(answer.get("close")))
+        self._collect(work, user_id, answer)
+        self._carry_out(work)
+        return len(_list(answer.get("close")))
+
+    # Messages
+
+    def update_heartbeat(self, connection: Connection, message: Heartbeat) -> None:
+        """Still here. Answered with a snapshot only where the client missed something.
+
+        A heartbeat also settles one or two neighbours that are due, so that a busy system sweeps itself.
+
+        Raises:
+            MessageRefused: the connection sends too much.
+        """
+        args: dict[str, Any] = {"connection": connection.said(active=message.active, status=message.status)}
+        if message.seq is not None:
+            args["seq"] = message.seq
+        answer = self._heard(connection, message.id, "heartbeat", args)
+        if answer is None:
+            return
+        work = _Work()
+        self._collect(work, connection.user_id, answer)
+        if "self" in answer:
+            work.snapshot = self._snapshot(connection, message.id, answer)
+        self._carry_out(work)
+        self._settle(_list(answer.get("help")))
+
+    def update_user_status(self, connection: Connection, message: PresenceUpdate) -> None:
+        """The user chose a status or a custom status, on this device or as a claim over all of them.
+
+        Raises:
+            MessageRefused: a time is past, or the connection sends too much.
+        """
+        change = self._change(message, message.id)
+        if message.n is not None:
+            change["n"] = message.n
+        args = {"connection": connection.said(active=True), "change": change}
+        answer = self._heard(connection, message.id, "update", args)
+        if answer is not None:
+            self._meter.count("Updates")
+            self._carry_out(self._collect(_Work(), connection.user_id, answer))
+
+    def sync(self, connection: Connection, message: Sync) -> None:
+        """Tell this connection everything that its user may see, or that it has missed nothing.
+
+        Raises:
+            MessageRefused: the connection sends too much.
+        """
+        args: dict[str, Any] = {"connection": connection.said(active=False)}
+        if message.seq is not None:
+            args["seq"] = message.seq
+        if message.replaces is not None:
+            args["replaces"] = message.replaces
+        answer = self._heard(connection, message.id, "sync", args)
+        if answer is None:
+            return
+        work = _Work(closing=_list(answer.get("close")))
+        if "own" in answer:  # the snapshot says the same
+            answer["own"]["connections"] = [id for id in _list(answer["own"]["connections"]) if id != connection.id]
+        self._collect(work, connection.user_id, answer)
+        work.snapshot = self._snapshot(connection, message.id, answer)
+        self._carry_out(work)
+
+    def answer_query(self, connection: Connection, message: GetPresence) -> None:
+        """Tell this connection about the users that it names.
+
+        Raises:
+            MessageRefused: the connection sends too much.
+        """
+        answer = self._heard(connection, message.id, "query", {"connection": connection.said(active=False)})
+        if answer is None:
+            return
+        users = self.get_bulk_presence(connection.user_id, message.userIds)
+        frame: dict[str, Any] = {"type": "presence", "users": users}
+        if message.id is not None:
+            frame["id"] = message.id
+        work = self._collect(_Work(), connection.user_id, answer)
+        work.frames.append((connection.user_id, Frame(connection.id, _encode(frame))))
+        self._carry_out(work)
+
+    def reply(self, connection_id: str, frame: Mapping[str, Any]) -> None:
+        """Post one frame to one connection, without touching state: an error, mostly."""
+        self._pusher.post([Frame(connection_id, _encode(frame))])
+
+    # Reads
+
+    def get_user_presence(self, viewer: str, user_id: str) -> Record:
+        """What `viewer` may see of a user, now."""
+        return self.get_bulk_presence(viewer, [user_id])[0]
+
+    def get_bulk_presence(self, viewer: str, user_ids: Sequence[str]) -> list[Record]:
+        """What `viewer` may see of these users, now, in their order. One round trip."""
+        return [_record(view) for view in self._ask(*(_view(viewer, user) for user in user_ids))]
+
+    def inspect_user(self, user_id: str) -> dict[str, Any]:
+        """The user's real state with every device, and why it is so; for the backend and the user alone."""
+        [answer] = self._ask(Request(user_id, "inspect", {}))
+        own = self._own_state(user_id, answer["self"])
+        return {**own, "lastSeen": answer.get("last"), "rev": answer["record"].get("rev"), "why": _why(own, answer)}
+
+    # Relations and settings
+
+    def get_user_contacts(self, user_id: str) -> dict[str, list[str]]:
+        """Who may see the user (`viewers`) and whom the user may see (`sees`), sorted."""
+        [answer] = self._ask(Request(user_id, "graph_of", {}))
+        return {name: sorted(_list(answer[name])) for name in ("viewers", "sees")}
+
+    def set_contacts(
+        self, user_id: str, add: Sequence[str] = (), remove: Sequence[str] = (), *, mutual: bool = True
+    ) -> None:
+        """Let each in `add` see the user, and those in `remove` no longer; with `mutual` the other way round too.
+
+        Raises:
+            LimitReached: somebody would have more than `max_contacts` viewers; nothing was changed.
+        """
+        add, remove = [other for other in add if other != user_id], [other for other in remove if other != user_id]
+        self._check_room(user_id, add, mutual=mutual)
+        # `sees` is an index of the others' `contacts`, which decide: it may hold too much, never too little.
+        self._ask(*self._sees(user_id, "add", add, mutual=mutual))
+        edits = [[viewer, "contact"] for viewer in add] + [[viewer, "stranger"] for viewer in remove]
+        requests = [Request(user_id, "relate", {"edits": edits})]
+        if mutual:
+            requests += [Request(viewer, "relate", {"edits": [[user_id, edit]]}) for viewer, edit in edits]
+        self._tell_all(requests)
+        self._ask(*self._sees(user_id, "remove", remove, mutual=mutual))
+
+    def get_privacy(self, user_id: str) -> dict[str, Any]:
+        """What the user hides: `invisible`, `lastSeen` policy, `hideFrom` and `blocks`."""
+        [answer] = self._ask(Request(user_id, "graph_of", {}))
+        return {
+            "invisible": answer["invisible"],
+            "lastSeen": answer["lastSeen"],
+            "hideFrom": sorted(_list(answer["hideFrom"])),
+            "blocks": sorted(_list(answer["blocks"])),
+        }
+
+    def set_privacy(
+        self,
+        user_id: str,
+        *,
+        invisible: bool | None = None,
+        last_seen: LastSeenPolicy | None = None,
+        hide_from: Sequence[str] | None = None,
+        blocks: Sequence[str] | None = None,
+    ) -> None:
+        """Replace what is given, leave the rest. Acts on every surface at once."""
+        given = {"invisible": invisible, "lastSeen": last_seen, "hideFrom": hide_from, "blocks": blocks}
+        args = {name: value for name, value in given.items() if value is not None}
+        self._tell(user_id, Request(user_id, "privacy", args))
+
+    def set_status(self, user_id: str, change: StatusChange) -> None:
+        """Choose a claim or a custom status on behalf of a user, without a connection.
+
+        Raises:
+            MessageRefused: a time is past, or the change is one of a device.
+        """
+        if change.status is not None and change.scope != "user":
+            raise MessageRefused("invalid_message", "without a device the scope of a status is user", field="scope")
+        self._tell(user_id, Request(user_id, "choose", {"change": self._change(change, None)}))
+
+    def set_graph_loaded(self, loaded: bool) -> None:
+        """Say that privacy and contacts are loaded: before that nobody sees anybody."""
+        self._ask(*self._buckets("bucket", loaded=loaded))
+
+    def graph_page(self, cursor: str) -> tuple[list[dict[str, Any]], str]:
+        """A slice of everything that the application or users gave, for a backup, and the next cursor ("" ends).
+
+        A user may come in more than one slice.
+        """
+        ids, following = self._store.users(cursor)
+        users = sorted(ids)
+        answers = self._ask(*(Request(user, "graph_of", {}) for user in users))
+        page = []
+        for user, answer in zip(users, answers, strict=True):
+            line: dict[str, Any] = {"userId": user, "invisible": answer["invisible"], "lastSeen": answer["lastSeen"]}
+            line |= {name: sorted(_list(answer[name])) for name in ("viewers", "hideFrom", "blocks")}
+            line["customStatus"] = _custom(answer.get("custom"))
+            line["claim"] = _claim(answer)
+            page.append(line)
+        return page, following
+
+    # Upkeep
+
+    def cleanup_stale_connections(self, run: str, sleep: Callable[[float], object]) -> int:
+        """Settle whoever is due, again and again, until nobody is due soon or a newer run has taken over.
+
+        Args:
+            run: names this run; the last one to begin has the turn.
+            sleep: waits, in seconds.
+
+        Returns:
+            How many users were settled.
+        """
+        began, settled, begin = self._clock(), 0, True
+        horizon = round(self._settings.device_ttl * 1000)
+        while self._clock() - began < SWEEP_MS:
+            heads = self._heads(run, begin=begin, horizon=horizon)
+            begin = False
+            if heads is None:
+                break
+            due, following = heads
+            if due:
+                self._settle(due)
+                settled += len(due)
+            elif following is None:
+                break  # nobody is live, so nobody is looking
+            else:
+                sleep(max(1, min(SWEEP_NAP_MS, following - self._clock())) / 1000)
+        self._meter.count("Settled", settled)
+        return settled
+
+    def health(self) -> dict[str, Any]:
+        """Whether the graph is loaded, and how late the due queue is, in ms."""
+        answers = self._ask(*self._buckets("bucket"))
+        return {
+            "graph": "loaded" if all(answer["loaded"] for answer in answers) else "not_loaded",
+            "dueLate": max(answer["late"] for answer in answers),
+        }
+
+    # Asking
+
+    def _ask(self, *requests: Request) -> list[Answer]:
+        return self._store.call(requests, self._clock())
+
+    def _heard(
+        self, connection: Connection, message_id: str | None, verb: str, args: Mapping[str, Any]
+    ) -> Answer | None:
+        """Let a message of a connection count; None when the connection may not speak, and is closed."""
+        [answer] = self._ask(Request(connection.user_id, verb, args))
+        if answer["word"] == "closed":
+            if not connection.polling:
+                self._pusher.close([connection.id])
+            return None
+        if answer["word"] == "limited":
+            raise MessageRefused(
+                "rate_limited", "too many messages on this connection", id=message_id, retry_after=answer["wait"]
+            )
+        return answer
+
+    def _tell(self, user_id: str, request: Request) -> None:
+        self._carry_out(self._collect(_Work(), user_id, *self._ask(request)))
+
+    def _tell_all(self, requests: Sequence[Request]) -> None:
+        work = _Work()
+        for request, answer in zip(requests, self._ask(*requests), strict=True):
+            self._collect(work, request.user, answer)
+        self._carry_out(work)
+
+    def _settle(self, users: Sequence[str]) -> None:
+        if users:
+            self._tell_all([Request(user, "settle", {}) for user in users])
+
+    def _buckets(self, verb: str, **args: Any) -> list[Request]:
+        return [Request("", verb, args, bucket) for bucket in range(self._store.buckets)]
+
+    def _heads(self, run: str, *, begin: bool, horizon: int) -> tuple[list[str], int | None] | None:
+        """Who is due in any bucket, and when the next will be; None when a newer run has the turn."""
+        requests = self._buckets("heads", horizon=horizon, most=SWEEP_BATCH)
+        requests[0] = requests[0]._replace(args={**requests[0].args, "run": run, "begin": begin})
+        answers = self._ask(*requests)
+        if not answers[0]["turn"]:
+            return None
+        self._meter.time("DueLateness", max(answer.get("late", 0) for answer in answers))
+        due = [user for answer in answers for user in _list(answer["due"])]
+        following = [answer["next"] for answer in answers if "next" in answer]
+        return due, min(following, default=None)
+
+    def _sees(self, user_id: str, edit: str, others: Sequence[str], *, mutual: bool) -> list[Request]:
+        if not others:
+            return []
+        requests = [Request(other, "sees", {edit: [user_id]}) for other in others]
+        return [*requests, Request(user_id, "sees", {edit: list(others)})] if mutual else requests
+
+    def _check_room(self, user_id: str, add: Sequence[str], *, mutual: bool) -> None:
+        if not add:
+            return
+        requests = [Request(user_id, "room", {"viewers": list(add)})]
+        if mutual:
+            requests += [Request(other, "room", {"viewers": [user_id]}) for other in add]
+        for request, answer in zip(requests, self._ask(*requests), strict=True):
+            if not answer["room"]:
+                most = self._settings.max_contacts
+                raise LimitReached(f"{request.user} would have more than {most} contacts")
+
+    def _change(self, change: StatusChange, message_id: str | None) -> dict[str, Any]:
+        """A change as the state machine wants it; the custom status as the text in which it is kept."""
+        now = self._clock()
+        if change.until is not None and change.until <= now:
+            raise MessageRefused("invalid_message", "until is past", field="until", id=message_id)
+        wanted: dict[str, Any] = {"scope": change.scope}
+        if change.status is not None:
+            wanted["status"] = change.status
+        if change.until is not None:
+            wanted["until"] = change.until
+        if "customStatus" in change.model_fields_set:
+            custom = change.customStatus
+            if custom is not None and custom.until is not None and custom.until <= now:
+                raise MessageRefused("invalid_message", "until is past", field="customStatus.until", id=message_id)
+            kept = custom.model_dump(exclude_none=True) if custom and (custom.text or custom.emoji) else None
+            wanted["custom"] = _encode(kept).decode() if kept else ""
+        return wanted
+
+    # Carrying out
+
+    def _collect(self, work: _Work, user_id: str, answer: Answer) -> _Work:
+        """Add what one user's answer asks for."""
+        if "own" in answer:
+            own = answer["own"]
+            for connection_id in _list(own["connections"]):
+                state = self._own_state(user_id, own["self"], connection_id)
+                frame = {"type": "presence_self", "seq": own["seq"], "self": state}
+                work.frames.append((user_id, Frame(connection_id, _encode(frame))))
+        if "announce" in answer:
+            announce = answer["announce"]
+            work.announced[user_id] = announce["record"]
+            for viewer in _list(announce["watchers"]):
+                work.changes.setdefault(viewer, {})[user_id] = announce["was"]
+        told = {}
+        for task in _list(answer.get("tell")):
+            if "other" in task:
+                edit = "blocked" if task["blocked"] else "unblocked"
+                work.requests.append(Request(task["other"], "relate", {"edits": [[user_id, edit]]}))
+                told["!" + task["other"]] = task["version"]
+            else:
+                work.records[task["viewer"], user_id] = task["record"]
+                work.changes.setdefault(task["viewer"], {})[user_id] = task["was"]
+                told[task["viewer"]] = task["version"]
+        if "lease" in answer:
+            done: dict[str, Any] = {"lease": answer["lease"], "told": told}
+            if "announce" in answer:
+                done |= {"rev": answer["announce"]["rev"], "status": answer["announce"]["record"]["status"]}
+            work.acknowledge[user_id] = done
+        if "flush" in answer:
+            work.flushes.append((user_id, answer["flush"]))
+        return work
+
+    def _carry_out(self, work: _Work) -> None:
+        """Post, close and report, and then what the reports bring up, within the time budget.
+
+        What is left when the time is up stays due in the store, and is said again when its lease has run out.
+        """
+        give_up = self._clock() + round(self._settings.push_budget * 1000)
+        while work and self._clock() < give_up:
+            following = _Work()
+            gone = self._post(work, following)
+            reports = [Request(user, "announced", done) for user, done in work.acknowledge.items()]
+            reports += [Request(user, "gone", {"ids": ids}) for user, ids in gone.items()]
+            for report, answer in zip(reports, self._ask(*reports), strict=True):
+                self._collect(following, report.user, answer)
+            work = following
+
+    def _post(self, work: _Work, following: _Work) -> dict[str, list[str]]:
+        """Find where the changes go, and post; gives the connections that are gone, by user."""
+        requests = list(work.requests)
+        requests += [Request(viewer, "targets", {"changes": changes}) for viewer, changes in work.changes.items()]
+        requests += [_view(viewer, user) for viewer, flush in work.flushes for user in _map(flush["users"])]
+        if work.snapshot:
+            requests += [_view(work.snapshot.connection.user_id, user) for user in work.snapshot.users]
+        flushes = list(work.flushes)
+        for request, answer in zip(requests, self._ask(*requests), strict=True):
+            if request.verb == "targets":
+                if "seq" in answer:
+                    flushes.append((request.user, answer))
+            elif request.verb == "view":
+                work.records[request.args["viewer"], request.user] = answer
+            else:
+                self._collect(following, request.user, answer)
+        self._read_missing(work, flushes)
+        frames = list(work.frames)
+        if work.snapshot:
+            user_id = work.snapshot.connection.user_id
+            frames += ((user_id, frame) for frame in self._snapshot_frames(work.snapshot, work.records))
+        for viewer, flush in flushes:
+            frames += ((viewer, frame) for frame in self._change_frames(work, viewer, flush))
+        gone = self._pusher.post([frame for _, frame in frames]) if frames else set()
+        if work.closing:
+            self._pusher.close(work.closing)
+        self._meter.count("Announcements", len(work.announced))
+        by_user: dict[str, list[str]] = {}
+        for user, connection_id in dict.fromkeys((user, frame.connection_id) for user, frame in frames):
+            if connection_id in gone:
+                by_user.setdefault(user, []).append(connection_id)
+        return by_user
+
+    def _read_missing(self, work: _Work, flushes: Sequence[tuple[str, Answer]]) -> None:
+        """Read what waited for a viewer's window: the newest there is, so superseded states are never sent."""
+        missing = [
+            (viewer, user)
+            for viewer, flush in flushes
+            for user in _map(flush["users"])
+            if _list(flush["connections"]) and (viewer, user) not in work.records and user not in work.announced
+        ]
+        for (viewer, user), view in zip(missing, self._ask(*(_view(v, u) for v, u in missing)), strict=True):
+            work.records[viewer, user] = view
+
+    def _change_frames(self, work: _Work, viewer: str, flush: Answer) -> list[Frame]:
+        connections = _list(flush["connections"])
+        if not connections:
+            return []
+        events = []
+        for user, was in _map(flush["users"]).items():
+            view = work.records.get((viewer, user)) or work.announced[user]
+            events.append({"type": _transition(was, view["status"]), **_record(view)})
+        numbers = [flush["seq"]]
+        if len(events) == 1:
+            batches = [{"type": events[0]["type"], "seq": numbers[0], **events[0]}]
+        else:
+            parts = _fit(events, MAX_FRAME_BYTES - 100)
+            if len(parts) > 1:  # every further frame needs a number of its own
+                [answer] = self._ask(Request(viewer, "number", {"frames": len(parts) - 1}))
+                numbers += range(answer["seq"] - len(parts) + 2, answer["seq"] + 1)
+            batches = [
+                {"type": "presence_batch", "seq": seq, "events": part}
+                for seq, part in zip(numbers, parts, strict=True)
+            ]
+        return [Frame(connection, data) for data in map(_encode, batches) for connection in connections]
+
+    def _snapshot(self, connection: Connection, message_id: str | None, answer: Answer) -> _Snapshot:
+        head: dict[str, Any] = {
+            "type": "presence_snapshot",
+            "seq": answer["feed"],
+            "resumed": bool(answer.get("resumed")),
+            "self": self._own_state(connection.user_id, answer["self"], connection.id),
+        }
+        if message_id is not None:
+            head["id"] = message_id
+        return _Snapshot(connection, sorted(_list(answer.get("sees"))), head)
+
+    def _snapshot_frames(self, snapshot: _Snapshot, records: Mapping[tuple[str, str], Answer]) -> list[Frame]:
+        """A snapshot in frames that fit; it is valid when all its parts have come."""
+        connection, users, head = snapshot
+        room = MAX_FRAME_BYTES - len(_encode(head)) - len(b',"part":1000,"parts":1000,"users":[]')
+        parts = _fit([_record(records[connection.user_id, user]) for user in users], room)
+        return [
+            Frame(connection.id, _encode({**head, "part": place, "parts": len(parts), "users": part}))
+            for place, part in enumerate(parts, 1)
+        ]
+
+    def _own_state(self, user_id: str, state: Answer, connection_id: str = "") -> dict[str, Any]:
+        """One's own real state, as one of one's connections sees it."""
+        devices = _list(state["devices"])
+        speaking = next((device for device in devices if device["connectionId"] == connection_id), None)
+        own: dict[str, Any] = {
+            "userId": user_id,
+            "status": state["status"],
+            "customStatus": _custom(state["custom"]),
+            "claim": _claim(state),
+            "invisible": state["invisible"],
+            "lastSeenPolicy": state["lastSeenPolicy"],
+            "devices": [
+                {name: value for name, value in device.items() if name not in ("n", "cap", "polling")}
+                for device in devices
+            ],
+        }
+        if speaking:
+            rotate = speaking["connectedAt"] + round(self._settings.rotate_after * 1000)
+            if speaking["cap"]:
+                renew = speaking["cap"] - round((TOKEN_LEEWAY + self._settings.heartbeat_interval) * 1000)
+                rotate = max(speaking["connectedAt"], min(rotate, renew))
+            own |= {
+                "connectionId": connection_id,
+                "n": speaking["n"],
+                "heartbeatEvery": round(self._settings.heartbeat_interval * 1000),
+                "rotateAt": rotate,
+            }
+        return own
+
+
+def _view(viewer: str, user: str) -> Request:
+    return Request(user, "view", {"viewer": viewer})
+
+
+def _list(value: Any) -> list[Any]:
+    """A list out of Lua, where an empty one may be a map or nothing."""
+    return value if isinstance(value, list) else []
+
+
+def _map(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _encode(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _custom(kept: str | None) -> dict[str, Any] | None:
+    return {"until": None, **json.loads(kept)} if kept else None
+
+
+def _claim(state: Answer) -> dict[str, Any] | None:
+    return {"status": state["claim"], "until": state.get("claimUntil")} if state.get("claim") else None
+
+
+def _record(view: Answer) -> Record:
+    """A view as the protocol has it."""
+    if "rev" not in view:
+        return {"userId": view["userId"], "status": view["status"]}
+    return cast(
+        Record,
+        {
+            "userId": view["userId"],
+            "status": view["status"],
+            "customStatus": _custom(view.get("custom")),
+            "deviceType": view.get("deviceType"),
+            "lastSeen": view.get("seen"),
+            "rev": view["rev"],
+        },
+    )
+
+
+def _transition(was: str, status: str) -> str:
+    if (was == "offline") == (status == "offline"):
+        return "presence_status"
+    return "user_offline" if status == "offline" else "user_online"
+
+
+def _fit(items: Sequence[Any], room: int) -> list[list[Any]]:
+    """Split a list so that each part, as JSON, fits into `room` bytes; one part at least."""
+    parts: list[list[Any]] = [[]]
+    left = room
+    for item in items:
+        size = len(_encode(item)) + 1
+        if size > left and parts[-1]:
+            parts.append([])
+            left = room
+        parts[-1].append(item)
+        left -= size
+    return parts
+
+
+def _why(own: Mapping[str, Any], answer: Answer) -> str:
+    """The rule that decided the user's real status, in words."""
+    if own["invisible"]:
+        return f"invisible: contacts see {answer['record']['status']}"
+    if own["status"] == "offline":
+        return "no device is live"
+    if own["claim"]:
+        return f"the user claims {own['claim']['status']} on all devices"
+    if not own["devices"]:
+        return "the last device closed and the grace has not passed"
+    if answer["idle"] and own["status"] == "away":
+        return "no device was used for a while"
+    return f"a device says {own['status']}"

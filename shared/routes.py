@@ -1,0 +1,79 @@
+"""Which event wakes which function: the one table that `infra`, `local` and the tests read.
+
+A function is named by its folder in `functions/`. Nothing here knows how an event is carried; adding a route is
+adding a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Access = Literal["open", "user", "backend"]
+"""Who may call an HTTP route: anybody, a user (the function verifies the token), or the application's backend (IAM)."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketRoute:
+    """A route of the WebSocket API: `key` is matched against `$request.body.action`."""
+
+    key: str
+    function: str
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRoute:
+    """A route of the HTTP API; `{id}` in a path stands for one segment."""
+
+    method: str
+    path: str
+    access: Access
+    function: str = "api"
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A function started at a fixed rate, in minutes."""
+
+    function: str
+    every_minutes: int
+
+
+AUTHORIZER = "authorize"
+"""The function that decides whose token a handshake carries; it runs before `$connect` and at no other time."""
+
+WEBSOCKET_ROUTES = (
+    WebSocketRoute("$connect", "connect"),
+    WebSocketRoute("$disconnect", "disconnect"),
+    WebSocketRoute("heartbeat", "heartbeat"),
+    WebSocketRoute("presence_update", "update"),
+    WebSocketRoute("sync", "query"),
+    WebSocketRoute("get_presence", "query"),
+    WebSocketRoute("leave", "query"),
+    WebSocketRoute("$default", "query"),
+)
+
+HTTP_ROUTES = (
+    HttpRoute("GET", "/v1/health", "open"),
+    HttpRoute("GET", "/v1/graph", "backend"),
+    HttpRoute("PUT", "/v1/graph", "backend"),
+    HttpRoute("GET", "/v1/users/{id}/contacts", "backend"),
+    HttpRoute("PUT", "/v1/users/{id}/contacts", "backend"),
+    HttpRoute("GET", "/v1/users/{id}/privacy", "backend"),
+    HttpRoute("PUT", "/v1/users/{id}/privacy", "backend"),
+    HttpRoute("PUT", "/v1/users/{id}/status", "backend"),
+    HttpRoute("GET", "/v1/users/{id}/presence", "backend"),
+    HttpRoute("POST", "/v1/users/{id}/disconnect", "backend"),
+)
+
+SCHEDULES = (Schedule("sweeper", every_minutes=1),)
+
+FUNCTIONS = tuple(
+    sorted(
+        {AUTHORIZER}
+        | {route.function for route in WEBSOCKET_ROUTES}
+        | {route.function for route in HTTP_ROUTES}
+        | {schedule.function for schedule in SCHEDULES}
+    )
+)
+"""Every function's name, sorted."""

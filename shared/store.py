@@ -1,0 +1,271 @@
+"""Keys and script calls: the one way to the state in Redis (or Valkey, or a cluster of either).
+
+A *stage* is one round trip: per node one pipeline, holding one script call per bucket, all nodes at once. What the
+script does is in `presence.lua`; nothing here decides anything about presence.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from binascii import crc32
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.cluster import RedisCluster
+from redis.exceptions import ClusterError, MovedError, NoScriptError, RedisError, ResponseError
+from redis.retry import Retry
+
+from shared.presence import Answer, Meter, Request, Unavailable
+from shared.settings import Settings, SettingsError
+
+KINDS = ("user", "devices", "contacts", "sees", "hidden", "settings", "tell", "pending")
+"""The kinds of keys that a user has, in the order in which the script expects them."""
+FACTS = ("contacts", "hidden", "settings")
+"""The kinds that hold what the application or the user gave, and that nothing else could bring back."""
+
+TIMEOUT = 1.0
+"""Seconds to wait for Redis: a stage takes about a millisecond, so whoever waits longer waits for nothing."""
+BREATH = 1.0
+"""Seconds after a failure in which no call is tried, so that a fleet of sandboxes does not wait in line."""
+MOST_PER_CALL = 250
+"""Requests in one script call: a script holds up everybody else on its node."""
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _script(settings: Settings) -> str:
+    """`presence.lua` with its settings before it, as constants, so that no call has to carry or parse them."""
+    rank = ",".join(f"{status}={3 - place}" for place, status in enumerate(settings.status_priority))
+    values = {
+        "device_ttl": _ms(settings.device_ttl),
+        "away_after": _ms(settings.away_after),
+        "grace": _ms(settings.grace),
+        "announce_lease": _ms(settings.announce_lease),
+        "retention": _ms(settings.retention),
+        "rate_every": max(1, round(1000 / settings.rate_limit)),
+        "rate_burst": settings.rate_burst,
+        "max_contacts": settings.max_contacts,
+        "max_devices": settings.max_devices,
+        "buckets": settings.buckets,
+    }
+    table = ",".join(f"{name}={value}" for name, value in values.items())
+    return f"local S={{{table},rank={{{rank}}}}}\n" + files("shared").joinpath("presence.lua").read_text("utf-8")
+
+
+class _Call(NamedTuple):
+    """One script call: the requests of one bucket, and where their answers belong."""
+
+    bucket: int
+    keys: list[str]
+    body: str
+    places: list[int]
+
+
+class Store:
+    """Runs requests in the script, grouped by bucket; safe to use from several threads.
+
+    Raises from every method:
+        Unavailable: Redis cannot be reached, is too slow, refuses us, or failed less than a second ago.
+        SettingsError: the store was laid out by a release or with a bucket count that does not fit this one.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis | RedisCluster,
+        settings: Settings,
+        meter: Meter,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client, self._meter, self._monotonic = client, meter, monotonic
+        self.buckets = settings.buckets
+        self._text = _script(settings)
+        self._sha = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+        self._refuse_until = 0.0
+        self._threads = ThreadPoolExecutor(8, "redis-node") if isinstance(client, RedisCluster) else None
+
+    @classmethod
+    def connect(cls, settings: Settings, meter: Meter) -> Store:
+        """A store on `settings.redis_url`; nothing is sent before the first call.
+
+        Raises:
+            SettingsError: the URL is not one of Redis.
+        """
+        if urlsplit(settings.redis_url).scheme not in ("redis", "rediss", "unix"):
+            raise SettingsError("redis_url must begin with redis://, rediss:// or unix://")
+        options: dict[str, Any] = {
+            "socket_timeout": TIMEOUT,
+            "socket_connect_timeout": TIMEOUT,
+            "protocol": 2,
+            # A frozen sandbox may wake up with a connection that the server has closed: try that once more, at once.
+            # A time-out is not tried again: the server may have done the work, and we have waited long enough.
+            "retry": Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+        }
+        if settings.redis_cluster:
+            return cls(RedisCluster.from_url(settings.redis_url, **options), settings, meter)
+        return cls(redis.Redis.from_url(settings.redis_url, **options), settings, meter)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._client.close()
+        if self._threads:
+            self._threads.shutdown(wait=False)
+
+    def bucket_of(self, user: str) -> int:
+        """The bucket in which all keys of a user live."""
+        return crc32(user.encode()) % self.buckets
+
+    def key(self, kind: str, user: str) -> str:
+        """The key that holds this kind of thing about a user."""
+        return f"presence:{{{self.bucket_of(user)}}}:{kind}:{user}"
+
+    def call(self, requests: Sequence[Request], now: int) -> list[Answer]:
+        """Run requests at `now` (ms), in one stage; the answers come in the order of the requests.
+
+        Requests of one bucket run in one script call and so at one moment, in their order.
+        """
+        if not requests:
+            return []
+        calls = self._group(requests)
+        answers: list[Answer] = [{}] * len(requests)
+        for call, body in zip(calls, self._stage(calls, now), strict=True):
+            for place, answer in zip(call.places, json.loads(body), strict=True):
+                answers[place] = answer or {}
+        return answers
+
+    def users(self, cursor: str, count: int = 500) -> tuple[set[str], str]:
+        """One slice of the users of whom a fact is kept, and the cursor of the next slice ("" begins and ends).
+
+        A user may come in more than one slice.
+        """
+        node, _, position = cursor.partition("-")
+        clients = self._nodes()
+        place = int(node or 0)
+        try:
+            position, keys = clients[place].scan(int(position or 0), match="presence:*", count=count)  # type: ignore[misc]
+        except (RedisError, OSError) as error:
+            raise self._failed(error) from error
+        found = (key.decode().split(":", 3) for key in keys)
+        ids = {parts[3] for parts in found if len(parts) == 4 and parts[2] in FACTS}
+        if int(position) == 0:
+            place += 1
+            return ids, f"{place}-0" if place < len(clients) else ""
+        return ids, f"{place}-{int(position)}"
+
+    def _nodes(self) -> list[redis.Redis]:
+        if isinstance(self._client, RedisCluster):
+            primaries = sorted(self._client.get_primaries(), key=lambda node: str(node.name))
+            return [self._client.get_redis_connection(node) for node in primaries]
+        return [self._client]
+
+    def _group(self, requests: Sequence[Request]) -> list[_Call]:
+        grouped: dict[int, list[list[int]]] = {}
+        for place, request in enumerate(requests):
+            bucket = self.bucket_of(request.user) if request.bucket is None else request.bucket
+            chunks = grouped.setdefault(bucket, [[]])
+            if len(chunks[-1]) == MOST_PER_CALL:
+                chunks.append([])
+            chunks[-1].append(place)
+        return [
+            self._compose(bucket, [requests[place] for place in places], places)
+            for bucket, chunks in grouped.items()
+            for places in chunks
+        ]
+
+    def _compose(self, bucket: int, requests: Iterable[Request], places: list[int]) -> _Call:
+        prefix = f"presence:{{{bucket}}}:"
+        keys = [f"{prefix}meta", f"{prefix}due"]
+        bodies = []
+        for request in requests:
+            keys += [f"{prefix}{kind}:{request.user}" for kind in KINDS]
+            bodies.append({"user": request.user, "verb": request.verb, **request.args})
+        return _Call(bucket, keys, json.dumps(bodies, ensure_ascii=False, separators=(",", ":")), places)
+
+    def _stage(self, calls: list[_Call], now: int) -> list[bytes]:
+        if self._monotonic() < self._refuse_until:
+            raise Unavailable("Redis failed a moment ago")
+        began = time.perf_counter()
+        try:
+            if isinstance(self._client, RedisCluster):
+                return self._on_cluster(self._client, calls, now)
+            return self._on_node(self._client, calls, now)
+        except (RedisError, ClusterError, OSError) as error:
+            raise self._failed(error) from error
+        finally:
+            self._meter.time("RedisTime", (time.perf_counter() - began) * 1000)
+
+    def _failed(self, error: Exception) -> Exception:
+        if isinstance(error, ResponseError) and "PRESENCE " in str(error):
+            return SettingsError(str(error).partition("PRESENCE ")[2].strip())
+        if isinstance(error, ResponseError) and "script" in str(error).lower():
+            return error  # a fault of ours, not a Redis that is away
+        self._refuse_until = self._monotonic() + BREATH
+        self._meter.count("RedisFailures")
+        return Unavailable(f"Redis: {type(error).__name__}: {error}")
+
+    def _on_node(self, client: redis.Redis, calls: list[_Call], now: int) -> list[bytes]:
+        """Run calls on one node, in one pipeline; a script that the node does not know is loaded and run again."""
+        results = self._pipeline(client, calls, now)
+        unknown = [place for place, result in enumerate(results) if isinstance(result, NoScriptError)]
+        if unknown:
+            client.script_load(self._text)
+            for place, result in zip(unknown, self._pipeline(client, [calls[i] for i in unknown], now), strict=True):
+                results[place] = result
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+        return results
+
+    def _pipeline(self, client: redis.Redis, calls: list[_Call], now: int) -> list[Any]:
+        pipeline = client.pipeline(transaction=False)
+        for call in calls:
+            pipeline.execute_command("EVALSHA", self._sha, len(call.keys), *call.keys, now, call.body)
+        return pipeline.execute(raise_on_error=False)
+
+    def _on_cluster(self, cluster: RedisCluster, calls: list[_Call], now: int) -> list[bytes]:
+        """Run calls on the nodes that hold their buckets, all nodes at once.
+
+        redis-py's own cluster pipeline refuses EVALSHA, so calls are grouped by node here. A slot that moved is
+        looked up again, once: the script did not run there.
+        """
+        assert self._threads is not None
+        results: list[bytes] = [b""] * len(calls)
+        todo = list(range(len(calls)))
+        for last_try in (False, True):
+            by_node: dict[str, list[int]] = {}
+            nodes = {}
+            for place in todo:
+                node = cluster.get_node_from_key(calls[place].keys[0])
+                if node is None:
+                    raise ClusterError(f"no node holds bucket {calls[place].bucket}")
+                nodes[node.name] = node
+                by_node.setdefault(node.name, []).append(place)
+            running = {
+                name: self._threads.submit(
+                    self._on_node, cluster.get_redis_connection(nodes[name]), [calls[i] for i in places], now
+                )
+                for name, places in by_node.items()
+            }
+            todo = []
+            failure: Exception | None = None
+            for name, future in running.items():
+                try:
+                    for place, result in zip(by_node[name], future.result(), strict=True):
+                        results[place] = result
+                except (MovedError, redis.ConnectionError) as error:
+                    failure = error
+                    todo += by_node[name]
+            if not todo:
+                return results
+            if failure and last_try:
+                raise failure
+            cluster.nodes_manager.initialize()
+        return results
