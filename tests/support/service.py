@@ -1,0 +1,263 @@
+"""A `PresenceService` on a bench: real script, real store, and a world around it that a test can hold still.
+
+Time is a number that the test moves, functions die where the test says, posts arrive or do not, and every round trip
+is written down. Everything else is the product's own code. What clients make of the frames is in `client.py`; which
+Redis the state is in is the test's choice. Nothing here asserts anything about presence.
+
+    bench = Bench(redis_client)                 # the graph is loaded; nobody is there
+    alice = bench.open("alice", device="phone") # handshake and first sync
+    with bench.counted() as stages:             # the requests of each round trip
+        bench.service.update_heartbeat(alice, Heartbeat(action="heartbeat"))
+    assert len(stages) == 1
+    bench.clock.advance(75)
+    bench.sweep()                               # settles whoever is due; time stands still
+    bench.pusher.to(bob.id)                     # the frames that were posted to a connection, as dictionaries
+    with bench.killed(at=2):                    # the function dies after its second step (a stage or a post)
+        bench.service.set_contacts("alice", ["bob"])
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from redis.cluster import RedisCluster
+
+from shared.messages import Record, Sync
+from shared.presence import Answer, Connection, Frame, PresenceService, Request
+from shared.settings import Settings
+from shared.store import Store
+
+EPOCH = 1_732_400_000_000
+"""When tests begin, in ms: 23 November 2024, 22:13:20 UTC."""
+TOKEN_LIFE = 30 * 86_400
+"""Seconds for which a test's token is good, where the test says nothing: longer than any history."""
+LIVELOCK = 5_000
+"""Stages without time passing, after which something goes round in circles."""
+
+
+class Killed(BaseException):
+    """The function died here: out of time or memory, or its machine went away. No `except Exception` sees it."""
+
+
+class Clock:
+    """The time in ms; it moves when it is told to."""
+
+    def __init__(self, now: int = EPOCH) -> None:
+        self.now = now
+
+    def __call__(self) -> int:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += round(seconds * 1000)
+
+
+class Meter:
+    """Keeps what was counted, under `counts`, and what was timed, under `times`."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.times: defaultdict[str, list[float]] = defaultdict(list)
+
+    def count(self, name: str, amount: float = 1) -> None:
+        self.counts[name] += amount  # type: ignore[assignment]
+
+    def time(self, name: str, ms: float) -> None:
+        self.times[name].append(ms)
+
+
+class Steps:
+    """The steps of functions: a round trip or a post each. A function may die right after any of them."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.fatal: int | None = None
+
+    def take(self) -> None:
+        """Count a step that is done; raises `Killed` when it was the last."""
+        self.taken += 1
+        if self.fatal is not None and self.taken >= self.fatal:
+            self.fatal = None
+            raise Killed
+
+
+class Pusher:
+    """Writes down what is posted and closed.
+
+    Attributes:
+        frames: everything posted to sockets that are there, in order, arrived or not.
+        closed: connections that the service closed.
+        gone: connections whose socket is gone: posting to them answers 410.
+        drop: says which frames are accepted and then lost, as API Gateway may do.
+        deliver: is given every frame that arrives.
+    """
+
+    def __init__(self, steps: Steps) -> None:
+        self.frames: list[Frame] = []
+        self.closed: list[str] = []
+        self.gone: set[str] = set()
+        self.drop: Callable[[Frame], bool] = lambda _frame: False
+        self.deliver: Callable[[Frame], None] = lambda _frame: None
+        self._steps = steps
+
+    def post(self, frames: Sequence[Frame]) -> set[str]:
+        gone = set()
+        for frame in frames:
+            if frame.connection_id in self.gone:
+                gone.add(frame.connection_id)
+            else:
+                self.frames.append(frame)
+                if not self.drop(frame):
+                    self.deliver(frame)
+            self._steps.take()
+        return gone
+
+    def close(self, connection_ids: Iterable[str]) -> None:
+        for connection_id in connection_ids:
+            self.closed.append(connection_id)
+            self.gone.add(connection_id)
+
+    def to(self, connection_id: str) -> list[dict[str, Any]]:
+        """The frames posted to one connection, in order."""
+        return [json.loads(frame.data) for frame in self.frames if frame.connection_id == connection_id]
+
+    def clear(self) -> None:
+        """Forget the frames so far."""
+        self.frames.clear()
+
+
+class RecordingStore:
+    """A `Store` that writes down the requests of each stage, and after which a function may die."""
+
+    def __init__(self, store: Store, steps: Steps, record: list[list[Request]]) -> None:
+        self.store, self.buckets = store, store.buckets
+        self._steps, self._record = steps, record
+        self._last, self._since = 0, 0
+
+    def call(self, requests: Sequence[Request], now: int) -> list[Answer]:
+        if not requests:
+            return []
+        self._since = self._since + 1 if now == self._last else 0
+        self._last = now
+        assert self._since < LIVELOCK, f"{LIVELOCK} stages, and time stands still: {requests[:3]}"
+        self._record.append(list(requests))
+        answers = self.store.call(requests, now)
+        self._steps.take()
+        return answers
+
+    def users(self, cursor: str) -> tuple[set[str], str]:
+        return self.store.users(cursor)
+
+
+class _Enough(Exception):
+    """A sweeper was about to sleep past the moment that interests the test."""
+
+
+class Bench:
+    """A service, its state, and the world around it.
+
+    Args:
+        client: the Redis in which the state is; the test empties it between uses.
+        settings: the service's settings.
+        loaded: whether to mark the graph as loaded.
+
+    Attributes:
+        clock, steps, pusher, meter, settings: see their classes; all sandboxes share them.
+        store: the `Store` itself; calls through it are not recorded.
+        stages: the requests of each round trip so far.
+        service: a sandbox whose clock is right.
+    """
+
+    def __init__(
+        self, client: redis.Redis | RedisCluster, settings: Settings | None = None, *, loaded: bool = True
+    ) -> None:
+        self.settings = settings or Settings()
+        self.client, self.clock, self.steps, self.meter = client, Clock(), Steps(), Meter()
+        self.pusher = Pusher(self.steps)
+        self.stages: list[list[Request]] = []
+        self.store = Store(client, self.settings, self.meter)
+        self.service = self.sandbox()
+        self._opened, self._runs = 0, 0
+        if loaded:
+            self.service.set_graph_loaded(True)
+
+    def close(self) -> None:
+        """Give the store's threads and connections back."""
+        self.store.close()
+
+    def sandbox(self, skew: float = 0) -> PresenceService:
+        """Another sandbox over the same state, whose clock is wrong by `skew` seconds."""
+        store = RecordingStore(self.store, self.steps, self.stages)
+        return PresenceService(store, self.pusher, self.settings, lambda: self.clock() + round(skew * 1000), self.meter)
+
+    def connection(self, user_id: str, connection_id: str = "", **claims: Any) -> Connection:
+        """A connection as its authorizer vouches for it, which says nothing yet.
+
+        Args:
+            user_id: whose it is.
+            connection_id: a new one where it is not given.
+            claims: other fields of `Connection`; `device` is short for `device_id`.
+        """
+        self._opened += 1
+        now = self.clock()
+        claims = {"token_issued_at": now // 1000, "token_expires_at": now // 1000 + TOKEN_LIFE, **claims}
+        if "device" in claims:
+            claims["device_id"] = claims.pop("device")
+        return Connection(user_id, connection_id or f"{user_id}-{self._opened}=", claims.pop("at", now), **claims)
+
+    def open(self, user_id: str, connection_id: str = "", **claims: Any) -> Connection:
+        """A client's usual beginning: handshake and first sync. Arguments as for `connection`."""
+        connection = self.connection(user_id, connection_id, **claims)
+        self.service.set_user_online(connection)
+        self.service.sync(connection, Sync(action="sync"))
+        return connection
+
+    def sweep(self, seconds: float = 0, *, service: PresenceService | None = None) -> int:
+        """Run sweepers for so long, which moves the clock; gives how many stages they needed."""
+        until, before = self.clock() + round(seconds * 1000), len(self.stages)
+
+        def sleep(nap: float) -> None:
+            if self.clock() + round(nap * 1000) > until:
+                raise _Enough
+            self.clock.advance(nap)
+
+        while True:
+            self._runs += 1
+            try:
+                (service or self.service).cleanup_stale_connections(f"run-{self._runs}", sleep)
+            except _Enough:
+                break
+            if self.clock() + 1000 > until:
+                break
+            self.clock.advance(1)  # nobody was live: look again, as the next run would
+        self.clock.now = max(self.clock.now, until)
+        return len(self.stages) - before
+
+    def sees(self, viewer: str, user_id: str) -> Record:
+        """What a viewer may see of a user, now."""
+        return self.service.get_user_presence(viewer, user_id)
+
+    @contextmanager
+    def counted(self) -> Iterator[list[list[Request]]]:
+        """The stages that the block needs: a list, one list of requests for each."""
+        stages: list[list[Request]] = []
+        before = len(self.stages)
+        yield stages
+        stages += self.stages[before:]
+
+    @contextmanager
+    def killed(self, at: int) -> Iterator[None]:
+        """Let the function in the block die right after its step number `at`, from 1; it may have fewer."""
+        self.steps.fatal = self.steps.taken + at
+        try:
+            yield
+        except Killed:
+            pass
+        finally:
+            self.steps.fatal = None
