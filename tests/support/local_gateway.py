@@ -1,0 +1,156 @@
+"""The local gateway on a real port, with functions whose answers a test writes down.
+
+Used by the tests of `local/websocket_api.py`, `local/management_api.py`, `local/http_api.py` and what they consist of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from local.authorizer import TokenSource
+from local.faults import Faults
+from local.http_api import HttpApi
+from local.iam import KeyPair, SignatureVerifier
+from local.invocation import FunctionError
+from local.server import serve
+from local.websocket_api import WebSocketApi
+from local.websocket_connection import Cuts
+from shared.routes import AUTHORIZER, HTTP_ROUTES, WEBSOCKET_ROUTES, HttpRoute, WebSocketRoute
+
+REGION = "eu-central-1"
+PATIENCE = 5.0
+"""Seconds that a test waits for something that happens at once when all is well."""
+
+Event = dict[str, Any]
+Answer = Callable[[Event], Awaitable[Any]]
+
+
+def allow(**context: Any) -> Event:
+    """An authorizer's answer that lets everybody in."""
+    statement = {"Action": "execute-api:Invoke", "Effect": "Allow", "Resource": "*"}
+    return {
+        "principalId": "alice",
+        "policyDocument": {"Version": "2012-10-17", "Statement": [statement]},
+        "context": context,
+    }
+
+
+class ScriptedFunctions:
+    """An `Invoker` whose functions answer what `answers` holds for them, and that remembers every event.
+
+    An answer is a value, an exception to raise, or a coroutine function of the event.
+    """
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Any] = {"authorize": allow(), "connect": {"statusCode": 200}}
+        self.events: list[tuple[str, Event]] = []
+        self._happened = asyncio.Condition()
+
+    async def invoke(self, name: str, event: Event) -> Any:
+        async with self._happened:
+            self.events.append((name, event))
+            self._happened.notify_all()
+        answer = self.answers.get(name, {"statusCode": 200})
+        if isinstance(answer, Exception):
+            raise answer
+        return await answer(event) if callable(answer) else answer
+
+    def events_of(self, name: str) -> list[Event]:
+        return [event for function, event in self.events if function == name]
+
+    async def event(self, name: str, number: int = 1) -> Event:
+        """The `number`th event that function `name` got, as soon as it has."""
+        async with asyncio.timeout(PATIENCE), self._happened:
+            await self._happened.wait_for(lambda: len(self.events_of(name)) >= number)
+        return self.events_of(name)[number - 1]
+
+
+@dataclass
+class Gateway:
+    """A running gateway and everything a test needs to speak to it."""
+
+    port: int
+    functions: ScriptedFunctions
+    websocket_api: WebSocketApi
+    keys: KeyPair
+    faults: Faults
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def websocket_url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/live?token=t"
+
+    def signed(self, method: str, url: str, body: bytes = b"", **headers: str) -> dict[str, str]:
+        """The headers of a request signed by botocore with the gateway's key pair."""
+        return sign(self.keys, method, url, body, headers=headers)
+
+
+@dataclass
+class Signature:
+    """What a request is signed with; each part can be wrong."""
+
+    region: str = REGION
+    service: str = "execute-api"
+    token: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def sign(
+    keys: KeyPair,
+    method: str,
+    url: str,
+    body: bytes = b"",
+    *,
+    region: str = REGION,
+    service: str = "execute-api",
+    token: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> dict[str, str]:
+    """The headers of a request signed by botocore, `Host` included."""
+    host = url.split("/")[2]
+    request = AWSRequest(method, url, {"Host": host, **(headers or {})}, body)
+    SigV4Auth(Credentials(keys.access_key_id, keys.secret_access_key, token), service, region).add_auth(request)
+    return dict(request.headers.items())
+
+
+@contextlib.asynccontextmanager
+async def running_gateway(
+    *,
+    routes: tuple[WebSocketRoute, ...] = WEBSOCKET_ROUTES,
+    http_routes: tuple[HttpRoute, ...] = HTTP_ROUTES,
+    token_source: TokenSource = "query",
+    cuts: Cuts | None = None,
+    integration_timeout: float = 29.0,
+) -> AsyncIterator[Gateway]:
+    """Both APIs on a free port of this machine."""
+    functions, keys, faults = ScriptedFunctions(), KeyPair.create(), Faults()
+    verifier = SignatureVerifier(keys, REGION)
+    websocket_api = WebSocketApi(
+        functions,
+        verifier,
+        routes=routes,
+        authorizer=AUTHORIZER,
+        token_source=token_source,
+        cuts=cuts,
+        integration_timeout=integration_timeout,
+        faults=faults,
+    )
+    http_api = HttpApi(functions, verifier, routes=http_routes, integration_timeout=integration_timeout)
+    async with serve(websocket_api, http_api) as port:
+        yield Gateway(port, functions, websocket_api, keys, faults)
+
+
+def crash(message: str = "division by zero", error_type: str = "ZeroDivisionError") -> FunctionError:
+    """What invoking a function raises when its handler did."""
+    return FunctionError(error_type, message)
