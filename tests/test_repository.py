@@ -64,8 +64,10 @@ def asked(lock: str) -> list[Requirement]:
 def pinned(lock: str) -> list[tuple[Requirement, str]]:
     """What a lock pins: each requirement, with the lines below it (its hashes, and whom it is there for)."""
     text = (ROOT / "requirements" / f"{lock}.txt").read_text()
-    entries = re.findall(r"^(\w[^\\\n]*) \\\n((?:    .*\n)+)", text, re.MULTILINE)
-    return [(Requirement(entry), below) for entry, below in entries]
+    entries = re.split(r"^(?=[^\s#])", text, flags=re.MULTILINE)[1:]
+    return [
+        (Requirement(first.rstrip("\\")), below) for first, _, below in (entry.partition("\n") for entry in entries)
+    ]
 
 
 def applies(requirement: Requirement, machine: dict[str, str]) -> bool:
