@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any, Literal, NotRequired, Self, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from pydantic import (
     AfterValidator,
@@ -19,7 +19,8 @@ from pydantic import (
     StringConstraints,
     TypeAdapter,
     ValidationError,
-    model_validator,
+    ValidationInfo,
+    field_validator,
 )
 
 from shared.settings import OnlineStatus
@@ -104,11 +105,12 @@ class StatusChange(_Model):
     until: Time | None = None
     customStatus: CustomStatus | None = None
 
-    @model_validator(mode="after")
-    def _until_belongs_to_a_claim(self) -> Self:
-        if self.until is not None and (self.scope != "user" or self.status in (None, "online")):
+    @field_validator("until")
+    @classmethod
+    def _belongs_to_a_claim(cls, until: int | None, info: ValidationInfo) -> int | None:
+        if until is not None and (info.data.get("scope") != "user" or info.data.get("status") in (None, "online")):
             raise ValueError("until belongs to a claim: a status other than online with scope user")
-        return self
+        return until
 
 
 class PresenceUpdate(_Message, StatusChange):
@@ -135,7 +137,7 @@ Message = Annotated[Sync | Heartbeat | PresenceUpdate | GetPresence | Leave, Fie
 
 
 class Record(TypedDict):
-    """What a contact may see of a user. Someone who was never a contact, or does not exist, is `userId` and `status`."""
+    """What a contact may see of a user; of a stranger, or somebody who does not exist, only `userId` and `status`."""
 
     userId: str
     status: Status
@@ -303,7 +305,7 @@ def parse_message(body: str) -> Message:
 def _refusal(body: str, error: ValidationError) -> MessageRefused:
     """The one thing to say about a body that is not a message: the first error, in the client's words."""
     first = error.errors(include_url=False, include_input=False, include_context=True)[0]
-    id = _id_of(body)
+    id = id_of(body)
     match first["type"]:
         case "json_invalid":
             return MessageRefused("invalid_message", "the message is not JSON")
@@ -321,7 +323,8 @@ def _refusal(body: str, error: ValidationError) -> MessageRefused:
     return MessageRefused("invalid_message", text[:1].lower() + text[1:], field=field or None, id=id)
 
 
-def _id_of(body: str) -> str | None:
+def id_of(body: str) -> str | None:
+    """The `id` of a message that could not be used, where it can still be read."""
     try:
         id = json.loads(body).get("id")
     except (ValueError, AttributeError, RecursionError):

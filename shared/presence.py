@@ -19,6 +19,8 @@ from shared.messages import (
     GetPresence,
     Heartbeat,
     LastSeenPolicy,
+    Leave,
+    Message,
     MessageRefused,
     PresenceUpdate,
     Record,
@@ -203,7 +205,7 @@ class PresenceService:
         said = connection.said(active=connection.active)
         [answer] = self._ask(Request(connection.user_id, "connect", {"connection": said}))
         self._meter.count("Connections")
-        return answer["word"] == "live"
+        return bool(answer["word"] == "live")
 
     def set_user_offline(self, user_id: str, connection_id: str) -> None:
         """The socket closed (`$disconnect`): after the grace the user is offline, if nothing else is live."""
@@ -224,6 +226,24 @@ class PresenceService:
         return len(_list(answer.get("close")))
 
     # Messages
+
+    def receive(self, connection: Connection, message: Message) -> None:
+        """Do what a connection's message asks for.
+
+        Raises:
+            MessageRefused: it asks for something that cannot be, or the connection sends too much.
+        """
+        match message:
+            case Heartbeat():
+                self.update_heartbeat(connection, message)
+            case PresenceUpdate():
+                self.update_user_status(connection, message)
+            case Sync():
+                self.sync(connection, message)
+            case GetPresence():
+                self.answer_query(connection, message)
+            case Leave():
+                self.leave(connection.user_id, connection.id)
 
     def update_heartbeat(self, connection: Connection, message: Heartbeat) -> None:
         """Still here. Answered with a snapshot only where the client missed something.
@@ -631,8 +651,7 @@ class PresenceService:
                 [answer] = self._ask(Request(viewer, "number", {"frames": len(parts) - 1}))
                 numbers += range(answer["seq"] - len(parts) + 2, answer["seq"] + 1)
             batches = [
-                {"type": "presence_batch", "seq": seq, "events": part}
-                for seq, part in zip(numbers, parts, strict=True)
+                {"type": "presence_batch", "seq": seq, "events": part} for seq, part in zip(numbers, parts, strict=True)
             ]
         return [Frame(connection, data) for data in map(_encode, batches) for connection in connections]
 
@@ -717,7 +736,7 @@ def _record(view: Answer) -> Record:
     if "rev" not in view:
         return {"userId": view["userId"], "status": view["status"]}
     return cast(
-        Record,
+        "Record",
         {
             "userId": view["userId"],
             "status": view["status"],

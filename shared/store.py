@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import redis
@@ -90,7 +90,7 @@ class Store:
         self._text = _script(settings)
         self._sha = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
         self._refuse_until = 0.0
-        self._threads = ThreadPoolExecutor(8, "redis-node") if isinstance(client, RedisCluster) else None
+        self._threads = ThreadPoolExecutor(8, "redis-node")  # starts no thread before a cluster needs one
 
     @classmethod
     def connect(cls, settings: Settings, meter: Meter) -> Store:
@@ -116,8 +116,7 @@ class Store:
     def close(self) -> None:
         """Give the connections back."""
         self._client.close()
-        if self._threads:
-            self._threads.shutdown(wait=False)
+        self._threads.shutdown(wait=False)
 
     def bucket_of(self, user: str) -> int:
         """The bucket in which all keys of a user live."""
@@ -146,23 +145,24 @@ class Store:
 
         A user may come in more than one slice.
         """
-        node, _, position = cursor.partition("-")
         clients = self._nodes()
-        place = int(node or 0)
+        node, position = (int(part) for part in (cursor or "0-0").split("-"))
         try:
-            position, keys = clients[place].scan(int(position or 0), match="presence:*", count=count)  # type: ignore[misc]
+            following, keys = cast(
+                "tuple[int, list[bytes]]", clients[node].scan(position, match="presence:*", count=count)
+            )
         except (RedisError, OSError) as error:
             raise self._failed(error) from error
         found = (key.decode().split(":", 3) for key in keys)
         ids = {parts[3] for parts in found if len(parts) == 4 and parts[2] in FACTS}
-        if int(position) == 0:
-            place += 1
-            return ids, f"{place}-0" if place < len(clients) else ""
-        return ids, f"{place}-{int(position)}"
+        if following == 0:
+            node += 1
+        return ids, f"{node}-{following}" if node < len(clients) else ""
 
     def _nodes(self) -> list[redis.Redis]:
         if isinstance(self._client, RedisCluster):
-            primaries = sorted(self._client.get_primaries(), key=lambda node: str(node.name))
+            primaries = self._client.get_primaries()  # type: ignore[no-untyped-call]
+            primaries.sort(key=lambda node: node.name)
             return [self._client.get_redis_connection(node) for node in primaries]
         return [self._client]
 
@@ -227,7 +227,7 @@ class Store:
     def _pipeline(self, client: redis.Redis, calls: list[_Call], now: int) -> list[Any]:
         pipeline = client.pipeline(transaction=False)
         for call in calls:
-            pipeline.execute_command("EVALSHA", self._sha, len(call.keys), *call.keys, now, call.body)
+            pipeline.evalsha(self._sha, len(call.keys), *call.keys, now, call.body)
         return pipeline.execute(raise_on_error=False)
 
     def _on_cluster(self, cluster: RedisCluster, calls: list[_Call], now: int) -> list[bytes]:
@@ -236,14 +236,13 @@ class Store:
         redis-py's own cluster pipeline refuses EVALSHA, so calls are grouped by node here. A slot that moved is
         looked up again, once: the script did not run there.
         """
-        assert self._threads is not None
         results: list[bytes] = [b""] * len(calls)
         todo = list(range(len(calls)))
         for last_try in (False, True):
             by_node: dict[str, list[int]] = {}
             nodes = {}
             for place in todo:
-                node = cluster.get_node_from_key(calls[place].keys[0])
+                node = cluster.get_node_from_key(calls[place].keys[0])  # type: ignore[no-untyped-call]
                 if node is None:
                     raise ClusterError(f"no node holds bucket {calls[place].bucket}")
                 nodes[node.name] = node

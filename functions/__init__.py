@@ -1,0 +1,1 @@
+"""The doors: one folder for each function, named as in `shared/routes.py`; a handler parses, calls and answers."""

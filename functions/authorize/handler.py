@@ -1,0 +1,20 @@
+"""Before `$connect`: whose token does this handshake carry?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared.auth import Refused
+from shared.events import Event, Handshake, denial, policy
+from shared.runtime import authenticator, entrypoint, logger, now_ms, settings
+
+
+@entrypoint
+def handler(event: Event, context: Any) -> dict[str, Any]:
+    handshake = Handshake.of(event, settings().token_source)
+    try:
+        user = authenticator().verify(handshake.token, now_ms() / 1000)
+    except Refused as error:
+        logger.warning("token refused", reason=str(error))
+        return denial(event)
+    return policy(event, user.user_id, handshake.context(user.user_id, user.issued_at, user.expires_at))

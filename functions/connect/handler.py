@@ -1,0 +1,21 @@
+"""`$connect`: a socket opens. While Redis is away it is let in all the same: its first heartbeat heals it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared.events import Event, Handshake, HandshakeRefused, accepted_protocol, connection_of
+from shared.presence import Unavailable
+from shared.runtime import entrypoint, service, settings
+
+
+@entrypoint
+def handler(event: Event, context: Any) -> dict[str, Any]:
+    try:
+        Handshake.of(event, settings().token_source).check()
+        live = service().set_user_online(connection_of(event))
+    except HandshakeRefused as error:
+        return {"statusCode": 400, "body": str(error)}
+    except Unavailable:
+        live = True
+    return {"statusCode": 200, "headers": accepted_protocol(event)} if live else {"statusCode": 403}

@@ -1,0 +1,15 @@
+"""`$disconnect`: a socket closed. Best effort on API Gateway's side; what it misses ends with its TTL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared.events import Event, connection_of
+from shared.runtime import entrypoint, service
+
+
+@entrypoint
+def handler(event: Event, context: Any) -> dict[str, Any]:
+    connection = connection_of(event)
+    service().set_user_offline(connection.user_id, connection.id)
+    return {"statusCode": 200}
