@@ -1,0 +1,384 @@
+"""Fan-out: posts frames to open connections through API Gateway's management API (`@connections`).
+
+CPU is what a push costs, so this is the standard library alone: asyncio over kept-alive HTTP/1.1 connections, about a
+twentieth of what an SDK client burns per post. The loop runs only inside a call. There is no thread that a frozen
+sandbox could leave behind, and a call's cost is its own. At most 16 connections, one request in flight on each: a peer
+that hangs occupies one of them and delays nobody else.
+
+Nothing about presence belongs here: who is told, and what, is decided before. What could not be delivered is counted
+and forgotten, since a client that misses a frame sees the hole in `seq` and asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import os
+import random
+import re
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import cast
+from urllib.parse import quote, urlsplit
+
+from shared.presence import Frame, Meter
+from shared.settings import Settings, SettingsError
+
+LINKS = 16
+"""Connections to the endpoint, at most: enough to hide its latency, and few enough to open at once."""
+CONNECT_TIMEOUT = 1.0
+"""Seconds for TCP and TLS together."""
+ANSWER_TIMEOUT = 2.0
+"""Seconds. A post to a client that vanished without a word may hang; a healthy one takes milliseconds."""
+IDLE_LIMIT = 20.0
+"""Seconds after which an unused connection is not trusted: what lies between may have forgotten it."""
+REFUSALS = 3
+"""Failures to connect, before any answer, after which a call takes the endpoint for unreachable."""
+FIRST_BACKOFF, LAST_BACKOFF = 0.1, 1.0
+"""Seconds before a post is retried: doubling from the first to the last, each shortened at random by up to half."""
+POSTS_PER_SECOND, BURST = 2000.0, 200.0
+"""The pace of one sandbox. An account shares 10,000 requests/s among all its WebSocket clients and all posts
+(Amazon API Gateway quotas): a storm in one sandbox must leave the others, and the clients, most of them."""
+
+_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})\b")
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*(?:\r\n|\Z)", re.IGNORECASE)
+_CLOSE = re.compile(rb"\r\nconnection:[ \t]*close\b", re.IGNORECASE)
+
+_logger = logging.getLogger(__name__)
+
+
+class Pusher:
+    """Posts frames to connections, and closes connections, without raising for any that cannot be reached.
+
+    Counts `PostsSent`, `PostsGone` (connections), `PostsThrottled` (answers 429, retried), `PostsFailed`,
+    `ConnectionsClosed` and `ClosesFailed`; `PostTime` is one fan-out, in ms.
+
+    Credentials and region come from Lambda's environment (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
+    `AWS_SESSION_TOKEN` if there is one, `AWS_REGION`), read anew at each call. `AWS_CA_BUNDLE` names a file of
+    certificates to trust in place of the system's, as for AWS's own tools.
+
+    For one thread at a time, and not from inside a running event loop: a sandbox handles one event at a time.
+    `clock` (monotonic, seconds) is asked how long a connection was idle.
+    """
+
+    def __init__(self, settings: Settings, meter: Meter, clock: Callable[[], float] = time.monotonic) -> None:
+        self._endpoint = urlsplit(settings.callback_url.rstrip("/"))
+        self._host = self._endpoint.hostname or ""
+        self._budget = settings.push_budget
+        self._meter = meter
+        self._clock = clock
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tls: ssl.SSLContext | None = None
+        self._permits = asyncio.Semaphore(LINKS)
+        self._idle: list[_Link] = []
+        self._refusals, self._reached = 0, False
+        self._pace = _Pace(POSTS_PER_SECOND, BURST)
+
+    def post(self, frames: Sequence[Frame]) -> set[str]:
+        """Post all frames concurrently, those of one connection in their order; returns the connections that are gone.
+
+        Gone (410) is final. 429, 5xx and lost connections are retried with jitter within `push_budget` seconds. A
+        post that hangs or is refused in any other way is not: neither gets better by repetition.
+
+        Raises:
+            SettingsError: `callback_url` is no URL to post to.
+            KeyError: the environment has no credentials or no region.
+        """
+        queues: dict[str, list[bytes]] = {}
+        for frame in frames:
+            queues.setdefault(frame.connection_id, []).append(frame.data)
+        if not queues:
+            return set()
+        started = time.perf_counter()
+        fan_out = self._run("POST", queues)
+        self._meter.time("PostTime", (time.perf_counter() - started) * 1000)
+        self._count("PostsSent", fan_out.done)
+        self._count("PostsGone", len(fan_out.gone))
+        self._count("PostsThrottled", fan_out.trouble["429"])
+        self._count("PostsFailed", len(frames) - fan_out.done - fan_out.moot)
+        return fan_out.gone
+
+    def close(self, connection_ids: Iterable[str]) -> None:
+        """Close connections, each of which then has its `$disconnect`; one that is gone counts as closed.
+
+        Raises:
+            SettingsError, KeyError: as `post` does.
+        """
+        queues = {connection_id: [b""] for connection_id in connection_ids}
+        if not queues:
+            return
+        fan_out = self._run("DELETE", queues)
+        self._count("ConnectionsClosed", fan_out.done + fan_out.moot)
+        self._count("ClosesFailed", len(queues) - fan_out.done - fan_out.moot)
+
+    def shutdown(self) -> None:
+        """Let go of the connections and the loop, for good. A sandbox needs no such thing: it is ended as a whole."""
+        if self._loop is not None:
+            self._loop.run_until_complete(self._drop_idle())
+            self._loop.close()
+
+    def _count(self, name: str, amount: int) -> None:
+        if amount:
+            self._meter.count(name, amount)
+
+    def _run(self, method: str, queues: Mapping[str, Sequence[bytes]]) -> _FanOut:
+        if self._endpoint.scheme not in ("http", "https") or not self._host:
+            raise SettingsError("callback_url must be the URL of the WebSocket API's stage, https://HOST/STAGE")
+        if self._endpoint.scheme == "https" and self._tls is None:
+            self._tls = ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE"))
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+        signer = _Signer(self._endpoint.netloc, self._endpoint.path, os.environ, datetime.now(UTC))
+        fan_out = _FanOut(method, signer)
+        self._loop.run_until_complete(self._send_all(fan_out, queues))
+        return fan_out
+
+    async def _send_all(self, fan_out: _FanOut, queues: Mapping[str, Sequence[bytes]]) -> None:
+        # The loop stood still since the last call: let it hear first which links their peer has closed meanwhile.
+        for _ in range(2):
+            await asyncio.sleep(0)
+        self._refusals, self._reached = 0, False
+        tasks = [asyncio.create_task(self._send_in_order(fan_out, *queue)) for queue in queues.items()]
+        _, late = await asyncio.wait(tasks, timeout=self._budget, return_when=asyncio.FIRST_EXCEPTION)
+        for task in late:
+            task.cancel()
+            fan_out.trouble["given up"] += 1
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, _UnreachableError):
+                fan_out.trouble[str(result)] += 1
+            elif isinstance(result, Exception):
+                raise result
+        failed = sum(map(len, queues.values())) - fan_out.done - fan_out.moot
+        if failed:
+            _logger.warning("%d %s requests failed: %s", failed, fan_out.method, dict(fan_out.trouble))
+
+    async def _send_in_order(self, fan_out: _FanOut, connection_id: str, bodies: Sequence[bytes]) -> None:
+        for index, body in enumerate(bodies):
+            try:
+                status = await self._send(fan_out, connection_id, body)
+            except TimeoutError:
+                fan_out.trouble["no answer"] += 1
+                return  # what follows would hang as well
+            if status == 410:
+                fan_out.gone.add(connection_id)
+                fan_out.moot += len(bodies) - index
+                return
+            if 200 <= status < 300:
+                fan_out.done += 1
+
+    async def _send(self, fan_out: _FanOut, connection_id: str, body: bytes) -> int:
+        """Send one request, again if that may help; returns the status of the first answer that is final."""
+        backoff = FIRST_BACKOFF
+        while True:
+            try:
+                async with self._permits:
+                    if wait := self._pace.reserve(time.monotonic()):
+                        await asyncio.sleep(wait)
+                    status = await self._exchange(fan_out.signer.request(fan_out.method, connection_id, body))
+            except ConnectionError as error:
+                fan_out.trouble[str(error)] += 1
+            else:
+                if status >= 300 and status != 410:
+                    fan_out.trouble[str(status)] += 1
+                if status != 429 and status < 500:
+                    return status
+            await asyncio.sleep(backoff * random.uniform(0.5, 1))  # noqa: S311 - spreads load, guards nothing
+            backoff = min(2 * backoff, LAST_BACKOFF)
+
+    async def _exchange(self, request: bytes) -> int:
+        link = self._take() or await self._open()
+        status = await link.exchange(request)
+        self._reached = True
+        link.used_at = self._clock()
+        if link.is_open:
+            self._idle.append(link)
+        return status
+
+    def _take(self) -> _Link | None:
+        """The link used last, so that those nobody needs grow old."""
+        while self._idle:
+            link = self._idle.pop()
+            if link.is_open and self._clock() - link.used_at <= IDLE_LIMIT:
+                return link
+            link.drop()
+        return None
+
+    async def _open(self) -> _Link:
+        loop = asyncio.get_running_loop()
+        port = self._endpoint.port or (443 if self._tls else 80)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                _, link = await loop.create_connection(_Link, self._host, port, ssl=self._tls)
+        except OSError as error:  # a refusal, a timeout, an untrusted certificate, a name that does not resolve
+            self._refusals += 1
+            kind = ConnectionError if self._reached or self._refusals < REFUSALS else _UnreachableError
+            raise kind(f"no connection: {type(error).__name__}") from error
+        return link
+
+    async def _drop_idle(self) -> None:
+        for link in self._idle:
+            link.drop()
+        self._idle.clear()
+        for _ in range(2):  # a dropped connection is closed in the loop's next turn, through TLS in the one after
+            await asyncio.sleep(0)
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+
+@dataclass
+class _FanOut:
+    """One call: what it sends with, and what has come of it so far."""
+
+    method: str
+    signer: _Signer
+    done: int = 0
+    gone: set[str] = field(default_factory=set)
+    moot: int = 0
+    """Bodies that were not delivered because their connection is gone."""
+    trouble: Counter[str] = field(default_factory=Counter)
+    """Everything that went wrong, retried or not, by status or reason."""
+
+
+class _UnreachableError(Exception):
+    """Nobody answers at the endpoint; to go on would only use up the budget."""
+
+
+class _Pace:
+    """Spaces out requests: `rate` per second, of which `burst` may come at once after a pause."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._interval = 1 / rate
+        self._credit = burst / rate
+        self._next = 0.0
+
+    def reserve(self, now: float) -> float:
+        """Take the next place; returns the seconds to wait for it."""
+        place = max(self._next, now - self._credit)
+        self._next = place + self._interval
+        return max(0.0, place - now)
+
+
+class _Signer:
+    """AWS Signature Version 4 for requests to one stage that have no query, all signed as of one moment.
+
+    The signed requests of a fan-out share key, date and headers, so each costs three hashes. The tests compare with
+    botocore's signer, byte for byte. Source: AWS IAM User Guide, "Create a signed AWS API request".
+    """
+
+    def __init__(self, host: str, stage_path: str, environ: Mapping[str, str], at: datetime) -> None:
+        moment = at.strftime("%Y%m%dT%H%M%SZ")
+        self._scope = f"{moment[:8]}/{environ['AWS_REGION']}/execute-api/aws4_request"
+        self._key = b"AWS4" + environ["AWS_SECRET_ACCESS_KEY"].encode()
+        for part in self._scope.split("/"):
+            self._key = hmac.digest(self._key, part.encode(), "sha256")
+        signed = {"host": host, "x-amz-date": moment}
+        if token := environ.get("AWS_SESSION_TOKEN"):
+            signed["x-amz-security-token"] = token
+        self._names = ";".join(signed)
+        self._canonical = "".join(f"{name}:{value}\n" for name, value in signed.items())
+        self._headers = "".join(f"{name}: {value}\r\n" for name, value in signed.items())
+        self._moment = moment
+        self._path = f"{stage_path}/@connections/"
+        self._canonical_path = quote(self._path)
+        self._key_id = environ["AWS_ACCESS_KEY_ID"]
+
+    def request(self, method: str, connection_id: str, body: bytes) -> bytes:
+        """A whole HTTP/1.1 request about a connection, signed. The id ends in `=`, which a path carries as `%3D`."""
+        quoted = quote(connection_id, safe="")
+        content = hashlib.sha256(body).hexdigest()
+        # The canonical path is encoded once more than the one sent, as for every service but S3.
+        path = self._canonical_path + quoted.replace("%", "%25")
+        canonical = f"{method}\n{path}\n\n{self._canonical}\n{self._names}\n{content}"
+        digest = hashlib.sha256(canonical.encode()).hexdigest()
+        to_sign = f"AWS4-HMAC-SHA256\n{self._moment}\n{self._scope}\n{digest}"
+        signature = hmac.digest(self._key, to_sign.encode(), "sha256").hex()
+        return (
+            f"{method} {self._path}{quoted} HTTP/1.1\r\n{self._headers}"
+            f"authorization: AWS4-HMAC-SHA256 Credential={self._key_id}/{self._scope}, "
+            f"SignedHeaders={self._names}, Signature={signature}\r\n"
+            f"content-length: {len(body)}\r\n\r\n"
+        ).encode() + body
+
+
+class _Link(asyncio.Protocol):
+    """One HTTP/1.1 connection to the endpoint. Of an answer it wants the status alone, and reads past the body.
+
+    An answer whose end is not plain to see (chunked, or until the peer closes) ends the connection instead: the
+    status has come by then, and a new connection costs less than code for a case that API Gateway does not send.
+    """
+
+    _transport: asyncio.Transport
+    used_at: float
+    """When its last answer came, by the pusher's clock."""
+
+    def __init__(self) -> None:
+        self._answer: asyncio.Future[int] | None = None
+        self._received = b""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether another request may be sent, as far as is known."""
+        return not self._transport.is_closing()
+
+    def drop(self) -> None:
+        """End the connection, without a farewell."""
+        self._transport.abort()
+
+    async def exchange(self, request: bytes) -> int:
+        """Send a request; returns the status of its answer.
+
+        Raises:
+            ConnectionError: the connection ended first.
+            TimeoutError: no answer came in time; the connection is dropped.
+        """
+        loop = asyncio.get_running_loop()
+        self._answer = answer = asyncio.Future[int](loop=loop)
+        self._received = b""
+        timer = loop.call_later(ANSWER_TIMEOUT, self._fail, TimeoutError())
+        self._transport.write(request)
+        try:
+            return await answer
+        finally:
+            timer.cancel()
+            self._answer = None
+            if answer.cancelled():  # what may still come would be taken for the next request's answer
+                self.drop()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop, before `create_connection` returns."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop with the next piece of an answer."""
+        if self._answer is None or self._answer.done():
+            self.drop()  # nobody asked
+            return
+        self._received += data
+        head, complete, body = self._received.partition(b"\r\n\r\n")
+        if not complete:
+            return
+        line = _STATUS.match(head)
+        if line is None:
+            self._fail(ConnectionError("no HTTP"))
+            return
+        status, length = int(line[1]), _LENGTH.search(head)
+        size = int(length[1]) if length else 0 if status == 204 else -1
+        if len(body) < size:
+            return
+        if len(body) != size or _CLOSE.search(head):
+            self._transport.close()
+        self._answer.set_result(status)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop when the connection has ended, by whichever side."""
+        self._fail(ConnectionError(f"connection lost: {type(exc).__name__}" if exc else "connection closed"))
+
+    def _fail(self, error: Exception) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+        self.drop()

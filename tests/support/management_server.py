@@ -1,0 +1,159 @@
+"""A management API on loopback whose every answer the test decides: real sockets, real HTTP/1.1, real TLS if wanted.
+
+It knows nothing about connections or presence, and checks no signature.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import unquote
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+
+@dataclass(frozen=True)
+class Received:
+    """One request as it came in."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    """By lower-case name."""
+    body: bytes
+    link: int
+    """The client's port: which of its sockets this came through."""
+    at: float
+    """When it had come in whole, by `time.monotonic`."""
+
+    @property
+    def connection_id(self) -> str:
+        return unquote(self.path.rpartition("/")[2])
+
+
+Answer = Callable[[Received], "int | bytes | None"]
+"""A status, or the bytes of a whole answer, or None to close the socket without a word. It may block."""
+
+
+class ManagementServer:
+    """`with ManagementServer() as server`: `server.requests` is what came, `server.answer` what it is told.
+
+    With the `port` of one that has stopped, it comes back in its place.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
+        self.requests: list[Received] = []
+        self.answer: Answer = lambda received: 204 if received.method == "DELETE" else 200
+        self.links: set[int] = set()
+        """Every socket that ever connected, by the client's port."""
+        self.stopping = threading.Event()
+        self._sockets: set[socket.socket] = set()
+        self._httpd = _Httpd(("127.0.0.1", port), _Handler)
+        self._httpd.management = self
+        if tls is not None:
+            self._httpd.socket = tls.wrap_socket(self._httpd.socket, server_side=True)
+        self.port = self._httpd.server_port
+        self.host = f"localhost:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://{self.host}/live"
+        self._thread = threading.Thread(target=self._httpd.serve_forever, kwargs={"poll_interval": 0.01})
+
+    def hang(self, received: Received) -> None:
+        """An answer that never comes, until the server stops."""
+        self.stopping.wait(timeout=30)
+
+    def posted(self, connection_id: str) -> list[bytes]:
+        """What was posted to one connection, in the order in which it came."""
+        return [received.body for received in self.requests if received.connection_id == connection_id]
+
+    def close_links(self) -> None:
+        """Close every kept-alive socket, as an endpoint does with those that have been idle for long."""
+        for connected in list(self._sockets):
+            connected.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stopping.set()
+        self._httpd.shutdown()
+        self.close_links()
+        self._httpd.server_close()
+        self._thread.join()
+
+
+def write_certificate(path: Path) -> Path:
+    """Write a key and a self-signed certificate for localhost into one PEM file; returns its path."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(private + certificate.public_bytes(pem))
+    return path
+
+
+class _Httpd(ThreadingHTTPServer):
+    daemon_threads = False
+    block_on_close = True
+    request_queue_size = 64
+    management: ManagementServer
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away in the middle is part of the tests."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _Httpd
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.management.links.add(self.client_address[1])
+        self.server.management._sockets.add(self.connection)
+
+    def finish(self) -> None:
+        self.server.management._sockets.discard(self.connection)
+        super().finish()
+
+    def do_POST(self) -> None:
+        management = self.server.management
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        received = Received(self.command, self.path, headers, body, self.client_address[1], time.monotonic())
+        management.requests.append(received)
+        answer = management.answer(received)
+        if answer is None:
+            self.close_connection = True
+        elif isinstance(answer, bytes):
+            self.wfile.write(answer)
+        else:
+            self.send_response(answer)
+            if answer != 204:
+                self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    do_DELETE = do_POST
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Tests read `requests`, not a log."""
