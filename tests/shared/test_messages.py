@@ -1,0 +1,260 @@
+"""What clients may say: every message of the protocol, and for each wrong one the error that names its field."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+
+from shared.messages import (
+    ACTIONS,
+    MAX_MESSAGE_BYTES,
+    MAX_QUERY_USERS,
+    USER_ID,
+    GetPresence,
+    Heartbeat,
+    Leave,
+    MessageRefused,
+    PresenceUpdate,
+    Sync,
+    id_of,
+    parse_message,
+)
+
+LONE_SURROGATE = "\ud800"
+
+NO_MESSAGE = {
+    "an empty frame": "",
+    "words": "hello there",
+    "single quotes": "{'action':'heartbeat'}",
+    "half a message": '{"action":"heartbeat"',
+    "something after the message": '{"action":"heartbeat"}{"action":"leave"}',
+    "a byte order mark": '\ufeff{"action":"heartbeat"}',
+    "a raw control character": '{"action":"presence_update","customStatus":{"text":"\x07"}}',
+    "an escape for half a character": r'{"action":"heartbeat","id":"\ud83d"}',
+    "half a character": f'{{"action":"heartbeat","id":"{LONE_SURROGATE}"}}',
+    "nothing but half a character": LONE_SURROGATE,
+    "lists without end": "[" * 2000 + "]" * 2000,
+    "objects without end": '{"a":' * 600 + "1" + "}" * 600,
+    "an action and lists without end": '{"action":"heartbeat","x":' + "[" * 1500 + "]" * 1500 + "}",
+    "null": "null",
+    "a list": '[{"action":"heartbeat"}]',
+    "a number": "3",
+    "a string": '"heartbeat"',
+}
+
+WRONG_ACTION: list[Any] = [None, 3, "", "Sync", "dance", ["sync"], {"sync": 1}, True, "heartbeat ", "$connect"]
+
+WRONG_FIELD: list[tuple[str, dict[str, Any], str]] = [
+    ("heartbeat", {"active": "yes"}, "active"),
+    ("heartbeat", {"active": 1}, "active"),
+    ("heartbeat", {"active": None}, "active"),
+    ("heartbeat", {"status": "offline"}, "status"),
+    ("heartbeat", {"status": 5}, "status"),
+    ("heartbeat", {"seq": -1}, "seq"),
+    ("heartbeat", {"seq": 1.5}, "seq"),
+    ("heartbeat", {"seq": 1.0}, "seq"),
+    ("heartbeat", {"seq": True}, "seq"),
+    ("heartbeat", {"seq": "12"}, "seq"),
+    ("heartbeat", {"seq": [1]}, "seq"),
+    ("heartbeat", {"seq": 10**14}, "seq"),
+    ("heartbeat", {"seq": 10**400}, "seq"),
+    ("heartbeat", {"seq": float("nan")}, "seq"),
+    ("heartbeat", {"seq": float("inf")}, "seq"),
+    ("heartbeat", {"id": 5}, "id"),
+    ("heartbeat", {"id": "x" * 65}, "id"),
+    ("heartbeat", {"id": "a\x00b"}, "id"),
+    ("sync", {"replaces": ""}, "replaces"),
+    ("sync", {"replaces": 5}, "replaces"),
+    ("sync", {"replaces": "a b"}, "replaces"),
+    ("sync", {"replaces": "abc=\n"}, "replaces"),
+    ("sync", {"replaces": "a" * 129}, "replaces"),
+    ("presence_update", {"status": "asleep"}, "status"),
+    ("presence_update", {"status": ["busy"]}, "status"),
+    ("presence_update", {"status": "offline"}, "status"),
+    ("presence_update", {"scope": "world"}, "scope"),
+    ("presence_update", {"scope": None}, "scope"),
+    ("presence_update", {"until": 5}, "until"),
+    ("presence_update", {"until": 5, "status": "busy"}, "until"),
+    ("presence_update", {"until": 5, "status": "online", "scope": "user"}, "until"),
+    ("presence_update", {"until": "tomorrow", "status": "busy", "scope": "user"}, "until"),
+    ("presence_update", {"until": 10**14, "status": "busy", "scope": "user"}, "until"),
+    ("presence_update", {"n": 0}, "n"),
+    ("presence_update", {"n": "1"}, "n"),
+    ("presence_update", {"n": 2**32}, "n"),
+    ("presence_update", {"customStatus": "in a call"}, "customStatus"),
+    ("presence_update", {"customStatus": []}, "customStatus"),
+    ("presence_update", {"customStatus": {"text": 5}}, "customStatus.text"),
+    ("presence_update", {"customStatus": {"text": None}}, "customStatus.text"),
+    ("presence_update", {"customStatus": {"text": "x" * 141}}, "customStatus.text"),
+    ("presence_update", {"customStatus": {"text": "bell\x07"}}, "customStatus.text"),
+    ("presence_update", {"customStatus": {"text": "line\u2028line"}}, "customStatus.text"),
+    ("presence_update", {"customStatus": {"text": "x", "emoji": "🎧" * 17}}, "customStatus.emoji"),
+    ("presence_update", {"customStatus": {"text": "x", "emoji": "\x9f"}}, "customStatus.emoji"),
+    ("presence_update", {"customStatus": {"text": "x", "until": -1}}, "customStatus.until"),
+    ("presence_update", {"customStatus": {"text": "x", "until": 1e300}}, "customStatus.until"),
+    ("get_presence", {}, "userIds"),
+    ("get_presence", {"userIds": []}, "userIds"),
+    ("get_presence", {"userIds": "bob"}, "userIds"),
+    ("get_presence", {"userIds": {"bob": 1}}, "userIds"),
+    ("get_presence", {"userIds": ["u"] * (MAX_QUERY_USERS + 1)}, "userIds"),
+    ("get_presence", {"userIds": ["bob", 5]}, "userIds.1"),
+    ("get_presence", {"userIds": ["bob", ""]}, "userIds.1"),
+    ("get_presence", {"userIds": [".."]}, "userIds.0"),
+    ("get_presence", {"userIds": ["bob smith"]}, "userIds.0"),
+    ("get_presence", {"userIds": ["bob\n"]}, "userIds.0"),
+    ("get_presence", {"userIds": ["bøb"]}, "userIds.0"),
+    ("get_presence", {"userIds": ["b" * 129]}, "userIds.0"),
+]
+
+
+def refusal(body: str) -> MessageRefused:
+    """The refusal of a body that must be refused."""
+    with pytest.raises(MessageRefused) as refused:
+        parse_message(body)
+    return refused.value
+
+
+@pytest.mark.parametrize("body", NO_MESSAGE.values(), ids=NO_MESSAGE.keys())
+def test_what_is_no_json_object_is_no_message(body: str) -> None:
+    """Whatever is no JSON object is answered with one `invalid_message` that blames no field."""
+    refused = refusal(body)
+    assert (refused.code, refused.field, refused.id) == ("invalid_message", None, None)
+    assert str(refused) in (
+        "the message is not JSON",
+        "the message is not a JSON object",
+        "the message is not valid Unicode",
+    )
+
+
+@pytest.mark.parametrize("action", WRONG_ACTION, ids=str)
+def test_an_action_that_the_protocol_does_not_know_is_named(action: Any) -> None:
+    """An action that the protocol does not know is answered with those that it does."""
+    refused = refusal(json.dumps({"action": action, "id": "q1"}))
+    assert (refused.code, refused.field, refused.id) == ("unknown_action", "action", "q1")
+    assert all(known in str(refused) for known in ACTIONS)
+
+
+def test_a_message_without_an_action_is_told_so() -> None:
+    """A message without an action is told that it lacks one."""
+    refused = refusal('{"id":"q1"}')
+    assert (refused.code, refused.field, refused.id) == ("invalid_message", "action", "q1")
+
+
+@pytest.mark.parametrize(("action", "fields", "field"), WRONG_FIELD, ids=lambda part: str(part)[:40])
+def test_a_wrong_field_is_named(action: str, fields: dict[str, Any], field: str) -> None:
+    """A field of the wrong type, size or content is named, with a path where it lies within another."""
+    refused = refusal(json.dumps({"action": action, "id": "q1", **fields}))
+    assert (refused.code, refused.field) == ("invalid_message", field)
+    assert refused.id == (None if field == "id" else "q1")
+    frame = refused.frame()
+    assert frame["type"] == "error"
+    assert frame["field"] == field
+    assert 0 < len(frame["message"]) < 200
+    assert "pydantic" not in frame["message"].lower()
+
+
+def test_the_largest_message_is_4096_bytes_however_few_its_characters() -> None:
+    """A message may have 4,096 bytes of UTF-8, and not one more."""
+    message = '{"action":"heartbeat","x":"%s"}'
+    room = MAX_MESSAGE_BYTES - len(message) + 2
+    parse_message(message % ("x" * room))
+    assert refusal(message % ("x" * (room + 1))).code == "too_large"
+    assert refusal(message % ("é" * (room // 2 + 1))).code == "too_large"
+
+
+def test_each_message_is_read_as_what_it_is() -> None:
+    """Each action gives its own type, with what it says and the protocol's defaults for what it does not."""
+    assert parse_message('{"action":"sync","seq":12,"replaces":"Df14mfUXIAMCIyg="}') == Sync(
+        action="sync", seq=12, replaces="Df14mfUXIAMCIyg="
+    )
+    assert parse_message('{"action":"heartbeat"}') == Heartbeat(action="heartbeat", active=True, status=None)
+    assert parse_message('{"action":"leave","id":"l"}') == Leave(action="leave", id="l")
+    query = parse_message('{"action":"get_presence","userIds":["bob","a|b@c.example"]}')
+    assert query == GetPresence(action="get_presence", userIds=["bob", "a|b@c.example"])
+    update = parse_message('{"action":"presence_update","status":"busy","scope":"user","until":5,"n":3}')
+    assert isinstance(update, PresenceUpdate)
+    assert (update.status, update.scope, update.until, update.n) == ("busy", "user", 5, 3)
+
+
+def test_an_absent_field_is_not_a_null() -> None:
+    """`customStatus: null` clears and an absent one changes nothing, so the two can be told apart."""
+    absent = parse_message('{"action":"presence_update"}')
+    cleared = parse_message('{"action":"presence_update","customStatus":null}')
+    assert "customStatus" not in absent.model_fields_set
+    assert "customStatus" in cleared.model_fields_set
+
+
+def test_unknown_fields_are_ignored() -> None:
+    """Fields that this version does not know are ignored, at every depth, so that clients may be newer."""
+    parse_message('{"action":"leave","mood":[1,{"a":null}]}')
+    update = parse_message('{"action":"presence_update","customStatus":{"text":"x","colour":"red"}}')
+    assert isinstance(update, PresenceUpdate)
+    assert update.customStatus is not None
+    assert update.customStatus.model_dump(exclude_unset=True) == {"text": "x"}
+
+
+def test_text_and_emoji_are_measured_in_code_points() -> None:
+    """140 code points of text and 16 of emoji are allowed, whatever their bytes."""
+    custom = {"text": "😀" * 140, "emoji": "👨‍👩‍👧‍👦" + "x" * 9}
+    parse_message(json.dumps({"action": "presence_update", "customStatus": custom}))
+
+
+@pytest.mark.parametrize("user_id", ["a", "A-Z.0_9~:@|+=-", "...", ".a", "auth0|5f7c8", "tenant:user", "u" * 128])
+def test_user_ids_of_every_common_form_are_allowed(user_id: str) -> None:
+    """Ids as identity providers make them are user ids."""
+    assert USER_ID.match(user_id)
+
+
+@pytest.mark.parametrize("user_id", ["", ".", "..", "a b", "a/b", "a%20", "{a}", "a*", "a\n", "\n", "ä", "u" * 129])
+def test_what_would_be_another_path_or_key_is_no_user_id(user_id: str) -> None:
+    """What would mean something else in a path or a key is no user id."""
+    assert not USER_ID.match(user_id)
+
+
+@pytest.mark.parametrize(
+    "body", ["", "[]", "{}", '{"id":5}', '{"id":"%s"}' % ("x" * 65), '{"id":"\\u0007"}', "[" * 4000]
+)
+def test_an_id_that_cannot_be_used_is_none(body: str) -> None:
+    """Where no usable `id` can be read there is none, and reading it never fails."""
+    assert id_of(body) is None
+
+
+def test_a_refusal_says_what_it_knows_and_nothing_else() -> None:
+    """An error frame has a field, an id and a time to wait only where there is one."""
+    assert MessageRefused("too_large", "too large").frame() == {
+        "type": "error",
+        "code": "too_large",
+        "message": "too large",
+    }
+    assert MessageRefused("rate_limited", "slower", id="", retry_after=0).frame() == {
+        "type": "error",
+        "code": "rate_limited",
+        "message": "slower",
+        "id": "",
+        "retryAfter": 0,
+    }
+
+
+def test_a_thousand_broken_messages_are_refused_and_none_breaks_anything(rng: random.Random) -> None:
+    """A thousand good messages, each broken at random, are either still messages or refused in the protocol's words."""
+    good = [
+        '{"action":"sync","seq":12,"replaces":"Df14mfUXIAMCIyg="}',
+        '{"action":"presence_update","status":"busy","customStatus":{"text":"café","emoji":"🎧","until":99}}',
+        '{"action":"get_presence","userIds":["bob","carol"],"id":"q1"}',
+    ]
+    dirt = ["", '"', "{", "]", "null", "9e9", "\x00", LONE_SURROGATE, "\\u", ",", "é"]
+    frames = []
+    for _ in range(1000):
+        text = rng.choice(good)
+        for _ in range(rng.randint(1, 4)):
+            at = rng.randrange(len(text) + 1)
+            text = text[:at] + rng.choice(dirt) + text[at + rng.randint(0, 3) :]
+        try:
+            parse_message(text)
+        except MessageRefused as refused:
+            frames.append(refused.frame())
+    assert {frame["code"] for frame in frames} <= {"invalid_message", "unknown_action"}
+    json.dumps(frames)
