@@ -4,18 +4,18 @@
 changes, and then carries out what the answer says: posts to viewers, closes connections, and reports back what was
 announced. It keeps no state of its own, so any number of sandboxes may run it at once.
 
-This module imports no Redis and no AWS; it names what it needs from them as three small protocols.
+This module imports no Redis and no AWS: it reaches them through the protocols of `delivery.py`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from shared.delivery import Delivery, Frame, Meter, Pusher, Request, Snapshot, Store, Work, view
+from shared.frames import TOKEN_LEEWAY, Answer, as_list, claim, custom_status, encode, own_state, record
 from shared.messages import (
-    MAX_FRAME_BYTES,
     GetPresence,
     Heartbeat,
     LastSeenPolicy,
@@ -29,73 +29,12 @@ from shared.messages import (
 )
 from shared.settings import Settings
 
-Answer = dict[str, Any]
-"""What the state machine says to one request."""
-
 SWEEP_MS = 150_000
 """How long a sweeper works at most; the next one has taken over by then (EventBridge keeps its minute to ±60 s)."""
 SWEEP_NAP_MS = 1_000
 """How long a sweeper looks away at most: new due times may be earlier than the one it waits for."""
 SWEEP_BATCH = 64
 """Due users that a sweep takes from one bucket at a time."""
-
-
-class Frame(NamedTuple):
-    """Bytes for one connection."""
-
-    connection_id: str
-    data: bytes
-
-
-class Request(NamedTuple):
-    """One thing to ask of the state machine, about a user or, with `bucket`, about a whole bucket."""
-
-    user: str
-    verb: str
-    args: Mapping[str, Any]
-    bucket: int | None = None
-
-
-class Store(Protocol):
-    """Where state lives."""
-
-    buckets: int
-
-    def call(self, requests: Sequence[Request], now: int) -> list[Answer]:
-        """Run requests at `now` (ms) in one round trip; raises `Unavailable`."""
-
-    def users(self, cursor: str) -> tuple[set[str], str]:
-        """A slice of the users of whom facts are kept, and the next cursor; "" begins and ends."""
-
-
-class Pusher(Protocol):
-    """What reaches clients."""
-
-    def post(self, frames: Sequence[Frame]) -> set[str]:
-        """Post all frames within a time budget; gives the connections that are gone. Never raises for a delivery."""
-
-    def close(self, connection_ids: Iterable[str]) -> None:
-        """Close connections; one that is gone already is fine."""
-
-
-class Meter(Protocol):
-    """What is counted."""
-
-    def count(self, name: str, amount: float = 1) -> None:
-        """Add to a counter."""
-
-    def time(self, name: str, ms: float) -> None:
-        """Note how long something took, in ms."""
-
-
-class Unavailable(Exception):
-    """The state cannot be reached now. Nothing is known to have changed; the client keeps what it wants and asks again.
-
-    Attributes:
-        retry_after: milliseconds after which it is worth asking again.
-    """
-
-    retry_after = 1000
 
 
 class LimitReached(Exception):
@@ -140,44 +79,6 @@ class Connection:
         return said
 
 
-TOKEN_LEEWAY = 60
-"""Seconds for which a connection may outlive its token."""
-
-
-class _Snapshot(NamedTuple):
-    """Everything that a viewer may see, still to be read and posted to one connection."""
-
-    connection: Connection
-    users: list[str]
-    head: dict[str, Any]
-    """The frame without its users. Its `seq` was read before the records will be, so nothing is missed between."""
-
-
-@dataclass(slots=True)
-class _Work:
-    """What answers of the state machine ask for: collected over many users, carried out in few round trips."""
-
-    requests: list[Request] = field(default_factory=list)
-    changes: dict[str, dict[str, str]] = field(default_factory=dict)
-    """viewer → user → the status that the viewer knew."""
-    records: dict[tuple[str, str], Answer] = field(default_factory=dict)
-    """(viewer, user) → view, for those told one by one."""
-    announced: dict[str, Answer] = field(default_factory=dict)
-    """user → the view that all its watchers share."""
-    flushes: list[tuple[str, Answer]] = field(default_factory=list)
-    snapshot: _Snapshot | None = None
-    frames: list[tuple[str, Frame]] = field(default_factory=list)
-    """(the connection's user, the frame)."""
-    closing: list[str] = field(default_factory=list)
-    acknowledge: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """user → what to report as announced."""
-
-    def __bool__(self) -> bool:
-        return any(
-            (self.requests, self.changes, self.flushes, self.snapshot, self.frames, self.closing, self.acknowledge)
-        )
-
-
 class PresenceService:
     """The use cases. Every method that reads or changes state may raise `Unavailable`.
 
@@ -193,6 +94,7 @@ class PresenceService:
         self, store: Store, pusher: Pusher, settings: Settings, clock: Callable[[], int], meter: Meter
     ) -> None:
         self._store, self._pusher, self._settings, self._clock, self._meter = store, pusher, settings, clock, meter
+        self._delivery = Delivery(store, pusher, settings, clock, meter)
 
     # Connections
 
@@ -213,17 +115,17 @@ class PresenceService:
 
     def leave(self, user_id: str, connection_id: str) -> None:
         """Sign-out of one connection, without a grace."""
-        work = _Work(closing=[connection_id])
-        self._collect(work, user_id, *self._ask(Request(user_id, "leave", {"id": connection_id})))
-        self._carry_out(work)
+        work = Work(closing=[connection_id])
+        self._delivery.collect(work, user_id, *self._ask(Request(user_id, "leave", {"id": connection_id})))
+        self._delivery.carry_out(work)
 
     def sign_out(self, user_id: str) -> int:
         """Close every connection and refuse tokens issued before now; gives how many sockets were closed."""
         [answer] = self._ask(Request(user_id, "sign_out", {}))
-        work = _Work(closing=_list(answer.get("close")))
-        self._collect(work, user_id, answer)
-        self._carry_out(work)
-        return len(_list(answer.get("close")))
+        work = Work(closing=as_list(answer.get("close")))
+        self._delivery.collect(work, user_id, answer)
+        self._delivery.carry_out(work)
+        return len(as_list(answer.get("close")))
 
     # Messages
 
@@ -259,12 +161,12 @@ class PresenceService:
         answer = self._heard(connection, message.id, "heartbeat", args)
         if answer is None:
             return
-        work = _Work()
-        self._collect(work, connection.user_id, answer)
+        work = Work()
+        self._delivery.collect(work, connection.user_id, answer)
         if "self" in answer:
             work.snapshot = self._snapshot(connection, message.id, answer)
-        self._carry_out(work)
-        self._settle(_list(answer.get("help")))
+        self._delivery.carry_out(work)
+        self._settle(as_list(answer.get("help")))
 
     def update_user_status(self, connection: Connection, message: PresenceUpdate) -> None:
         """The user chose a status or a custom status, on this device or as a claim over all of them.
@@ -279,7 +181,7 @@ class PresenceService:
         answer = self._heard(connection, message.id, "update", args)
         if answer is not None:
             self._meter.count("Updates")
-            self._carry_out(self._collect(_Work(), connection.user_id, answer))
+            self._delivery.carry_out(self._delivery.collect(Work(), connection.user_id, answer))
 
     def sync(self, connection: Connection, message: Sync) -> None:
         """Tell this connection everything that its user may see, or that it has missed nothing.
@@ -295,12 +197,12 @@ class PresenceService:
         answer = self._heard(connection, message.id, "sync", args)
         if answer is None:
             return
-        work = _Work(closing=_list(answer.get("close")))
+        work = Work(closing=as_list(answer.get("close")))
         if "own" in answer:  # the snapshot says the same
-            answer["own"]["connections"] = [id for id in _list(answer["own"]["connections"]) if id != connection.id]
-        self._collect(work, connection.user_id, answer)
+            answer["own"]["connections"] = [id for id in as_list(answer["own"]["connections"]) if id != connection.id]
+        self._delivery.collect(work, connection.user_id, answer)
         work.snapshot = self._snapshot(connection, message.id, answer)
-        self._carry_out(work)
+        self._delivery.carry_out(work)
 
     def answer_query(self, connection: Connection, message: GetPresence) -> None:
         """Tell this connection about the users that it names.
@@ -315,13 +217,13 @@ class PresenceService:
         frame: dict[str, Any] = {"type": "presence", "users": users}
         if message.id is not None:
             frame["id"] = message.id
-        work = self._collect(_Work(), connection.user_id, answer)
-        work.frames.append((connection.user_id, Frame(connection.id, _encode(frame))))
-        self._carry_out(work)
+        work = self._delivery.collect(Work(), connection.user_id, answer)
+        work.frames.append((connection.user_id, Frame(connection.id, encode(frame))))
+        self._delivery.carry_out(work)
 
     def reply(self, connection_id: str, frame: Mapping[str, Any]) -> None:
         """Post one frame to one connection, without touching state: an error, mostly."""
-        self._pusher.post([Frame(connection_id, _encode(frame))])
+        self._pusher.post([Frame(connection_id, encode(frame))])
 
     # Reads
 
@@ -331,12 +233,12 @@ class PresenceService:
 
     def get_bulk_presence(self, viewer: str, user_ids: Sequence[str]) -> list[Record]:
         """What `viewer` may see of these users, now, in their order. One round trip."""
-        return [_record(view) for view in self._ask(*(_view(viewer, user) for user in user_ids))]
+        return [record(answer) for answer in self._ask(*(view(viewer, user) for user in user_ids))]
 
     def inspect_user(self, user_id: str) -> dict[str, Any]:
         """The user's real state with every device, and why it is so; for the backend and the user alone."""
         [answer] = self._ask(Request(user_id, "inspect", {}))
-        own = self._own_state(user_id, answer["self"])
+        own = own_state(user_id, answer["self"], self._settings)
         return {**own, "lastSeen": answer.get("last"), "rev": answer["record"].get("rev"), "why": _why(own, answer)}
 
     # Relations and settings
@@ -344,7 +246,7 @@ class PresenceService:
     def get_user_contacts(self, user_id: str) -> dict[str, list[str]]:
         """Who may see the user (`viewers`) and whom the user may see (`sees`), sorted."""
         [answer] = self._ask(Request(user_id, "graph_of", {}))
-        return {name: sorted(_list(answer[name])) for name in ("viewers", "sees")}
+        return {name: sorted(as_list(answer[name])) for name in ("viewers", "sees")}
 
     def set_contacts(
         self, user_id: str, add: Sequence[str] = (), remove: Sequence[str] = (), *, mutual: bool = True
@@ -371,8 +273,8 @@ class PresenceService:
         return {
             "invisible": answer["invisible"],
             "lastSeen": answer["lastSeen"],
-            "hideFrom": sorted(_list(answer["hideFrom"])),
-            "blocks": sorted(_list(answer["blocks"])),
+            "hideFrom": sorted(as_list(answer["hideFrom"])),
+            "blocks": sorted(as_list(answer["blocks"])),
         }
 
     def set_privacy(
@@ -414,9 +316,9 @@ class PresenceService:
         page = []
         for user, answer in zip(users, answers, strict=True):
             line: dict[str, Any] = {"userId": user, "invisible": answer["invisible"], "lastSeen": answer["lastSeen"]}
-            line |= {name: sorted(_list(answer[name])) for name in ("viewers", "hideFrom", "blocks")}
-            line["customStatus"] = _custom(answer.get("custom"))
-            line["claim"] = _claim(answer)
+            line |= {name: sorted(as_list(answer[name])) for name in ("viewers", "hideFrom", "blocks")}
+            line["customStatus"] = custom_status(answer.get("custom"))
+            line["claim"] = claim(answer)
             page.append(line)
         return page, following
 
@@ -479,13 +381,13 @@ class PresenceService:
         return answer
 
     def _tell(self, user_id: str, request: Request) -> None:
-        self._carry_out(self._collect(_Work(), user_id, *self._ask(request)))
+        self._delivery.carry_out(self._delivery.collect(Work(), user_id, *self._ask(request)))
 
     def _tell_all(self, requests: Sequence[Request]) -> None:
-        work = _Work()
+        work = Work()
         for request, answer in zip(requests, self._ask(*requests), strict=True):
-            self._collect(work, request.user, answer)
-        self._carry_out(work)
+            self._delivery.collect(work, request.user, answer)
+        self._delivery.carry_out(work)
 
     def _settle(self, users: Sequence[str]) -> None:
         if users:
@@ -502,7 +404,7 @@ class PresenceService:
         if not answers[0]["turn"]:
             return None
         self._meter.time("DueLateness", max(answer.get("late", 0) for answer in answers))
-        due = [user for answer in answers for user in _list(answer["due"])]
+        due = [user for answer in answers for user in as_list(answer["due"])]
         following = [answer["next"] for answer in answers if "next" in answer]
         return due, min(following, default=None)
 
@@ -538,234 +440,19 @@ class PresenceService:
             if custom is not None and custom.until is not None and custom.until <= now:
                 raise MessageRefused("invalid_message", "until is past", field="customStatus.until", id=message_id)
             kept = custom.model_dump(exclude_none=True) if custom and (custom.text or custom.emoji) else None
-            wanted["custom"] = _encode(kept).decode() if kept else ""
+            wanted["custom"] = encode(kept).decode() if kept else ""
         return wanted
 
-    # Carrying out
-
-    def _collect(self, work: _Work, user_id: str, answer: Answer) -> _Work:
-        """Add what one user's answer asks for."""
-        if "own" in answer:
-            own = answer["own"]
-            for connection_id in _list(own["connections"]):
-                state = self._own_state(user_id, own["self"], connection_id)
-                frame = {"type": "presence_self", "seq": own["seq"], "self": state}
-                work.frames.append((user_id, Frame(connection_id, _encode(frame))))
-        if "announce" in answer:
-            announce = answer["announce"]
-            work.announced[user_id] = announce["record"]
-            for viewer in _list(announce["watchers"]):
-                work.changes.setdefault(viewer, {})[user_id] = announce["was"]
-        told = {}
-        for task in _list(answer.get("tell")):
-            if "other" in task:
-                edit = "blocked" if task["blocked"] else "unblocked"
-                work.requests.append(Request(task["other"], "relate", {"edits": [[user_id, edit]]}))
-                told["!" + task["other"]] = task["version"]
-            else:
-                work.records[task["viewer"], user_id] = task["record"]
-                work.changes.setdefault(task["viewer"], {})[user_id] = task["was"]
-                told[task["viewer"]] = task["version"]
-        if "lease" in answer:
-            done: dict[str, Any] = {"lease": answer["lease"], "told": told}
-            if "announce" in answer:
-                done |= {"rev": answer["announce"]["rev"], "status": answer["announce"]["record"]["status"]}
-            work.acknowledge[user_id] = done
-        if "flush" in answer:
-            work.flushes.append((user_id, answer["flush"]))
-        return work
-
-    def _carry_out(self, work: _Work) -> None:
-        """Post, close and report, and then what the reports bring up, within the time budget.
-
-        What is left when the time is up stays due in the store, and is said again when its lease has run out.
-        """
-        give_up = self._clock() + round(self._settings.push_budget * 1000)
-        while work and self._clock() < give_up:
-            following = _Work()
-            gone = self._post(work, following)
-            reports = [Request(user, "announced", done) for user, done in work.acknowledge.items()]
-            reports += [Request(user, "gone", {"ids": ids}) for user, ids in gone.items()]
-            for report, answer in zip(reports, self._ask(*reports), strict=True):
-                self._collect(following, report.user, answer)
-            work = following
-
-    def _post(self, work: _Work, following: _Work) -> dict[str, list[str]]:
-        """Find where the changes go, and post; gives the connections that are gone, by user."""
-        requests = list(work.requests)
-        requests += [Request(viewer, "targets", {"changes": changes}) for viewer, changes in work.changes.items()]
-        requests += [_view(viewer, user) for viewer, flush in work.flushes for user in _map(flush["users"])]
-        if work.snapshot:
-            requests += [_view(work.snapshot.connection.user_id, user) for user in work.snapshot.users]
-        flushes = list(work.flushes)
-        for request, answer in zip(requests, self._ask(*requests), strict=True):
-            if request.verb == "targets":
-                if "seq" in answer:
-                    flushes.append((request.user, answer))
-            elif request.verb == "view":
-                work.records[request.args["viewer"], request.user] = answer
-            else:
-                self._collect(following, request.user, answer)
-        self._read_missing(work, flushes)
-        frames = list(work.frames)
-        if work.snapshot:
-            user_id = work.snapshot.connection.user_id
-            frames += ((user_id, frame) for frame in self._snapshot_frames(work.snapshot, work.records))
-        for viewer, flush in flushes:
-            frames += ((viewer, frame) for frame in self._change_frames(work, viewer, flush))
-        gone = self._pusher.post([frame for _, frame in frames]) if frames else set()
-        if work.closing:
-            self._pusher.close(work.closing)
-        self._meter.count("Announcements", len(work.announced))
-        by_user: dict[str, list[str]] = {}
-        for user, connection_id in dict.fromkeys((user, frame.connection_id) for user, frame in frames):
-            if connection_id in gone:
-                by_user.setdefault(user, []).append(connection_id)
-        return by_user
-
-    def _read_missing(self, work: _Work, flushes: Sequence[tuple[str, Answer]]) -> None:
-        """Read what waited for a viewer's window: the newest there is, so superseded states are never sent."""
-        missing = [
-            (viewer, user)
-            for viewer, flush in flushes
-            for user in _map(flush["users"])
-            if _list(flush["connections"]) and (viewer, user) not in work.records and user not in work.announced
-        ]
-        for (viewer, user), view in zip(missing, self._ask(*(_view(v, u) for v, u in missing)), strict=True):
-            work.records[viewer, user] = view
-
-    def _change_frames(self, work: _Work, viewer: str, flush: Answer) -> list[Frame]:
-        connections = _list(flush["connections"])
-        if not connections:
-            return []
-        events = []
-        for user, was in _map(flush["users"]).items():
-            view = work.records.get((viewer, user)) or work.announced[user]
-            events.append({"type": _transition(was, view["status"]), **_record(view)})
-        numbers = [flush["seq"]]
-        if len(events) == 1:
-            batches = [{"type": events[0]["type"], "seq": numbers[0], **events[0]}]
-        else:
-            parts = _fit(events, MAX_FRAME_BYTES - 100)
-            if len(parts) > 1:  # every further frame needs a number of its own
-                [answer] = self._ask(Request(viewer, "number", {"frames": len(parts) - 1}))
-                numbers += range(answer["seq"] - len(parts) + 2, answer["seq"] + 1)
-            batches = [
-                {"type": "presence_batch", "seq": seq, "events": part} for seq, part in zip(numbers, parts, strict=True)
-            ]
-        return [Frame(connection, data) for data in map(_encode, batches) for connection in connections]
-
-    def _snapshot(self, connection: Connection, message_id: str | None, answer: Answer) -> _Snapshot:
+    def _snapshot(self, connection: Connection, message_id: str | None, answer: Answer) -> Snapshot:
         head: dict[str, Any] = {
             "type": "presence_snapshot",
             "seq": answer["feed"],
             "resumed": bool(answer.get("resumed")),
-            "self": self._own_state(connection.user_id, answer["self"], connection.id),
+            "self": own_state(connection.user_id, answer["self"], self._settings, connection.id),
         }
         if message_id is not None:
             head["id"] = message_id
-        return _Snapshot(connection, sorted(_list(answer.get("sees"))), head)
-
-    def _snapshot_frames(self, snapshot: _Snapshot, records: Mapping[tuple[str, str], Answer]) -> list[Frame]:
-        """A snapshot in frames that fit; it is valid when all its parts have come."""
-        connection, users, head = snapshot
-        room = MAX_FRAME_BYTES - len(_encode(head)) - len(b',"part":1000,"parts":1000,"users":[]')
-        parts = _fit([_record(records[connection.user_id, user]) for user in users], room)
-        return [
-            Frame(connection.id, _encode({**head, "part": place, "parts": len(parts), "users": part}))
-            for place, part in enumerate(parts, 1)
-        ]
-
-    def _own_state(self, user_id: str, state: Answer, connection_id: str = "") -> dict[str, Any]:
-        """One's own real state, as one of one's connections sees it."""
-        devices = _list(state["devices"])
-        speaking = next((device for device in devices if device["connectionId"] == connection_id), None)
-        own: dict[str, Any] = {
-            "userId": user_id,
-            "status": state["status"],
-            "customStatus": _custom(state["custom"]),
-            "claim": _claim(state),
-            "invisible": state["invisible"],
-            "lastSeenPolicy": state["lastSeenPolicy"],
-            "devices": [
-                {name: value for name, value in device.items() if name not in ("n", "cap", "polling")}
-                for device in devices
-            ],
-        }
-        if speaking:
-            rotate = speaking["connectedAt"] + round(self._settings.rotate_after * 1000)
-            if speaking["cap"]:
-                renew = speaking["cap"] - round((TOKEN_LEEWAY + self._settings.heartbeat_interval) * 1000)
-                rotate = max(speaking["connectedAt"], min(rotate, renew))
-            own |= {
-                "connectionId": connection_id,
-                "n": speaking["n"],
-                "heartbeatEvery": round(self._settings.heartbeat_interval * 1000),
-                "rotateAt": rotate,
-            }
-        return own
-
-
-def _view(viewer: str, user: str) -> Request:
-    return Request(user, "view", {"viewer": viewer})
-
-
-def _list(value: Any) -> list[Any]:
-    """A list out of Lua, where an empty one may be a map or nothing."""
-    return value if isinstance(value, list) else []
-
-
-def _map(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _encode(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _custom(kept: str | None) -> dict[str, Any] | None:
-    return {"until": None, **json.loads(kept)} if kept else None
-
-
-def _claim(state: Answer) -> dict[str, Any] | None:
-    return {"status": state["claim"], "until": state.get("claimUntil")} if state.get("claim") else None
-
-
-def _record(view: Answer) -> Record:
-    """A view as the protocol has it."""
-    if "rev" not in view:
-        return {"userId": view["userId"], "status": view["status"]}
-    return cast(
-        "Record",
-        {
-            "userId": view["userId"],
-            "status": view["status"],
-            "customStatus": _custom(view.get("custom")),
-            "deviceType": view.get("deviceType"),
-            "lastSeen": view.get("seen"),
-            "rev": view["rev"],
-        },
-    )
-
-
-def _transition(was: str, status: str) -> str:
-    if (was == "offline") == (status == "offline"):
-        return "presence_status"
-    return "user_offline" if status == "offline" else "user_online"
-
-
-def _fit(items: Sequence[Any], room: int) -> list[list[Any]]:
-    """Split a list so that each part, as JSON, fits into `room` bytes; one part at least."""
-    parts: list[list[Any]] = [[]]
-    left = room
-    for item in items:
-        size = len(_encode(item)) + 1
-        if size > left and parts[-1]:
-            parts.append([])
-            left = room
-        parts[-1].append(item)
-        left -= size
-    return parts
+        return Snapshot(connection.user_id, connection.id, sorted(as_list(answer.get("sees"))), head)
 
 
 def _why(own: Mapping[str, Any], answer: Answer) -> str:

@@ -17,9 +17,10 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import Metrics, MetricUnit
 
 from shared.auth import Authenticator
+from shared.delivery import Unavailable
 from shared.events import Event, body_of, connection_of
 from shared.messages import MessageRefused, id_of
-from shared.presence import PresenceService, Unavailable
+from shared.presence import PresenceService
 from shared.push import Pusher
 from shared.settings import Settings
 from shared.store import Store

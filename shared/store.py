@@ -22,7 +22,8 @@ from redis.cluster import RedisCluster
 from redis.exceptions import ClusterError, MovedError, NoScriptError, RedisError, ResponseError
 from redis.retry import Retry
 
-from shared.presence import Answer, Meter, Request, Unavailable
+from shared.delivery import Meter, Request, Unavailable
+from shared.frames import Answer
 from shared.settings import Settings, SettingsError
 
 KINDS = ("user", "devices", "contacts", "sees", "hidden", "settings", "tell", "pending")

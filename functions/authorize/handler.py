@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shared.auth import Refused
+
 from shared.events import Event, Handshake, denial, policy
 from shared.runtime import authenticator, entrypoint, logger, now_ms, settings
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from shared.delivery import Unavailable
 from shared.events import Event, Handshake, HandshakeRefused, accepted_protocol, connection_of
-from shared.presence import Unavailable
 from shared.runtime import entrypoint, service, settings
 
 

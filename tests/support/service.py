@@ -28,7 +28,9 @@ import redis
 from redis.cluster import RedisCluster
 
 from shared.messages import Record, Sync
-from shared.presence import Answer, Connection, Frame, PresenceService, Request
+from shared.delivery import Frame, Request
+from shared.frames import Answer
+from shared.presence import Connection, PresenceService
 from shared.settings import Settings
 from shared.store import Store
 

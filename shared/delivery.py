@@ -1,0 +1,250 @@
+"""Carrying out what the state machine says: find where changes go, post them, and report what was told.
+
+An answer of the state machine may ask for many things: tell these watchers, close those connections, write the
+other side of a block. `Work` collects them over any number of users, and `Delivery` does them in few round trips. What it
+does not get to stays due in the store, and is said again when its lease has run out: losing a sandbox loses nothing.
+
+The three protocols are all that the core knows of Redis and AWS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from shared.frames import (
+    Answer,
+    as_list,
+    as_map,
+    batches,
+    change_frame,
+    events_of,
+    record,
+    self_frame,
+    snapshot_frames,
+)
+from shared.settings import Settings
+
+
+class Frame(NamedTuple):
+    """Bytes for one connection."""
+
+    connection_id: str
+    data: bytes
+
+
+class Request(NamedTuple):
+    """One thing to ask of the state machine, about a user or, with `bucket`, about a whole bucket."""
+
+    user: str
+    verb: str
+    args: Mapping[str, Any]
+    bucket: int | None = None
+
+
+class Store(Protocol):
+    """Where state lives."""
+
+    buckets: int
+
+    def call(self, requests: Sequence[Request], now: int) -> list[Answer]:
+        """Run requests at `now` (ms) in one round trip; raises `Unavailable`."""
+
+    def users(self, cursor: str) -> tuple[set[str], str]:
+        """A slice of the users of whom facts are kept, and the next cursor; "" begins and ends."""
+
+
+class Pusher(Protocol):
+    """What reaches clients."""
+
+    def post(self, frames: Sequence[Frame]) -> set[str]:
+        """Post all frames within a time budget; gives the connections that are gone. Never raises for a delivery."""
+
+    def close(self, connection_ids: Iterable[str]) -> None:
+        """Close connections; one that is gone already is fine."""
+
+
+class Meter(Protocol):
+    """What is counted."""
+
+    def count(self, name: str, amount: float = 1) -> None:
+        """Add to a counter."""
+
+    def time(self, name: str, ms: float) -> None:
+        """Note how long something took, in ms."""
+
+
+class Unavailable(Exception):
+    """The state cannot be reached now. Nothing is known to have changed; the client keeps what it wants and asks again.
+
+    Attributes:
+        retry_after: milliseconds after which it is worth asking again.
+    """
+
+    retry_after = 1000
+
+
+def view(viewer: str, user: str) -> Request:
+    """Ask what `viewer` may see of `user`."""
+    return Request(user, "view", {"viewer": viewer})
+
+
+class Snapshot(NamedTuple):
+    """Everything that a viewer may see, still to be read and posted to one connection."""
+
+    viewer: str
+    connection_id: str
+    users: list[str]
+    head: dict[str, Any]
+    """The frame without its users. Its `seq` was read before the records will be, so nothing is missed between."""
+
+
+@dataclass(slots=True)
+class Work:
+    """What answers of the state machine ask for."""
+
+    requests: list[Request] = field(default_factory=list)
+    """The other sides of blocks."""
+    changes: dict[str, dict[str, str]] = field(default_factory=dict)
+    """viewer → user → the status that the viewer knew."""
+    shared_views: dict[str, Answer] = field(default_factory=dict)
+    """user → the view that all its watchers share."""
+    views: dict[tuple[str, str], Answer] = field(default_factory=dict)
+    """(viewer, user) → view, where it is the viewer's own."""
+    flushes: list[tuple[str, Answer]] = field(default_factory=list)
+    """(viewer, its connections, the number of its next frame, and whom the frame is about)."""
+    snapshot: Snapshot | None = None
+    frames: list[tuple[str, Frame]] = field(default_factory=list)
+    """(the connection's user, the frame)."""
+    closing: list[str] = field(default_factory=list)
+    reports: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """user → what to report as announced when it has been posted."""
+
+    def __bool__(self) -> bool:
+        return any((self.requests, self.changes, self.flushes, self.snapshot, self.frames, self.closing, self.reports))
+
+    def view_of(self, viewer: str, user: str) -> Answer | None:
+        """What the viewer may see of a user, if it is known already."""
+        return self.views.get((viewer, user)) or self.shared_views.get(user)
+
+
+class Delivery:
+    """Does work; keeps nothing between calls."""
+
+    def __init__(
+        self, store: Store, pusher: Pusher, settings: Settings, clock: Callable[[], int], meter: Meter
+    ) -> None:
+        self._store, self._pusher, self._settings, self._clock, self._meter = store, pusher, settings, clock, meter
+
+    def collect(self, work: Work, user_id: str, answer: Answer) -> Work:
+        """Add what one user's answer asks for; gives `work` back."""
+        if "own" in answer:
+            own = answer["own"]
+            for connection_id in as_list(own["connections"]):
+                frame = self_frame(user_id, own, self._settings, connection_id)
+                work.frames.append((user_id, Frame(connection_id, frame)))
+        if "announce" in answer:
+            announce = answer["announce"]
+            work.shared_views[user_id] = announce["record"]
+            for viewer in as_list(announce["watchers"]):
+                work.changes.setdefault(viewer, {})[user_id] = announce["was"]
+        told = {}
+        for task in as_list(answer.get("tell")):
+            if "other" in task:
+                edit = "blocked" if task["blocked"] else "unblocked"
+                work.requests.append(Request(task["other"], "relate", {"edits": [[user_id, edit]]}))
+                told["!" + task["other"]] = task["version"]
+            else:
+                work.views[task["viewer"], user_id] = task["record"]
+                work.changes.setdefault(task["viewer"], {})[user_id] = task["was"]
+                told[task["viewer"]] = task["version"]
+        if "lease" in answer:
+            report: dict[str, Any] = {"lease": answer["lease"], "told": told}
+            if "announce" in answer:
+                report |= {"rev": answer["announce"]["rev"], "status": answer["announce"]["record"]["status"]}
+            work.reports[user_id] = report
+        if "flush" in answer:
+            work.flushes.append((user_id, answer["flush"]))
+        return work
+
+    def carry_out(self, work: Work) -> None:
+        """Post, close and report, and then do what the reports bring up, within the time budget.
+
+        Raises:
+            Unavailable: the store went away meanwhile; what was not reported will be said again.
+        """
+        give_up = self._clock() + round(self._settings.push_budget * 1000)
+        while work and self._clock() < give_up:
+            following = Work()
+            gone = self._post(work, following)
+            reports = [Request(user, "announced", report) for user, report in work.reports.items()]
+            reports += [Request(user, "gone", {"ids": ids}) for user, ids in gone.items()]
+            for report, answer in zip(reports, self._ask(reports), strict=True):
+                self.collect(following, report.user, answer)
+            work = following
+
+    def _ask(self, requests: Sequence[Request]) -> list[Answer]:
+        return self._store.call(requests, self._clock())
+
+    def _post(self, work: Work, following: Work) -> dict[str, list[str]]:
+        """Find where everything goes and post it; gives the connections that are gone, by user."""
+        self._find_targets(work, following)
+        self._read_late_comers(work)
+        frames = list(work.frames)
+        if work.snapshot:
+            viewer, connection_id, users, head = work.snapshot
+            parts = snapshot_frames(head, [record(work.views[viewer, user]) for user in users])
+            frames += ((viewer, Frame(connection_id, data)) for data in parts)
+        for viewer, flush in work.flushes:
+            frames += ((viewer, frame) for frame in self._change_frames(work, viewer, flush))
+        gone = self._pusher.post([frame for _, frame in frames]) if frames else set()
+        if work.closing:
+            self._pusher.close(work.closing)
+        self._meter.count("Announcements", len(work.shared_views))
+        by_user: dict[str, list[str]] = {}
+        for user, connection_id in dict.fromkeys((user, frame.connection_id) for user, frame in frames):
+            if connection_id in gone:
+                by_user.setdefault(user, []).append(connection_id)
+        return by_user
+
+    def _find_targets(self, work: Work, following: Work) -> None:
+        """One stage: where changes go, the other sides of blocks, and the records that flushes and snapshots need."""
+        requests = list(work.requests)
+        requests += [Request(viewer, "targets", {"changes": changes}) for viewer, changes in work.changes.items()]
+        requests += [view(viewer, user) for viewer, flush in work.flushes for user in as_map(flush["users"])]
+        if work.snapshot:
+            requests += [view(work.snapshot.viewer, user) for user in work.snapshot.users]
+        for request, answer in zip(requests, self._ask(requests), strict=True):
+            if request.verb == "view":
+                work.views[request.args["viewer"], request.user] = answer
+            elif request.verb == "targets":
+                if "seq" in answer:
+                    work.flushes.append((request.user, answer))
+            else:
+                self.collect(following, request.user, answer)
+
+    def _read_late_comers(self, work: Work) -> None:
+        """Read what had waited for a viewer's window: the newest there is, so superseded states are never sent."""
+        requests = [
+            view(viewer, user)
+            for viewer, flush in work.flushes
+            for user in as_map(flush["users"])
+            if as_list(flush["connections"]) and not work.view_of(viewer, user)
+        ]
+        for request, answer in zip(requests, self._ask(requests), strict=True):
+            work.views[request.args["viewer"], request.user] = answer
+
+    def _change_frames(self, work: Work, viewer: str, flush: Answer) -> list[Frame]:
+        connections = as_list(flush["connections"])
+        if not connections:
+            return []
+        changes = as_map(flush["users"])
+        views = {user: known for user in changes if (known := work.view_of(viewer, user))}
+        parts = batches(events_of(changes, views))
+        numbers = [flush["seq"]]
+        if len(parts) > 1:
+            [answer] = self._ask([Request(viewer, "number", {"frames": len(parts) - 1})])
+            numbers += range(answer["seq"] - len(parts) + 2, answer["seq"] + 1)
+        frames = [change_frame(seq, part) for seq, part in zip(numbers, parts, strict=True)]
+        return [Frame(connection, data) for data in frames for connection in connections]
