@@ -1,7 +1,7 @@
 """Carrying out what the state machine says: find where changes go, post them, and report what was told.
 
-An answer of the state machine may ask for many things: tell these watchers, close those connections, write the
-other side of a block. `Work` collects them over any number of users, and `Delivery` does them in few round trips. What it
+An answer of the state machine may ask for many things: tell these watchers, close those connections, write the other
+side of a block. `Work` collects them over any number of users, and `Delivery` does them in few round trips. What it
 does not get to stays due in the store, and is said again when its lease has run out: losing a sandbox loses nothing.
 
 The three protocols are all that the core knows of Redis and AWS.
