@@ -27,9 +27,9 @@ from typing import Any
 import redis
 from redis.cluster import RedisCluster
 
-from shared.messages import Record, Sync
 from shared.delivery import Frame, Request
 from shared.frames import Answer
+from shared.messages import Record, Sync
 from shared.presence import Connection, PresenceService
 from shared.settings import Settings
 from shared.store import Store
@@ -38,6 +38,8 @@ EPOCH = 1_732_400_000_000
 """When tests begin, in ms: 23 November 2024, 22:13:20 UTC."""
 TOKEN_LIFE = 30 * 86_400
 """Seconds for which a test's token is good, where the test says nothing: longer than any history."""
+CHANGES = ("user_online", "user_offline", "presence_status", "presence_batch")
+"""The types of the frames that tell of a contact's change."""
 LIVELOCK = 5_000
 """Stages without time passing, after which something goes round in circles."""
 
@@ -128,6 +130,12 @@ class Pusher:
     def to(self, connection_id: str) -> list[dict[str, Any]]:
         """The frames posted to one connection, in order."""
         return [json.loads(frame.data) for frame in self.frames if frame.connection_id == connection_id]
+
+    def changes(self, connection_id: str, user_id: str = "") -> list[dict[str, Any]]:
+        """The changes of contacts posted to one connection, batches unfolded; of one user where it is named."""
+        frames = [frame for frame in self.to(connection_id) if frame["type"] in CHANGES]
+        events = [event for frame in frames for event in frame.get("events", [frame])]
+        return [event for event in events if user_id in ("", event["userId"])]
 
     def clear(self) -> None:
         """Forget the frames so far."""
