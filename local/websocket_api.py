@@ -80,9 +80,8 @@ class WebSocketApi:
     @staticmethod
     def owns(request: web.Request) -> bool:
         """Whether a request on the port that both APIs share is for this one."""
-        path = unquote(api_gateway.split_target(request)[0])
-        stage, _, rest = path.removeprefix("/").partition("/")
-        return stage == STAGE or rest.startswith("@connections") or _asks_for_websocket(request)
+        segments = unquote(api_gateway.split_target(request)[0]).split("/")[1:3]
+        return segments[:1] == [STAGE] or "@connections" in segments or _asks_for_websocket(request)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer any request that this API owns; a handshake is answered when its WebSocket is over."""

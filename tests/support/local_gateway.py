@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -96,16 +96,6 @@ class Gateway:
         return sign(self.keys, method, url, body, headers=headers)
 
 
-@dataclass
-class Signature:
-    """What a request is signed with; each part can be wrong."""
-
-    region: str = REGION
-    service: str = "execute-api"
-    token: str | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-
-
 def sign(
     keys: KeyPair,
     method: str,
@@ -154,3 +144,30 @@ async def running_gateway(
 def crash(message: str = "division by zero", error_type: str = "ZeroDivisionError") -> FunctionError:
     """What invoking a function raises when its handler did."""
     return FunctionError(error_type, message)
+
+
+class WarpedLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time a test moves: timers go off as if the time had passed, sockets work as ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ahead = 0.0
+
+    @classmethod
+    def run(cls, scenario: Callable[[Self], Awaitable[None]]) -> None:
+        """Run a scenario that takes its loop."""
+
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            assert isinstance(loop, cls)
+            await scenario(loop)
+
+        with asyncio.Runner(loop_factory=cls) as runner:
+            runner.run(main())
+
+    def time(self) -> float:
+        return super().time() + self._ahead
+
+    def warp(self, seconds: float) -> None:
+        """Let time pass in no time. Not within `asyncio.timeout`, which would believe it."""
+        self._ahead += seconds
