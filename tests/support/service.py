@@ -29,7 +29,7 @@ from redis.cluster import RedisCluster
 
 from shared.delivery import Frame, Request
 from shared.frames import Answer
-from shared.messages import Record, Sync
+from shared.messages import Heartbeat, PresenceUpdate, Record, Sync
 from shared.presence import Connection, PresenceService
 from shared.settings import Settings
 from shared.store import Store
@@ -227,6 +227,23 @@ class Bench:
         self.service.set_user_online(connection)
         self.service.sync(connection, Sync(action="sync"))
         return connection
+
+    def beat(self, connection: Connection, **said: Any) -> None:
+        """A heartbeat, with other fields than the protocol's defaults where they are given."""
+        self.service.update_heartbeat(connection, Heartbeat(action="heartbeat", **said))
+
+    def update(self, connection: Connection, **said: Any) -> None:
+        """A `presence_update` with these fields."""
+        self.service.update_user_status(connection, PresenceUpdate(action="presence_update", **said))
+
+    def live(self, seconds: float, *connections: Connection, active: bool = True) -> None:
+        """Let time pass as on a healthy system: sweepers run, and these connections beat when they should."""
+        until, every = self.clock() + round(seconds * 1000), round(self.settings.heartbeat_interval * 1000)
+        while self.clock() + every <= until:
+            self.sweep(every / 1000)
+            for connection in connections:
+                self.beat(connection, active=active)
+        self.sweep((until - self.clock()) / 1000)
 
     def sweep(self, seconds: float = 0, *, service: PresenceService | None = None) -> int:
         """Run sweepers for so long, which moves the clock; gives how many stages they needed."""
