@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self, TypedDict
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +21,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from shared.settings import OnlineStatus
@@ -30,6 +31,10 @@ MAX_MESSAGE_BYTES = 4096
 MAX_FRAME_BYTES = 32 * 1024
 MAX_QUERY_USERS = 100
 MAX_BLOCKS = 1000
+MAX_LISTED_USERS = 5000
+"""Users that one request of the HTTP API may name in a list; how many contacts there may be is a setting."""
+MAX_REQUEST_BYTES = 1024 * 1024
+"""A body of the HTTP API: `MAX_LISTED_USERS` of the longest ids fit."""
 
 USER_ID = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._~:@|+=-]{1,128}\Z")
 """A user id: as it stands in a token's `sub`, in paths and in keys. Not `.` or `..`, which paths would swallow."""
@@ -134,6 +139,68 @@ class Leave(_Message):
 
 
 Message = Annotated[Sync | Heartbeat | PresenceUpdate | GetPresence | Leave, Field(discriminator="action")]
+
+
+# Requests of the HTTP API, one model for each body; a request that says nothing is a mistake, and refused. ------------
+
+
+class _Change(_Model):
+    changes: ClassVar[tuple[str, ...]]
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.model_fields_set.isdisjoint(self.changes):
+            raise ValueError(f"give at least one of {', '.join(self.changes)}")
+        return self
+
+
+class ContactsChange(_Change):
+    """Who may see a user from now on, and who no longer; with `mutual` the other way round too."""
+
+    changes = ("add", "remove")
+    add: Annotated[tuple[UserId, ...], Field(max_length=MAX_LISTED_USERS)] = ()
+    remove: Annotated[tuple[UserId, ...], Field(max_length=MAX_LISTED_USERS)] = ()
+    mutual: bool = True
+
+    @field_validator("remove")
+    @classmethod
+    def _not_added(cls, remove: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        both = sorted(set(remove) & set(info.data.get("add", ())))
+        if both:
+            raise ValueError(f"{both[0]} is in add too")
+        return remove
+
+
+class PrivacyChange(_Change):
+    """What a user hides: what is given replaces what was, the rest stays."""
+
+    changes = ("invisible", "lastSeen", "hideFrom", "blocks")
+    invisible: bool | None = None
+    lastSeen: LastSeenPolicy | None = None
+    hideFrom: Annotated[tuple[UserId, ...], Field(max_length=MAX_LISTED_USERS)] | None = None
+    blocks: Annotated[tuple[UserId, ...], Field(max_length=MAX_BLOCKS)] | None = None
+
+
+class UserStatusChange(StatusChange, _Change):
+    """A `StatusChange` without a connection: a status is a claim over all of the user's devices."""
+
+    changes = ("status", "customStatus")
+    scope: Literal["user"] = "user"
+
+
+class GraphState(_Model):
+    """Whether privacy and contacts are loaded: until they are, nobody sees anybody."""
+
+    loaded: bool
+
+
+class GraphPage(_Model):
+    """Which page of a backup to read: none for the first, then what the last page named."""
+
+    cursor: Annotated[str, StringConstraints(pattern=r"^([0-9]{1,4}-[0-9]{1,19})?$")] = ""
+
+
+# Frames to clients. ---------------------------------------------------------------------------------------------------
 
 
 class Record(TypedDict):
