@@ -256,7 +256,7 @@ class PresenceService:
         Raises:
             LimitReached: somebody would have more than `max_contacts` viewers; nothing was changed.
         """
-        add, remove = [other for other in add if other != user_id], [other for other in remove if other != user_id]
+        add, remove = _others(user_id, add), _others(user_id, remove)
         self._check_room(user_id, add, mutual=mutual)
         # `sees` is an index of the others' `contacts`, which decide: it may hold too much, never too little.
         self._ask(*self._sees(user_id, "add", add, mutual=mutual))
@@ -287,7 +287,12 @@ class PresenceService:
         blocks: Sequence[str] | None = None,
     ) -> None:
         """Replace what is given, leave the rest. Acts on every surface at once."""
-        given = {"invisible": invisible, "lastSeen": last_seen, "hideFrom": hide_from, "blocks": blocks}
+        given = {
+            "invisible": invisible,
+            "lastSeen": last_seen,
+            "hideFrom": hide_from and _others(user_id, hide_from),
+            "blocks": blocks and _others(user_id, blocks),
+        }
         args = {name: value for name, value in given.items() if value is not None}
         self._tell(user_id, Request(user_id, "privacy", args))
 
@@ -309,8 +314,14 @@ class PresenceService:
         """A slice of everything that the application or users gave, for a backup, and the next cursor ("" ends).
 
         A user may come in more than one slice.
+
+        Raises:
+            MessageRefused: the cursor leads nowhere, perhaps because the store has lost a node since it was given.
         """
-        ids, following = self._store.users(cursor)
+        try:
+            ids, following = self._store.users(cursor)
+        except IndexError:
+            raise MessageRefused("invalid_message", "leads nowhere; begin again without one", field="cursor") from None
         users = sorted(ids)
         answers = self._ask(*(Request(user, "graph_of", {}) for user in users))
         page = []
@@ -453,6 +464,11 @@ class PresenceService:
         if message_id is not None:
             head["id"] = message_id
         return Snapshot(connection.user_id, connection.id, sorted(as_list(answer.get("sees"))), head)
+
+
+def _others(user_id: str, users: Sequence[str]) -> list[str]:
+    """Each of `users` once, without the user: nobody is a contact of themselves, or hides from themselves."""
+    return [other for other in dict.fromkeys(users) if other != user_id]
 
 
 def _why(own: Mapping[str, Any], answer: Answer) -> str:
