@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from local.invocation import FunctionError, Invoker, Throttled
@@ -97,15 +97,18 @@ def _allows(statements: Iterable[Any], resource: str) -> bool:
 
 
 def _matches(patterns: Any, value: str, flags: int = 0) -> bool:
-    for pattern in [patterns] if isinstance(patterns, str) else patterns or []:
-        expression = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
-        if re.fullmatch(expression, value, flags):
-            return True
-    return False
+    """Whether one of a statement's patterns, or its only one, fits the value: `*` and `?` are wildcards."""
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    if not isinstance(patterns, list) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise _Malformed
+    expressions = (re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".") for pattern in patterns)
+    return any(re.fullmatch(expression, value, flags) for expression in expressions)
 
 
-def _context(context: Mapping[str, Any]) -> dict[str, str]:
+def _context(context: Any) -> dict[str, str]:
     """Strings, numbers and booleans arrive as strings; API Gateway takes nothing else."""
+    if not isinstance(context, dict):
+        raise _Malformed
     strings = {}
     for name, value in context.items():
         if not isinstance(value, str | int | float):

@@ -21,9 +21,9 @@ class Faults:
     """Ids of connections to which a post gets no answer for 29 s, like one to a peer that is gone unnoticed."""
     drop_disconnects: float = 0.0
     """Share (0 to 1) of closed connections for which `$disconnect` is never invoked."""
-    random: random.Random = field(default_factory=random.Random)
+    rng: random.Random = field(default_factory=random.Random)
     """Where chance comes from; seed it for a history that can be repeated."""
 
     def strikes(self, share: float) -> bool:
         """Whether this one is among the `share` that fails."""
-        return share > 0 and self.random.random() < share
+        return share > 0 and self.rng.random() < share

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
 import time
 from collections.abc import Callable, Coroutine, Iterable
@@ -42,7 +43,8 @@ class WebSocketApi:
     Args:
         invoker: what runs the functions.
         verifier: checks signatures of calls to `@connections`.
-        routes: which message wakes which function. A missing `$default` is answered with a Forbidden frame.
+        routes: which message wakes which function, `$connect` and `$disconnect` included. Without a `$default` a
+            message that fits no route is answered with a Forbidden frame.
         authorizer: the function asked before `$connect`.
         token_source: where the authorizer's identity source is.
         cuts: when connections are closed from this side.
@@ -154,12 +156,13 @@ class WebSocketApi:
         if subprotocol is not None:
             headers["Sec-WebSocket-Protocol"] = subprotocol
         response = web.StreamResponse(status=101, headers=headers)
+        with contextlib.suppress(ConnectionError):
+            await response.prepare(request)
         transport = request.transport
         if transport is None or transport.is_closing():
             # $connect said yes to a client that had gone: the function must hear of its end too.
             self._disconnected(client, *ABNORMAL)
             return response
-        await response.prepare(request)
         connection = Connection(client, transport, self._cuts, self._on_message, self._on_end)
         self.connections[client.connection_id] = connection
         # aiohttp hands over the bytes of an upgraded connection to whatever has a WebSocket parser's two methods.
@@ -240,9 +243,10 @@ def _accepted(answer: Any) -> str | None:
         HandshakeRefused: with the answer's own status if that is not 2xx; 502 if it is no answer at all.
     """
     match answer:
-        case {"statusCode": int(status)} if 200 <= status < 300:
-            headers = answer.get("headers") or {}
+        case {"statusCode": int(status), "headers": dict(headers)} if 200 <= status < 300:
             return next((value for name, value in headers.items() if name.lower() == "sec-websocket-protocol"), None)
+        case {"statusCode": int(status)} if 200 <= status < 300:
+            return None
         case {"statusCode": int(status)} if 300 <= status < 600:
             raise HandshakeRefused(status, _message(status))
         case _:

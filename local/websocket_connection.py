@@ -120,10 +120,13 @@ class Connection:
         self._transport.abort()
 
     def leave(self) -> None:
-        """Close as a server that stops: a close frame, and no waiting for its answer."""
+        """Close as a server that stops: a close frame for who still reads, and no waiting for its answer."""
         self._fail(*GOING_AWAY)
         self._flush()
-        self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._transport.abort()
+        else:
+            self._transport.close()
 
     # Called by aiohttp.
 

@@ -8,19 +8,28 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import aiohttp
 import boto3
 import pytest
-import websockets
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from websockets.asyncio.client import ClientConnection
+from yarl import URL
 
 from local.iam import KeyPair
-from tests.support.local_gateway import PATIENCE, REGION, Event, Gateway, WarpedLoop, running_gateway, sign
+from tests.support.local_gateway import (
+    PATIENCE,
+    REGION,
+    Event,
+    Gateway,
+    WarpedLoop,
+    identified,
+    received_text,
+    running_gateway,
+    sign,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_apigatewaymanagementapi import ApiGatewayManagementApiClient
@@ -53,41 +62,26 @@ def aws(
         yield client
 
 
-@contextlib.asynccontextmanager
-async def connected(gateway: Gateway, **options: Any) -> AsyncIterator[tuple[ClientConnection, str]]:
-    """A client and its connection id."""
-    async with websockets.connect(gateway.websocket_url, **options) as client:
-        number = len(gateway.functions.events_of("connect"))
-        event = await gateway.functions.event("connect", number)
-        yield client, event["requestContext"]["connectionId"]
-
-
 def post_often(api: ApiGatewayManagementApiClient, connection_id: str, times: int) -> None:
     """Post 128 KB so many times, or until it is refused."""
     for _ in range(times):
         api.post_to_connection(ConnectionId=connection_id, Data=b"x" * 131_072)
 
 
-async def received(client: ClientConnection) -> str | bytes:
-    """The client's next frame."""
-    async with asyncio.timeout(PATIENCE):
-        return await client.recv()
-
-
 async def test_a_post_reaches_the_client_as_one_text_frame(gateway: Gateway) -> None:
     """Posted data arrives as a text frame, unchanged, and the answer is an empty 200."""
-    async with connected(gateway) as (client, connection_id):
+    async with identified(gateway) as (client, connection_id):
         with aws(gateway) as api:
             answer = await asyncio.to_thread(
                 api.post_to_connection, ConnectionId=connection_id, Data='{"ä": 1}'.encode()
             )
         assert answer["ResponseMetadata"]["HTTPStatusCode"] == 200
-        assert await received(client) == '{"ä": 1}'
+        assert await received_text(client) == '{"ä": 1}'
 
 
 async def test_a_connection_can_be_looked_at(gateway: Gateway) -> None:
     """GET tells when the client connected and was last active, and who it says it is."""
-    async with connected(gateway, user_agent_header="agent/1") as (_, connection_id):
+    async with identified(gateway, user_agent_header="agent/1") as (_, connection_id):
         with aws(gateway) as api:
             answer = await asyncio.to_thread(api.get_connection, ConnectionId=connection_id)
     connect = gateway.functions.events_of("connect")[0]["requestContext"]
@@ -99,7 +93,7 @@ async def test_a_connection_can_be_looked_at(gateway: Gateway) -> None:
 
 async def test_a_connection_can_be_closed(gateway: Gateway) -> None:
     """DELETE closes the client's socket with 1000, is Gone from then on, and `$disconnect` says so in AWS's words."""
-    async with connected(gateway) as (client, connection_id):
+    async with identified(gateway) as (client, connection_id):
         with aws(gateway) as api:
             answer = await asyncio.to_thread(api.delete_connection, ConnectionId=connection_id)
             assert answer["ResponseMetadata"]["HTTPStatusCode"] == 204
@@ -124,7 +118,7 @@ async def test_who_is_not_there_is_gone(gateway: Gateway, operation: str) -> Non
 
 async def test_who_has_left_is_gone(gateway: Gateway) -> None:
     """A post to a client that left is Gone."""
-    async with connected(gateway) as (_, connection_id):
+    async with identified(gateway) as (_, connection_id):
         pass
     await gateway.functions.event("disconnect")
     with aws(gateway) as api, pytest.raises(api.exceptions.GoneException):
@@ -146,13 +140,13 @@ async def test_a_connection_is_not_there_before_its_connect_was_answered(gateway
         return {"statusCode": 200}
 
     gateway.functions.answers["connect"] = post_to_itself
-    async with connected(gateway):
+    async with identified(gateway):
         assert outcomes == ["gone"]
 
 
 async def test_a_lost_connection_is_gone(gateway: Gateway) -> None:
     """A post to a connection that vanished is Gone."""
-    async with connected(gateway) as (_, connection_id):
+    async with identified(gateway) as (_, connection_id):
         gateway.websocket_api.lose(connection_id)
         with aws(gateway) as api, pytest.raises(api.exceptions.GoneException):
             await asyncio.to_thread(api.post_to_connection, ConnectionId=connection_id, Data=b"x")
@@ -160,19 +154,19 @@ async def test_a_lost_connection_is_gone(gateway: Gateway) -> None:
 
 async def test_more_than_128_kb_is_too_large(gateway: Gateway) -> None:
     """128 KB can be posted, one byte more is a PayloadTooLargeException, and so are more than the server reads."""
-    async with connected(gateway) as (client, connection_id):
+    async with identified(gateway) as (client, connection_id):
         with aws(gateway) as api:
             await asyncio.to_thread(api.post_to_connection, ConnectionId=connection_id, Data=b"x" * 131_072)
             for size in (131_073, 10 * 1024 * 1024 + 1):
                 with pytest.raises(api.exceptions.PayloadTooLargeException):
                     await asyncio.to_thread(api.post_to_connection, ConnectionId=connection_id, Data=b"x" * size)
-        assert len(await received(client)) == 131_072
+        assert len(await received_text(client)) == 131_072
 
 
 async def test_posts_can_be_throttled(gateway: Gateway) -> None:
     """With the switch on, posts are a LimitExceededException; the other calls are not."""
     gateway.faults.throttle_posts = 1.0
-    async with connected(gateway) as (_, connection_id):
+    async with identified(gateway) as (_, connection_id):
         with aws(gateway) as api:
             with pytest.raises(api.exceptions.LimitExceededException):
                 await asyncio.to_thread(api.post_to_connection, ConnectionId=connection_id, Data=b"x")
@@ -181,29 +175,29 @@ async def test_posts_can_be_throttled(gateway: Gateway) -> None:
 
 async def test_a_client_that_does_not_read_is_throttled(gateway: Gateway) -> None:
     """When a client's buffers are full, a post to it is a LimitExceededException, and others are not concerned."""
-    async with connected(gateway) as (other, other_id), connected(gateway) as (client, connection_id):
+    async with identified(gateway) as (other, other_id), identified(gateway) as (client, connection_id):
         client.transport.pause_reading()
         with aws(gateway) as api:
             posts_until_full = partial(post_often, api, connection_id, 200)  # 25 MB: more than two sockets hold
             with pytest.raises(api.exceptions.LimitExceededException):
                 await asyncio.to_thread(posts_until_full)
             await asyncio.to_thread(api.post_to_connection, ConnectionId=other_id, Data=b"unconcerned")
-        assert await received(other) == "unconcerned"
+        assert await received_text(other) == "unconcerned"
         client.transport.abort()
 
 
 async def test_posts_can_be_lost(gateway: Gateway) -> None:
     """A share of posts is answered 200 and never arrives; the same seed loses the same ones."""
-    gateway.faults.random.seed(1)
+    gateway.faults.rng.seed(1)
     gateway.faults.drop_posts = 0.5
-    async with connected(gateway) as (client, connection_id):
+    async with identified(gateway) as (client, connection_id):
         with aws(gateway) as api:
             for number in range(20):
                 await asyncio.to_thread(api.post_to_connection, ConnectionId=connection_id, Data=str(number).encode())
             gateway.faults.drop_posts = 0.0
             await asyncio.to_thread(api.post_to_connection, ConnectionId=connection_id, Data=b"end")
         arrived = []
-        while (frame := await received(client)) != "end":
+        while (frame := await received_text(client)) != "end":
             arrived.append(frame)
     assert 0 < len(arrived) < 20
 
@@ -212,7 +206,7 @@ def test_posts_to_a_connection_can_hang() -> None:
     """A post to a peer that is gone unnoticed hangs for 29 s, and delays no other."""
 
     async def hanging(clock: WarpedLoop) -> None:
-        async with running_gateway() as gateway, connected(gateway, ping_interval=None) as (client, connection_id):
+        async with running_gateway() as gateway, identified(gateway, ping_interval=None) as (client, connection_id):
             url = f"{gateway.url}/live/@connections/{quote(connection_id, safe='')}"
             other = f"{gateway.url}/live/@connections/{quote(UNKNOWN, safe='')}"
             async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout()) as session:
@@ -224,7 +218,7 @@ def test_posts_to_a_connection_can_hang() -> None:
                 assert not post.done()
                 clock.warp(1.1)
                 assert await post == 200
-            assert await received(client) == "x"
+            assert await received_text(client) == "x"
 
     WarpedLoop.run(hanging)
 
@@ -233,28 +227,21 @@ async def status(
     session: aiohttp.ClientSession, method: str, url: str, headers: dict[str, str], body: bytes = b""
 ) -> int:
     """The status of one request, its URL sent as it is written."""
-    async with session.request(method, yarl_as_is(url), headers=headers, data=body or None) as response:
+    async with session.request(method, URL(url, encoded=True), headers=headers, data=body or None) as response:
         await response.read()
         return response.status
 
 
-def yarl_as_is(url: str) -> Any:
-    """A URL that aiohttp does not encode anew."""
-    from yarl import URL
-
-    return URL(url, encoded=True)
-
-
 async def test_posts_to_one_connection_keep_their_order(gateway: Gateway) -> None:
     """Posts that follow each other arrive in that order, whatever connection they come on."""
-    async with connected(gateway) as (client, connection_id):
+    async with identified(gateway) as (client, connection_id):
         url = f"{gateway.url}/live/@connections/{quote(connection_id, safe='')}"
         async with aiohttp.ClientSession() as one, aiohttp.ClientSession() as two:
             for number in range(50):
                 body = str(number).encode()
                 session = (one, two)[number % 2]
                 assert await status(session, "POST", url, gateway.signed("POST", url, body), body) == 200
-        assert [await received(client) for _ in range(50)] == [str(number) for number in range(50)]
+        assert [await received_text(client) for _ in range(50)] == [str(number) for number in range(50)]
 
 
 @pytest.mark.parametrize(
@@ -262,11 +249,11 @@ async def test_posts_to_one_connection_keep_their_order(gateway: Gateway) -> Non
 )
 async def test_the_path_may_be_written_in_several_ways(gateway: Gateway, path: str) -> None:
     """`@` and `%40` are the same, and so are `=` and `%3D`, each signed as it is sent."""
-    async with connected(gateway) as (client, connection_id), aiohttp.ClientSession() as session:
+    async with identified(gateway) as (client, connection_id), aiohttp.ClientSession() as session:
         for written in (quote(connection_id, safe=""), connection_id):
             url = gateway.url + path.format(written)
             assert await status(session, "POST", url, gateway.signed("POST", url, b"x"), b"x") == 200
-            assert await received(client) == "x"
+            assert await received_text(client) == "x"
 
 
 @pytest.mark.parametrize("connection_id", ["short=", "no-padding-at-all", "Df14mfUXIAMC/y-=", "Df14mfUXIAMCIy-=x", "ä"])
@@ -308,19 +295,19 @@ async def test_another_region_is_refused(gateway: Gateway) -> None:
 
 async def test_an_unsigned_call_is_refused(gateway: Gateway) -> None:
     """Without a signature it is 403, and nothing is posted."""
-    async with connected(gateway) as (client, connection_id), aiohttp.ClientSession() as session:
+    async with identified(gateway) as (client, connection_id), aiohttp.ClientSession() as session:
         url = f"{gateway.url}/live/@connections/{connection_id}"
         async with session.post(url, data=b"unsigned") as response:
             assert response.status == 403
             assert response.headers["x-amzn-ErrorType"] == "MissingAuthenticationTokenException"
             assert await response.json() == {"message": "Missing Authentication Token"}
         assert await status(session, "POST", url, gateway.signed("POST", url, b"x"), b"x") == 200
-        assert await received(client) == "x"
+        assert await received_text(client) == "x"
 
 
 async def test_what_was_signed_is_what_counts(gateway: Gateway) -> None:
     """A body changed after signing is refused, and so is an id encoded otherwise than it was signed."""
-    async with connected(gateway) as (_, connection_id), aiohttp.ClientSession() as session:
+    async with identified(gateway) as (_, connection_id), aiohttp.ClientSession() as session:
         encoded = f"{gateway.url}/live/@connections/{quote(connection_id, safe='')}"
         plain = f"{gateway.url}/live/@connections/{connection_id}"
         assert await status(session, "POST", encoded, gateway.signed("POST", encoded, b"x"), b"y") == 403
@@ -341,7 +328,7 @@ async def test_gone_has_no_body_and_the_type_in_a_header(gateway: Gateway) -> No
     url = f"{gateway.url}/live/@connections/{quote(UNKNOWN, safe='')}"
     async with (
         aiohttp.ClientSession() as session,
-        session.post(yarl_as_is(url), headers=gateway.signed("POST", url, b"x"), data=b"x") as response,
+        session.post(URL(url, encoded=True), headers=gateway.signed("POST", url, b"x"), data=b"x") as response,
     ):
         assert response.status == 410
         assert response.headers["x-amzn-ErrorType"] == "GoneException"
@@ -354,7 +341,7 @@ async def test_other_methods_do_not_exist(gateway: Gateway, method: str) -> None
     url = f"{gateway.url}/live/@connections/{quote(UNKNOWN, safe='')}"
     async with (
         aiohttp.ClientSession() as session,
-        session.request(method, yarl_as_is(url), headers=gateway.signed(method, url)) as response,
+        session.request(method, URL(url, encoded=True), headers=gateway.signed(method, url)) as response,
     ):
         assert response.status == 403
         assert json.loads(await response.text()) == {"message": "Missing Authentication Token"}

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
+import aiohttp
+import websockets
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from websockets.asyncio.client import ClientConnection
 
 from local.authorizer import TokenSource
 from local.faults import Faults
@@ -22,11 +26,11 @@ from local.iam import KeyPair, SignatureVerifier
 from local.invocation import FunctionError
 from local.server import serve
 from local.websocket_api import WebSocketApi
-from local.websocket_connection import Cuts
+from local.websocket_connection import Connection, Cuts
 from shared.routes import AUTHORIZER, HTTP_ROUTES, WEBSOCKET_ROUTES, HttpRoute, WebSocketRoute
 
 REGION = "eu-central-1"
-PATIENCE = 5.0
+PATIENCE = 10.0
 """Seconds that a test waits for something that happens at once when all is well."""
 
 Event = dict[str, Any]
@@ -144,6 +148,83 @@ async def running_gateway(
 def crash(message: str = "division by zero", error_type: str = "ZeroDivisionError") -> FunctionError:
     """What invoking a function raises when its handler did."""
     return FunctionError(error_type, message)
+
+
+# Clients
+
+
+@contextlib.asynccontextmanager
+async def connected(gateway: Gateway, url: str = "", **options: Any) -> AsyncIterator[ClientConnection]:
+    """A client of the library `websockets`."""
+    async with websockets.connect(url or gateway.websocket_url, **options) as client:
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def identified(gateway: Gateway, **options: Any) -> AsyncIterator[tuple[ClientConnection, str]]:
+    """A client and its connection id."""
+    async with connected(gateway, **options) as client:
+        event = await gateway.functions.event("connect", len(gateway.functions.events_of("connect")))
+        yield client, event["requestContext"]["connectionId"]
+
+
+async def received_text(client: ClientConnection) -> str | bytes:
+    """The client's next frame, as it came."""
+    async with asyncio.timeout(PATIENCE):
+        return await client.recv()
+
+
+async def received(client: ClientConnection) -> Any:
+    """The client's next frame."""
+    return json.loads(await received_text(client))
+
+
+async def closed(client: ClientConnection) -> tuple[int | None, str | None]:
+    """Code and reason with which the client was closed."""
+    async with asyncio.timeout(PATIENCE):
+        await client.wait_closed()
+    return client.close_code, client.close_reason
+
+
+async def refusal(gateway: Gateway, path: str = "/live?token=t", **options: Any) -> tuple[int, Event]:
+    """Status and body with which a handshake is refused."""
+    async with aiohttp.ClientSession() as session:
+        headers = {
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        } | options.pop("headers", {})
+        async with session.get(gateway.url + path, headers=headers, **options) as response:
+            return response.status, json.loads(await response.text())
+
+
+def the_connection(gateway: Gateway) -> Connection:
+    """The gateway's only open connection."""
+    (connection,) = gateway.websocket_api.connections.values()
+    return connection
+
+
+def reason_of(event: Event) -> tuple[int, str]:
+    """Why a `$disconnect` event says that the connection ended."""
+    context = event["requestContext"]
+    return context["disconnectStatusCode"], context["disconnectReason"]
+
+
+async def exchange(gateway: Gateway) -> None:
+    """A whole HTTP exchange: after it the gateway has seen what happened to sockets before."""
+    async with aiohttp.ClientSession() as session, session.get(gateway.url + "/v1/nothing") as response:
+        assert response.status == 404
+
+
+async def raw_handshake(gateway: Gateway) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A socket on which a handshake was sent, and no answer read yet."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(
+        b"GET /live?token=t HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    return reader, writer
 
 
 class WarpedLoop(asyncio.SelectorEventLoop):
