@@ -205,7 +205,8 @@ class Store:
 
     def _failed(self, error: Exception) -> Exception:
         if isinstance(error, ResponseError) and "PRESENCE " in str(error):
-            return SettingsError(str(error).partition("PRESENCE ")[2].strip())
+            sentence = str(error).partition("PRESENCE ")[2].partition(" script: ")[0]  # Redis adds where it was raised
+            return SettingsError(sentence.strip())
         if isinstance(error, ResponseError) and "script" in str(error).lower():
             return error  # a fault of ours, not a Redis that is away
         self._refuse_until = self._monotonic() + BREATH
