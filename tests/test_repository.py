@@ -172,9 +172,9 @@ def test_the_workflow_knows_every_supported_python() -> None:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_function_has_a_short_door(name: str) -> None:
-    """Each function in the table has a folder whose handler.py stays under 20 lines."""
+    """Each function in the table has a folder whose handler.py stays under 20 lines, blank ones not counted."""
     lines = (ROOT / "functions" / name / "handler.py").read_text().splitlines()
-    assert len(lines) < 20
+    assert len([line for line in lines if line.strip()]) < 20
 
 
 def test_every_folder_of_functions_is_in_the_table() -> None:
