@@ -72,6 +72,8 @@ class HttpApi:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
             return _refusal(413)
+        if len(body) > api_gateway.BODY_LIMIT:
+            return _refusal(413)
         caller = None
         if route.access == "backend":
             try:

@@ -40,7 +40,8 @@ async def serve(websocket_api: WebSocketApi, http_api: HttpApi, port: int = 0) -
     async def close(_: web.Application) -> None:
         await websocket_api.close()
 
-    app = web.Application(client_max_size=api_gateway.BODY_LIMIT)
+    # One byte more: releases of aiohttp differ in whether the limit itself is allowed.
+    app = web.Application(client_max_size=api_gateway.BODY_LIMIT + 1)
     app.router.add_route("*", "/{path:.*}", dispatch)
     app.on_shutdown.append(close)
     runner = web.AppRunner(

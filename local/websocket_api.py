@@ -78,6 +78,7 @@ class WebSocketApi:
         self._clock = clock
         self._management = ManagementApi(self.connections, verifier, self.faults, clock)
         self._invocations: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     @staticmethod
     def owns(request: web.Request) -> bool:
@@ -111,6 +112,7 @@ class WebSocketApi:
 
     async def close(self) -> None:
         """Close all connections with 1001 and give up on the functions still running; no `$disconnect` is invoked."""
+        self._closed = True
         for invocation in self._invocations:
             invocation.cancel()
         connections = list(self.connections.values())
@@ -210,6 +212,9 @@ class WebSocketApi:
             return  # Best effort, as in AWS: a lost $disconnect is found by its function's own means.
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._closed:
+            work.close()
+            return
         task = asyncio.create_task(work)
         # The event loop itself keeps no strong reference to a task.
         self._invocations.add(task)

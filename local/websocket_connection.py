@@ -102,7 +102,7 @@ class Connection:
         """
         if self._transport.get_write_buffer_size() > MESSAGE_LIMIT:
             return False
-        if not self._ended:
+        if self._protocol.state is State.OPEN:
             self._active_at = self._loop.time()
             self._protocol.send_text(text)
             self._flush()

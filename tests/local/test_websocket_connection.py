@@ -13,6 +13,7 @@ import websockets
 from websockets.frames import Frame, Opcode
 
 from local.websocket_connection import Cuts
+from shared.routes import WEBSOCKET_ROUTES
 from tests.support.local_gateway import (
     PATIENCE,
     Gateway,
@@ -162,6 +163,19 @@ async def test_a_message_right_before_the_close_is_invoked(gateway: Gateway) -> 
     await gateway.functions.event("disconnect")
     assert len(gateway.functions.events_of("query")) == 1
     writer.close()
+
+
+async def test_an_error_frame_for_who_is_closing_is_dropped() -> None:
+    """A message that can only be answered with an error, and the close frame in the same packet, end in peace."""
+    async with running_gateway(routes=tuple(route for route in WEBSOCKET_ROUTES if route.key != "$default")) as gateway:
+        reader, writer = await raw_handshake(gateway)
+        await reader.readuntil(b"\r\n\r\n")
+        frames = [Frame(Opcode.TEXT, b"no route"), Frame(Opcode.CLOSE, b"\x03\xe8")]
+        writer.write(b"".join(frame.serialize(mask=True) for frame in frames))
+        assert reason_of(await gateway.functions.event("disconnect")) == (1000, "")
+        async with asyncio.timeout(PATIENCE):
+            assert await reader.read() == b"\x88\x02\x03\xe8"
+        writer.close()
 
 
 @pytest.mark.parametrize("rudely", [True, False])
