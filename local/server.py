@@ -7,6 +7,7 @@ stage `live` or for `@connections`, and to the HTTP API otherwise.
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 
 from aiohttp import web
@@ -25,12 +26,8 @@ SHUTDOWN_TIMEOUT = 2.0
 
 
 @contextlib.asynccontextmanager
-async def serve(websocket_api: WebSocketApi, http_api: HttpApi, port: int = 0) -> AsyncIterator[int]:
-    """Serve both APIs while the block runs; gives the port, which is a free one if `port` is 0.
-
-    Raises:
-        OSError: the port is taken.
-    """
+async def serve(websocket_api: WebSocketApi, http_api: HttpApi, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve both APIs while the block runs, on a socket that is bound to `HOST`."""
 
     async def dispatch(request: web.Request) -> web.StreamResponse:
         if websocket_api.owns(request):
@@ -54,7 +51,7 @@ async def serve(websocket_api: WebSocketApi, http_api: HttpApi, port: int = 0) -
     )
     await runner.setup()
     try:
-        await web.TCPSite(runner, HOST, port, backlog=BACKLOG).start()
-        yield runner.addresses[0][1]
+        await web.SockSite(runner, listener, backlog=BACKLOG).start()
+        yield
     finally:
         await runner.cleanup()

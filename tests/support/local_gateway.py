@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Self
@@ -24,7 +25,7 @@ from local.faults import Faults
 from local.http_api import HttpApi
 from local.iam import KeyPair, SignatureVerifier
 from local.invocation import FunctionError
-from local.server import serve
+from local.server import HOST, serve
 from local.websocket_api import WebSocketApi
 from local.websocket_connection import Connection, Cuts
 from shared.routes import AUTHORIZER, HTTP_ROUTES, WEBSOCKET_ROUTES, HttpRoute, WebSocketRoute
@@ -141,8 +142,9 @@ async def running_gateway(
         faults=faults,
     )
     http_api = HttpApi(functions, verifier, routes=http_routes, integration_timeout=integration_timeout)
-    async with serve(websocket_api, http_api) as port:
-        yield Gateway(port, functions, websocket_api, keys, faults)
+    with socket.create_server((HOST, 0)) as listener:
+        async with serve(websocket_api, http_api, listener):
+            yield Gateway(listener.getsockname()[1], functions, websocket_api, keys, faults)
 
 
 def crash(message: str = "division by zero", error_type: str = "ZeroDivisionError") -> FunctionError:
