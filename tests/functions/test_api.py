@@ -1,0 +1,418 @@
+"""The HTTP API: each call of the table, who may make it, and what is said to whoever asks for what cannot be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from functions.api.routes import MOST_ERRORS, MOST_LATE, call
+from shared.messages import MAX_REQUEST_BYTES
+from shared.routes import HTTP_ROUTES, HttpRoute
+from shared.runtime import meter, now_ms
+from shared.settings import Settings
+from tests.support.http_events import request
+from tests.support.service import Bench
+from tests.support.warm_sandbox import WarmSandbox
+
+BODIES = {
+    "/v1/graph": '{"loaded":true}',
+    "/v1/users/{id}/contacts": '{"add":["bob"]}',
+    "/v1/users/{id}/privacy": '{"invisible":true}',
+    "/v1/users/{id}/status": '{"status":"busy"}',
+}
+"""A body that each `PUT` accepts."""
+CONTACTS, PRIVACY, STATUS = "/v1/users/alice/contacts", "/v1/users/alice/privacy", "/v1/users/alice/status"
+
+
+def ask(sandbox: WarmSandbox, method: str, target: str, body: Any = None, **more: Any) -> tuple[int, Any]:
+    """Make a call of the backend; gives the status, and the body read from JSON."""
+    text = body if body is None or isinstance(body, str | bytes) else json.dumps(body)
+    answer = sandbox.invoke("api", request(method, target, text, **more))
+    said: Any = json.loads(answer["body"]) if answer["body"] else None
+    if answer["statusCode"] >= 400:
+        assert answer["headers"]["Content-Type"] == "application/problem+json"
+        assert said["type"] == "about:blank"
+        assert said["status"] == answer["statusCode"]
+        assert said["title"]
+        assert said["detail"]
+    return answer["statusCode"], said
+
+
+def ask_route(sandbox: WarmSandbox, route: HttpRoute, **more: Any) -> tuple[int, Any]:
+    """Make the call of a route as it should be made, about alice."""
+    body = BODIES[route.path] if route.method == "PUT" else None
+    return ask(sandbox, route.method, route.path.replace("{id}", "alice"), body, **more)
+
+
+def name(route: HttpRoute) -> str:
+    """How a route is called in the names of tests."""
+    return f"{route.method} {route.path}"
+
+
+BACKEND = [route for route in HTTP_ROUTES if route.access == "backend"]
+
+
+# The table
+
+
+@pytest.mark.parametrize("route", HTTP_ROUTES, ids=name)
+def test_every_route_of_the_table_is_answered(sandbox: WarmSandbox, route: HttpRoute) -> None:
+    """Each row of the table of routes has a function that answers it."""
+    assert ask_route(sandbox, route)[0] in (200, 204)
+
+
+def test_nothing_is_answered_that_is_not_in_the_table(sandbox: WarmSandbox) -> None:
+    """A function cannot answer a route that the table does not have, and a path without a route is 404."""
+    with pytest.raises(KeyError):
+        call("GET", "/v1/users/{id}/passwords")
+    with pytest.raises(KeyError):
+        call("DELETE", "/v1/graph")
+    assert ask(sandbox, "GET", "/v1/users/alice/passwords")[0] == 404
+    assert ask(sandbox, "DELETE", "/v1/graph")[0] == 404
+
+
+@pytest.mark.parametrize("authorizer", [None, {}, {"iam": None}, {"jwt": {"claims": {"sub": "alice"}, "scopes": None}}])
+@pytest.mark.parametrize("route", BACKEND, ids=name)
+def test_a_call_of_the_backend_needs_a_signature(
+    sandbox: WarmSandbox, route: HttpRoute, authorizer: dict[str, Any] | None
+) -> None:
+    """A backend route that was deployed without its IAM authorizer answers 403 and changes nothing."""
+    body = BODIES[route.path] if route.method == "PUT" else None
+    event = request(route.method, route.path.replace("{id}", "alice"), body, signed=False)
+    if authorizer is not None:
+        event["requestContext"]["authorizer"] = authorizer
+    assert sandbox.invoke("api", event)["statusCode"] == 403
+    assert sandbox.redis.dbsize() == 0
+
+
+@pytest.mark.parametrize("route", HTTP_ROUTES, ids=name)
+def test_without_redis_every_call_says_so(cut_off: WarmSandbox, route: HttpRoute) -> None:
+    """While Redis does not answer, every call is 503 with the time after which to ask again, and no address."""
+    event = request(route.method, route.path.replace("{id}", "alice"), BODIES.get(route.path))
+    answer = cut_off.invoke("api", event)
+    assert answer["statusCode"] == 503
+    assert answer["headers"]["Retry-After"] == "1"
+    assert json.loads(answer["body"])["detail"] == "Redis cannot be reached"
+    assert "127.0.0.1" not in answer["body"]
+
+
+def test_no_answer_is_kept_on_its_way(sandbox: WarmSandbox) -> None:
+    """Every answer, errors too, forbids caches to keep it."""
+    for path in ("/v1/health", PRIVACY, "/v1/nothing"):
+        answer = sandbox.invoke("api", request("GET", path))
+        assert answer["headers"]["Cache-Control"] == "no-store"
+
+
+# Health and graph
+
+
+def test_health_tells_whether_the_graph_is_loaded(sandbox: WarmSandbox) -> None:
+    """Anybody may ask; the graph is not loaded until the backend says so."""
+    assert ask(sandbox, "GET", "/v1/health", signed=False) == (200, {"graph": "not_loaded", "dueLate": 0})
+    assert ask(sandbox, "PUT", "/v1/graph", {"loaded": True}) == (204, None)
+    assert ask(sandbox, "GET", "/v1/health", signed=False) == (200, {"graph": "loaded", "dueLate": 0})
+    assert ask(sandbox, "PUT", "/v1/graph", {"loaded": False}) == (204, None)
+    assert ask(sandbox, "GET", "/v1/health", signed=False)[1]["graph"] == "not_loaded"
+
+
+def test_health_is_bad_when_nobody_settles_what_is_due(sandbox: WarmSandbox) -> None:
+    """Without a sweeper health is 503 a minute after somebody was due, and 200 again once one has run."""
+    bench = Bench(sandbox.redis)
+    bench.clock.now = now_ms() - 600_000
+    bench.open("alice")
+    status, problem = ask(sandbox, "GET", "/v1/health", signed=False)
+    assert status == 503
+    assert problem["dueLate"] > MOST_LATE
+    assert problem["graph"] == "loaded"
+    assert "sweeper" in problem["detail"]
+    assert sandbox.invoke("sweeper", {})["settled"] >= 1
+    assert ask(sandbox, "GET", "/v1/health", signed=False) == (200, {"graph": "loaded", "dueLate": 0})
+
+
+def test_a_backup_holds_everybody(sandbox: WarmSandbox) -> None:
+    """Following `next` from page to page gives everything that was given about everybody."""
+    others = [f"user-{number}" for number in range(600)]
+    ask(sandbox, "PUT", CONTACTS, {"add": others})
+    ask(sandbox, "PUT", PRIVACY, {"invisible": True, "hideFrom": ["user-1"], "blocks": ["eve"]})
+    ask(sandbox, "PUT", STATUS, {"customStatus": {"text": "Lunch"}})
+    users: dict[str, Any] = {}
+    cursor, pages = "", 0
+    while pages == 0 or cursor:
+        status, page = ask(sandbox, "GET", f"/v1/graph?cursor={cursor}" if cursor else "/v1/graph")
+        assert status == 200
+        users |= {user["userId"]: user for user in page["users"]}
+        cursor, pages = page["next"], pages + 1
+    assert pages > 1
+    assert users.keys() >= {"alice", *others}
+    assert users["user-7"]["viewers"] == ["alice"]
+    assert users["alice"] == {
+        "userId": "alice",
+        "invisible": True,
+        "lastSeen": "everyone",
+        "viewers": sorted(others),
+        "hideFrom": ["user-1"],
+        "blocks": ["eve"],
+        "customStatus": {"text": "Lunch", "emoji": "", "until": None},
+        "claim": None,
+    }
+
+
+@pytest.mark.parametrize("cursor", ["x", "0", "7-0", "0-99999999999999999999", "-1-0", "0-1-2", "%00"])
+def test_a_cursor_that_was_never_given_is_refused(sandbox: WarmSandbox, cursor: str) -> None:
+    """A cursor that leads nowhere is 400, and Redis is not held to be away for it."""
+    status, problem = ask(sandbox, "GET", f"/v1/graph?cursor={cursor}")
+    assert status == 400
+    assert [error["field"] for error in problem["errors"]] == ["cursor"]
+    assert ask(sandbox, "GET", "/v1/health")[0] == 200
+
+
+# Users
+
+
+def test_contacts_are_mutual_unless_it_says_otherwise(sandbox: WarmSandbox) -> None:
+    """Whom alice adds may see her; with `mutual`, the default, she may see them too."""
+    assert ask(sandbox, "PUT", CONTACTS, {"add": ["bob", "carol"]}) == (204, None)
+    assert ask(sandbox, "PUT", CONTACTS, {"add": ["dave"], "remove": ["carol"], "mutual": False}) == (204, None)
+    assert ask(sandbox, "GET", CONTACTS) == (200, {"viewers": ["bob", "dave"], "sees": ["bob", "carol"]})
+    assert ask(sandbox, "GET", "/v1/users/dave/contacts") == (200, {"viewers": [], "sees": ["alice"]})
+    assert ask(sandbox, "GET", "/v1/users/nobody/contacts") == (200, {"viewers": [], "sees": []})
+
+
+def test_a_new_contact_is_seen_at_once(sandbox: WarmSandbox) -> None:
+    """Somebody who is added while online is announced to those who may see them now."""
+    ask(sandbox, "PUT", "/v1/graph", {"loaded": True})
+    sandbox.open("alice", "A=")
+    sandbox.open("bob", "B=")
+    ask(sandbox, "PUT", CONTACTS, {"add": ["bob"]})
+    [frame] = [frame for frame in sandbox.frames("B=") if frame["type"] == "user_online"]
+    assert (frame["userId"], frame["status"]) == ("alice", "online")
+
+
+def test_too_many_contacts_are_refused_whole(start: Callable[..., WarmSandbox]) -> None:
+    """A list that would take somebody over the limit is 409, names the limit, and nobody of it is added."""
+    sandbox = start(max_contacts=2)
+    assert ask(sandbox, "PUT", CONTACTS, {"add": ["bob", "carol", "bob", "alice"]})[0] == 204
+    status, problem = ask(sandbox, "PUT", "/v1/users/dave/contacts", {"add": ["erin", "alice"]})
+    assert status == 409
+    assert "alice" in problem["detail"]
+    assert "2" in problem["detail"]
+    assert [error["field"] for error in problem["errors"]] == ["add"]
+    assert ask(sandbox, "GET", "/v1/users/dave/contacts")[1] == {"viewers": [], "sees": []}
+
+
+def test_privacy_changes_what_is_given(sandbox: WarmSandbox) -> None:
+    """A list replaces the old one, an absent field stays, and nobody hides from themselves."""
+    assert ask(sandbox, "GET", PRIVACY) == (
+        200,
+        {"invisible": False, "lastSeen": "everyone", "hideFrom": [], "blocks": []},
+    )
+    ask(sandbox, "PUT", PRIVACY, {"invisible": True, "hideFrom": ["bob", "alice"], "blocks": ["eve"]})
+    assert ask(sandbox, "PUT", PRIVACY, {"lastSeen": "nobody", "hideFrom": ["carol"]}) == (204, None)
+    assert ask(sandbox, "GET", PRIVACY) == (
+        200,
+        {"invisible": True, "lastSeen": "nobody", "hideFrom": ["carol"], "blocks": ["eve"]},
+    )
+    ask(sandbox, "PUT", PRIVACY, {"invisible": False, "hideFrom": [], "blocks": []})
+    assert ask(sandbox, "GET", PRIVACY)[1] == {"invisible": False, "lastSeen": "nobody", "hideFrom": [], "blocks": []}
+
+
+def test_a_status_over_http_is_a_claim(sandbox: WarmSandbox) -> None:
+    """Without a device a status holds for all of them, until it is cleared; `scope` need not be said."""
+    sandbox.open("alice", "A=")
+    assert ask(sandbox, "PUT", STATUS, {"status": "busy", "customStatus": {"emoji": "🎧"}}) == (204, None)
+    status, real = ask(sandbox, "GET", "/v1/users/alice/presence")
+    assert status == 200
+    assert (real["status"], real["claim"]) == ("busy", {"status": "busy", "until": None})
+    assert real["customStatus"] == {"text": "", "emoji": "🎧", "until": None}
+    ask(sandbox, "PUT", STATUS, {"status": "online", "scope": "user", "customStatus": None})
+    real = ask(sandbox, "GET", "/v1/users/alice/presence")[1]
+    assert (real["status"], real["claim"], real["customStatus"]) == ("online", None, None)
+
+
+def test_the_real_state_has_the_devices_and_the_reason(sandbox: WarmSandbox) -> None:
+    """The backend sees through invisibility, down to each device."""
+    sandbox.open("alice", "A=", deviceId="phone", deviceType="mobile")
+    ask(sandbox, "PUT", PRIVACY, {"invisible": True})
+    real = ask(sandbox, "GET", "/v1/users/alice/presence")[1]
+    assert (real["status"], real["invisible"], real["why"]) == ("online", True, "invisible: contacts see offline")
+    [device] = real["devices"]
+    assert (device["connectionId"], device["deviceId"], device["deviceType"]) == ("A=", "phone", "mobile")
+    nobody = ask(sandbox, "GET", "/v1/users/nobody/presence")
+    assert nobody[0] == 200
+    assert (nobody[1]["status"], nobody[1]["devices"]) == ("offline", [])
+
+
+def test_sign_out_everywhere(sandbox: WarmSandbox) -> None:
+    """Every socket is closed, the user is offline, and a message that was on its way does not bring them back."""
+    context = sandbox.open("alice", "A1=")
+    sandbox.open("alice", "A2=")
+    assert ask(sandbox, "POST", "/v1/users/alice/disconnect") == (200, {"closed": 2})
+    assert sorted(sandbox.closed()) == ["A1=", "A2="]
+    sandbox.say(context, "A1=", '{"action":"heartbeat"}', function="heartbeat")
+    assert ask(sandbox, "GET", "/v1/users/alice/presence")[1]["status"] == "offline"
+    assert ask(sandbox, "POST", "/v1/users/alice/disconnect") == (200, {"closed": 0})
+
+
+# What is refused
+
+
+def test_every_user_id_can_stand_in_a_path(sandbox: WarmSandbox) -> None:
+    """An id of every character that one may have is the same user, however much of it a client encodes."""
+    id = "aZ09._~:@|+=-"
+    ask(sandbox, "PUT", f"/v1/users/{quote(id, safe='')}/contacts", {"add": ["bob"]})
+    everything = "".join(f"%{ord(char):02X}" for char in id)
+    for path in (id, quote(id, safe=":@+="), quote(id, safe=""), everything):
+        assert ask(sandbox, "GET", f"/v1/users/{path}/contacts") == (200, {"viewers": ["bob"], "sees": ["bob"]})
+    assert ask(sandbox, "GET", "/v1/users/bob/contacts")[1]["viewers"] == [id]
+
+
+@pytest.mark.parametrize("id", ["..", "%2E", "a%20b", "a%2540b", "%C3%A9", "a" * 129, "a%25", "a*b"])
+@pytest.mark.parametrize("route", [route for route in BACKEND if "{id}" in route.path], ids=name)
+def test_a_path_with_a_bad_user_id_is_refused(sandbox: WarmSandbox, route: HttpRoute, id: str) -> None:
+    """What is no user id, after decoding once, is 400 in every call, and nothing is written."""
+    body = BODIES[route.path] if route.method == "PUT" else None
+    status, problem = ask(sandbox, route.method, route.path.replace("{id}", id), body)
+    assert status == 400
+    assert [error["field"] for error in problem["errors"]] == ["id"]
+    assert sandbox.redis.dbsize() == 0
+
+
+@pytest.mark.parametrize("id", ["a%2Fb", "a%0A", "%22", "a%00"])
+def test_an_id_that_makes_another_path_leads_nowhere(sandbox: WarmSandbox, id: str) -> None:
+    """An encoded slash or control character in an id does not reach a call: 404."""
+    assert ask(sandbox, "GET", f"/v1/users/{id}/contacts")[0] == 404
+
+
+WRONG: list[tuple[str, str | bytes | None, list[str]]] = [
+    (CONTACTS, None, ["body"]),
+    (CONTACTS, "", ["body"]),
+    (CONTACTS, "{", ["body"]),
+    (CONTACTS, "null", ["body"]),
+    (CONTACTS, "3", ["body"]),
+    (CONTACTS, '[{"add":["bob"]}]', ["body"]),
+    (CONTACTS, "[" * 100_000, ["body"]),
+    (CONTACTS, '{"mutual":' + "1" * 5000 + "}", ["body"]),
+    (CONTACTS, b'{"add":["\xff"]}', ["body"]),
+    (CONTACTS, b"add=bob", ["body"]),
+    (CONTACTS, '{"add":["bob\\ud800"]}', ["body"]),
+    (CONTACTS, '{"add":["bob\ud800"]}', ["body"]),
+    (CONTACTS, "{}", ["body"]),
+    (CONTACTS, '{"mutual":true}', ["body"]),
+    (CONTACTS, '{"ad":["bob"]}', ["body"]),
+    (CONTACTS, '{"add":"bob"}', ["add"]),
+    (CONTACTS, '{"add":null}', ["add"]),
+    (CONTACTS, '{"add":["bob","a/b",7]}', ["add.1", "add.2"]),
+    (CONTACTS, '{"add":["bob"],"remove":["bob"]}', ["remove"]),
+    (CONTACTS, '{"add":["bob"],"mutual":"yes"}', ["mutual"]),
+    (CONTACTS, json.dumps({"remove": [f"u{number}" for number in range(5001)]}), ["remove"]),
+    (PRIVACY, "{}", ["body"]),
+    (PRIVACY, '{"invisible":1,"lastSeen":"friends"}', ["invisible", "lastSeen"]),
+    (PRIVACY, '{"hideFrom":["é"],"blocks":{}}', ["hideFrom.0", "blocks"]),
+    (PRIVACY, json.dumps({"blocks": [f"u{number}" for number in range(1001)]}), ["blocks"]),
+    (STATUS, "{}", ["body"]),
+    (STATUS, '{"status":"offline"}', ["status"]),
+    (STATUS, '{"status":"busy","scope":"device"}', ["scope"]),
+    (STATUS, '{"status":"busy","until":1}', ["until"]),
+    (STATUS, '{"status":"online","until":99999999999999}', ["until"]),
+    (STATUS, '{"customStatus":{"text":"a\\u0007"}}', ["customStatus.text"]),
+    (STATUS, '{"customStatus":{"text":"a","until":1}}', ["customStatus.until"]),
+    (STATUS, json.dumps({"customStatus": {"text": "a" * 141}}), ["customStatus.text"]),
+    ("/v1/graph", "{}", ["loaded"]),
+    ("/v1/graph", '{"loaded":"true"}', ["loaded"]),
+    ("/v1/graph", '{"loaded":1}', ["loaded"]),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "fields"), WRONG, ids=[f"{path} {body!s:.40}" for path, body, _ in WRONG])
+def test_a_bad_body_is_refused(sandbox: WarmSandbox, path: str, body: str | bytes | None, fields: list[str]) -> None:
+    """What is not as the protocol says is 400, with the fields that are wrong, and nothing is written."""
+    status, problem = ask(sandbox, "PUT", path, body)
+    assert status == 400
+    assert [error["field"] for error in problem["errors"]] == fields
+    assert all(error["message"] for error in problem["errors"])
+    assert problem["detail"].startswith(f"{fields[0]}: ")
+    assert sandbox.redis.dbsize() == 0
+
+
+def test_a_body_in_base64_is_a_body(sandbox: WarmSandbox) -> None:
+    """API Gateway hands over bodies without a JSON content type in base64; they are read all the same."""
+    assert ask(sandbox, "PUT", CONTACTS, b'{"add":["bob"]}') == (204, None)
+    assert ask(sandbox, "GET", CONTACTS)[1]["viewers"] == ["bob"]
+
+
+def test_fields_of_a_newer_protocol_are_ignored(sandbox: WarmSandbox) -> None:
+    """Unknown fields and query parameters change nothing."""
+    assert ask(sandbox, "PUT", PRIVACY, {"lastSeen": "nobody", "shoeSize": 44}) == (204, None)
+    assert ask(sandbox, "GET", "/v1/graph?order=up")[0] == 200
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_a_body_that_is_too_large_is_refused(sandbox: WarmSandbox, as_bytes: bool) -> None:
+    """A megabyte is read, one byte more is 413."""
+    body = '{"loaded":true}'.ljust(MAX_REQUEST_BYTES)
+    assert ask(sandbox, "PUT", "/v1/graph", body.encode() if as_bytes else body)[0] == 204
+    body += " "
+    assert ask(sandbox, "PUT", "/v1/graph", body.encode() if as_bytes else body)[0] == 413
+    assert ask(sandbox, "PUT", CONTACTS, {"add": [f"{number:0128}" for number in range(5000)]})[0] == 204
+
+
+def test_an_answer_does_not_grow_with_what_is_wrong(sandbox: WarmSandbox) -> None:
+    """Of thousands of wrong fields the first few are named."""
+    problem = ask(sandbox, "PUT", CONTACTS, {"add": ["a b"] * 5000})[1]
+    assert [error["field"] for error in problem["errors"]] == [f"add.{place}" for place in range(MOST_ERRORS)]
+
+
+def test_an_error_of_ours_tells_nothing_about_itself(sandbox: WarmSandbox) -> None:
+    """What nobody foresaw is counted, and 500 without a reason (here, a store laid out for another bucket count)."""
+    Bench(sandbox.redis, Settings(buckets=8)).open("alice")
+    assert ask(sandbox, "GET", "/v1/health") == (
+        500,
+        {
+            "type": "about:blank",
+            "title": "Internal Server Error",
+            "status": 500,
+            "detail": "an error of ours; it is in the log",
+        },
+    )
+    assert meter()._counts["Errors"] == 1
+
+
+# Browsers
+
+
+def test_pages_of_named_origins_may_read_answers(start: Callable[..., WarmSandbox]) -> None:
+    """An origin in the settings is let in by name, and every other one is not mentioned."""
+    sandbox = start(cors_origins=("https://chat.example", "https://beta.example"))
+
+    def headers(method: str, origin: str | None) -> dict[str, str]:
+        named = {"origin": origin} if origin else {}
+        headers: dict[str, str] = sandbox.invoke("api", request(method, "/v1/health", headers=named))["headers"]
+        return headers
+
+    for origin in ("https://chat.example", "https://beta.example"):
+        assert headers("GET", origin)["Access-Control-Allow-Origin"] == origin
+        assert headers("GET", origin)["Vary"] == "Origin"
+        preflight = headers("OPTIONS", origin)
+        assert preflight["Access-Control-Allow-Origin"] == origin
+        assert preflight["Access-Control-Allow-Methods"] == "GET, POST, PUT"
+        assert preflight["Access-Control-Allow-Headers"] == "Authorization, Content-Type"
+    for other in (None, "https://evil.example", "https://chat.example.evil.example", "null"):
+        assert not [header for header in headers("GET", other) if header.startswith("Access-Control")]
+        assert not [header for header in headers("OPTIONS", other) if header.startswith("Access-Control")]
+
+
+def test_without_the_setting_no_page_may_read_answers(sandbox: WarmSandbox) -> None:
+    """By default no origin is let in."""
+    answer = sandbox.invoke("api", request("GET", "/v1/health", headers={"origin": "https://chat.example"}))
+    assert "Access-Control-Allow-Origin" not in answer["headers"]
+
+
+def test_every_page_may_read_answers_if_the_settings_say_so(start: Callable[..., WarmSandbox]) -> None:
+    """`*` lets every origin in, each by its own name."""
+    sandbox = start(cors_origins=("*",))
+    answer = sandbox.invoke("api", request("GET", "/v1/health", headers={"origin": "https://any.example"}))
+    assert answer["headers"]["Access-Control-Allow-Origin"] == "https://any.example"

@@ -1,0 +1,113 @@
+"""A sandbox of Lambda with everything around it on loopback: the handlers as they are deployed, and their environment.
+
+What a handler holds while it is warm (`shared.runtime`) is made anew from the environment, so nothing is put in its
+place: Redis is a server, and what is posted goes through HTTP to a management API that the test can read.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import redis
+
+from shared import runtime
+from shared.settings import Settings
+from tests.support import events
+from tests.support.management_server import ManagementServer
+
+SECRET = "a secret of thirty-two characters"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What Lambda tells a handler about an invocation, as far as handlers ask."""
+
+    aws_request_id: str = "c6af9ac6-7b61-11e6-9a41-93e8deadbeef"
+
+
+class WarmSandbox:
+    """Invokes handlers.
+
+    Attributes:
+        redis: the state, for a test that wants to look at it or bring it about.
+        management: what is posted and closed.
+    """
+
+    def __init__(self, client: redis.Redis, management: ManagementServer) -> None:
+        self.redis, self.management = client, management
+
+    def invoke(self, function: str, event: dict[str, Any]) -> Any:
+        """The handler's answer, as JSON carries it."""
+        handler = importlib.import_module(f"functions.{function}.handler").handler
+        return json.loads(json.dumps(handler(json.loads(json.dumps(event)), Context())))
+
+    def open(self, user_id: str, connection_id: str, **claims: str) -> dict[str, Any]:
+        """What a client begins with, handshake and first sync; gives the authorizer's context of its later events."""
+        now = runtime.now_ms()
+        context = events.vouched(user_id, now // 1000, now // 1000 + 3600, **claims)
+        assert self.invoke("connect", events.connect(context, connection_id, now))["statusCode"] == 200
+        self.say(context, connection_id, '{"action":"sync"}')
+        return context
+
+    def say(self, context: dict[str, Any], connection_id: str, body: str, *, function: str = "query") -> None:
+        """A message of a connection, to the function that its route wakes."""
+        event = events.message(context, body, connection_id, runtime.now_ms())
+        assert self.invoke(function, event) == {"statusCode": 200}
+
+    def frames(self, connection_id: str) -> list[dict[str, Any]]:
+        """The frames that were posted to a connection."""
+        return [
+            json.loads(received.body)
+            for received in self.management.requests
+            if received.method == "POST" and received.connection_id == connection_id
+        ]
+
+    def closed(self) -> list[str]:
+        """The connections that were closed."""
+        return [received.connection_id for received in self.management.requests if received.method == "DELETE"]
+
+
+@contextmanager
+def warm_sandbox(monkeypatch: pytest.MonkeyPatch, redis_url: str, **settings: Any) -> Iterator[WarmSandbox]:
+    """A sandbox on a Redis, with the settings given; the environment stays as it is until `monkeypatch` undoes it."""
+    with ManagementServer() as management:
+        given = {"redis_url": redis_url, "callback_url": management.url, "jwt_secret": SECRET, **settings}
+        environment = {
+            **Settings(**given).to_env(),
+            "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+            "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI",
+            "AWS_REGION": "eu-central-1",
+        }
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        _forget()
+        try:
+            with closing(redis.Redis.from_url(redis_url, protocol=2)) as client:
+                yield WarmSandbox(client, management)
+        finally:
+            _forget()
+
+
+def _forget() -> None:
+    """Let go of what the last sandbox held."""
+    if runtime.service.cache_info().currsize:
+        service = runtime.service()
+        service._store.close()  # type: ignore[attr-defined] # a Store, and no other kind has connections
+        service._pusher.shutdown()  # type: ignore[attr-defined] # likewise
+    for held in (runtime.settings, runtime.meter, runtime.service, runtime.authenticator):
+        held.cache_clear()
+
+
+@contextmanager
+def nobody_there() -> Iterator[str]:
+    """The URL of a Redis that does not answer: its port is taken, and nobody listens."""
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"redis://127.0.0.1:{taken.getsockname()[1]}/0"
