@@ -7,7 +7,6 @@ changes is the caller's matter.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import random
 import sys
@@ -174,7 +173,7 @@ class Client:
         self._link: Link | None = None
 
     async def run(self) -> NoReturn:
-        """Stay connected until cancelled; then the user leaves.
+        """Stay connected until cancelled. The socket is closed then, and the service grants its grace, as to a tab.
 
         Raises:
             Complaint: the first connection was not to be had. Later ones are tried for again and again.
@@ -237,10 +236,6 @@ class Client:
             return f"closed with {closed.rcvd.code}" if closed.rcvd else "cut"
         except Silent:
             return "nobody answers"
-        except asyncio.CancelledError:
-            with contextlib.suppress(ConnectionClosed):
-                await socket.send('{"action":"leave"}')
-            raise
         finally:
             await socket.close()
 

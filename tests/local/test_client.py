@@ -257,9 +257,9 @@ async def client_of(script: Script, identity_provider: IdentityProvider | None =
     assert service.failures == []
 
 
-async def test_it_says_who_it_is_and_leaves_at_the_end() -> None:
-    """A handshake carries a token of the user and one device; the end is a leave, for nobody will come back."""
-    left = asyncio.Event()
+async def test_it_says_who_it_is_and_closes_at_the_end() -> None:
+    """A handshake carries a token of the user and one device; at the end the socket is closed in order."""
+    codes: list[int | None] = []
 
     async def script(peer: Peer, _: int) -> None:
         claims = jwt.decode(peer.query["token"], SECRET, ["HS256"])
@@ -268,14 +268,14 @@ async def test_it_says_who_it_is_and_leaves_at_the_end() -> None:
         assert peer.query["deviceType"] == "desktop"
         assert await peer.hear() == {"action": "sync"}
         await peer.say(snapshot())
-        assert await peer.hear() == {"action": "leave"}
-        left.set()
+        await peer.socket.wait_closed()
+        codes.append(peer.socket.close_code)
 
     async with client_of(script) as told:
         await told.until(lambda: bool(told.changes))
     assert told.links == [Link("live")]
     assert [change.after for change in told.changes] == [{"userId": "alice", "status": "online", "rev": 1}]
-    assert left.is_set()
+    assert codes == [1000]
 
 
 async def test_the_token_may_travel_as_a_subprotocol() -> None:
@@ -288,7 +288,7 @@ async def test_the_token_may_travel_as_a_subprotocol() -> None:
         offered.extend(peer.socket.request.headers["Sec-WebSocket-Protocol"].split(", "))
         await peer.hear()
         await peer.say(snapshot())
-        await peer.hear()
+        await peer.socket.wait_closed()
 
     async with client_of(script, provider(token_source="subprotocol")) as told:
         await told.until(lambda: bool(told.links))
@@ -325,7 +325,7 @@ async def test_it_comes_back_after_a_cut() -> None:
         else:
             assert sync == {"action": "sync", "seq": SEQ, "replaces": "K1="}
             await peer.say({**snapshot(), "resumed": True, "users": []})
-            await peer.hear()
+            await peer.socket.wait_closed()
 
     async with client_of(script) as told:
         await told.until(lambda: len(told.links) == 3)
