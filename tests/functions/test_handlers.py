@@ -1,0 +1,411 @@
+"""The WebSocket side's functions and the sweeper, as API Gateway and the schedule wake them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jwt
+import pytest
+
+from shared.delivery import Unavailable
+from shared.routes import FUNCTIONS, WEBSOCKET_ROUTES
+from shared.runtime import meter, now_ms
+from tests.support import events
+from tests.support.http_events import request
+from tests.support.service import Bench
+from tests.support.warm_sandbox import SECRET, WarmSandbox
+
+ID = "BFaT_fALIAMCKug="
+MESSAGES = {
+    "heartbeat": '{"action":"heartbeat","id":"m1"}',
+    "update": '{"action":"presence_update","status":"busy","id":"m1"}',
+    "query": '{"action":"get_presence","userIds":["bob"],"id":"m1"}',
+}
+"""A message for each function that takes some."""
+
+
+def token(secret: str = SECRET, **claims: Any) -> str:
+    """Alice's token, good for an hour."""
+    now = now_ms() // 1000
+    return jwt.encode({"sub": "alice", "iat": now, "exp": now + 3600} | claims, secret, "HS256")
+
+
+def vouched(**claims: str) -> dict[str, Any]:
+    """What the authorizer let alice's connection carry, just now."""
+    now = now_ms() // 1000
+    return events.vouched("alice", now, now + 3600, **claims)
+
+
+def connect(sandbox: WarmSandbox, context: dict[str, Any] | None = None, **handshake: dict[str, str]) -> Any:
+    """The answer to a handshake of alice."""
+    return sandbox.invoke("connect", events.connect(context or vouched(), ID, now_ms(), **handshake))
+
+
+def real(sandbox: WarmSandbox, user: str = "alice") -> dict[str, Any]:
+    """A user's real state, as the backend sees it."""
+    answer = sandbox.invoke("api", request("GET", f"/v1/users/{user}/presence"))
+    state: dict[str, Any] = json.loads(answer["body"])
+    return state
+
+
+def contacts(sandbox: WarmSandbox, user: str, *others: str) -> None:
+    """Let users see each other."""
+    for path, body in ((f"/v1/users/{user}/contacts", {"add": others}), ("/v1/graph", {"loaded": True})):
+        assert sandbox.invoke("api", request("PUT", path, json.dumps(body)))["statusCode"] == 204
+
+
+def everything(sandbox: WarmSandbox) -> dict[Any, Any]:
+    """The whole state, to compare."""
+    return {key: sandbox.redis.dump(key) for key in sandbox.redis.scan_iter()}
+
+
+def denial() -> dict[str, Any]:
+    """The one way in which the authorizer says no."""
+    statement = {"Action": "execute-api:Invoke", "Effect": "Deny", "Resource": events.METHOD_ARN}
+    return {"principalId": "nobody", "policyDocument": {"Version": "2012-10-17", "Statement": [statement]}}
+
+
+# Before the handshake
+
+
+def test_a_good_token_lets_its_user_in(sandbox: WarmSandbox) -> None:
+    """The authorizer allows this one handshake and hands on who it is and what the client said of its device."""
+    query = {"token": token(), "deviceId": "phone", "deviceType": "mobile", "status": "busy", "active": "false"}
+    answer = sandbox.invoke("authorize", events.authorize(query))
+    assert answer["principalId"] == "alice"
+    [statement] = answer["policyDocument"]["Statement"]
+    assert statement == {"Action": "execute-api:Invoke", "Effect": "Allow", "Resource": events.METHOD_ARN}
+    context = answer["context"]
+    assert context["userId"] == "alice"
+    assert int(context["exp"]) - int(context["iat"]) == 3600
+    assert (context["deviceId"], context["deviceType"]) == ("phone", "mobile")
+    assert (context["status"], context["active"]) == ("busy", "false")
+    assert all(isinstance(value, str) for value in context.values())
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "",
+        "rubbish",
+        token("another secret of thirty-two chars"),
+        token(exp=now_ms() // 1000 - 60),
+        token(sub="a/b"),
+        token(sub=None),
+        token().rpartition(".")[0] + ".",
+    ],
+    ids=["none", "rubbish", "wrong key", "expired", "bad user", "no user", "unsigned"],
+)
+def test_a_bad_token_is_refused_without_a_reason(sandbox: WarmSandbox, bad: str) -> None:
+    """Whatever is wrong with a token, the authorizer denies with the same words."""
+    answer = sandbox.invoke("authorize", events.authorize({"token": bad}))
+    assert answer == denial()
+    assert sandbox.redis.dbsize() == 0
+
+
+def test_a_token_as_a_subprotocol_is_read_where_the_setting_says_so(start: Callable[..., WarmSandbox]) -> None:
+    """With `token_source` subprotocol a token in the query is none."""
+    sandbox = start(token_source="subprotocol")
+    offered = {"Sec-WebSocket-Protocol": f"presence.v1, {token()}"}
+    assert sandbox.invoke("authorize", events.authorize(headers=offered))["principalId"] == "alice"
+    assert sandbox.invoke("authorize", events.authorize({"token": token()})) == denial()
+
+
+# The handshake
+
+
+def test_a_handshake_makes_the_user_online_and_posts_nothing(sandbox: WarmSandbox) -> None:
+    """`$connect` answers 200; a socket that is still opening cannot be posted to, and the first message announces."""
+    contacts(sandbox, "alice", "bob")
+    sandbox.open("bob", "B=")
+    before = len(sandbox.management.requests)
+    assert connect(sandbox, vouched(deviceType="mobile"), query={"v": "1"}) == {"statusCode": 200, "headers": {}}
+    assert len(sandbox.management.requests) == before
+    state = real(sandbox)
+    assert (state["status"], [device["connectionId"] for device in state["devices"]]) == ("online", [ID])
+
+
+@pytest.mark.parametrize(
+    ("query", "word"),
+    [
+        ({"v": "2"}, "v=2"),
+        ({"deviceId": "a/b"}, "deviceId"),
+        ({"deviceId": "d" * 65}, "deviceId"),
+        ({"status": "offline"}, "status"),
+        ({"active": "perhaps"}, "active"),
+    ],
+)
+def test_a_malformed_handshake_is_400(sandbox: WarmSandbox, query: dict[str, str], word: str) -> None:
+    """What the protocol does not know is refused by name, and nobody is online for it."""
+    answer = connect(sandbox, query=query)
+    assert answer["statusCode"] == 400
+    assert word in answer["body"]
+    assert sandbox.redis.dbsize() == 0
+
+
+def test_the_offered_protocol_is_accepted(sandbox: WarmSandbox) -> None:
+    """A browser that offered `presence.v1` hangs up unless it hears it back; nobody hears what they did not offer."""
+    accepted = connect(sandbox, headers={"Sec-WebSocket-Protocol": "presence.v1, a.b.c"})
+    assert accepted == {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": "presence.v1"}}
+    assert connect(sandbox, headers={"Sec-WebSocket-Protocol": "chat"}) == {"statusCode": 200, "headers": {}}
+
+
+def test_a_token_from_before_sign_out_everywhere_is_403(sandbox: WarmSandbox) -> None:
+    """After sign-out everywhere, an old token that is still good opens nothing."""
+    old = vouched(iat=str(now_ms() // 1000 - 60))
+    sandbox.invoke("api", request("POST", "/v1/users/alice/disconnect"))
+    assert connect(sandbox, old) == {"statusCode": 403}
+    assert real(sandbox)["status"] == "offline"
+
+
+def test_a_connection_that_has_closed_already_is_403(sandbox: WarmSandbox) -> None:
+    """A `$disconnect` that overtakes its `$connect` leaves no ghost."""
+    context = vouched()
+    assert sandbox.invoke("disconnect", events.disconnect(context, ID, now_ms())) == {"statusCode": 200}
+    assert connect(sandbox, context) == {"statusCode": 403}
+    assert real(sandbox)["devices"] == []
+
+
+def test_while_redis_is_away_handshakes_are_let_in(cut_off: WarmSandbox) -> None:
+    """A client that gets in heals with its first heartbeat; one that is turned away would come back at once."""
+    assert connect(cut_off) == {"statusCode": 200, "headers": {}}
+    assert connect(cut_off, query={"v": "2"})["statusCode"] == 400
+
+
+# The end of a connection
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(1005, "Client-side close frame status not set"), (1001, ""), (1000, "Connection Closed Normally"), (1006, "")],
+)
+def test_a_disconnect_starts_the_grace(sandbox: WarmSandbox, code: int, reason: str) -> None:
+    """However a socket closed, its user stays as they are for the grace; a second notice changes nothing."""
+    context = sandbox.open("alice", ID)
+    for _ in range(2):
+        event = events.disconnect(context, ID, now_ms(), code=code, reason=reason)
+        assert sandbox.invoke("disconnect", event) == {"statusCode": 200}
+        state = real(sandbox)
+        assert (state["status"], state["devices"]) == ("online", [])
+        assert "grace" in state["why"]
+
+
+def test_without_a_grace_contacts_hear_at_once(start: Callable[..., WarmSandbox]) -> None:
+    """A disconnect is announced by the function that hears of it, once its grace is over."""
+    sandbox = start(grace=0)
+    contacts(sandbox, "alice", "bob")
+    context = sandbox.open("alice", ID)
+    sandbox.open("bob", "B=")
+    sandbox.invoke("disconnect", events.disconnect(context, ID, now_ms()))
+    [frame] = [frame for frame in sandbox.frames("B=") if frame["type"] == "user_offline"]
+    assert frame["userId"] == "alice"
+    assert frame["lastSeen"] is not None
+
+
+# Messages
+
+
+def test_the_first_sync_is_answered_with_a_snapshot(sandbox: WarmSandbox) -> None:
+    """`sync` brings everything that the user may see, with the message's id, and announces the user."""
+    contacts(sandbox, "alice", "bob")
+    sandbox.open("bob", "B=")
+    context = vouched()
+    connect(sandbox, context)
+    sandbox.say(context, ID, '{"action":"sync","id":"s1"}')
+    [snapshot] = sandbox.frames(ID)
+    assert (snapshot["type"], snapshot["id"], snapshot["resumed"]) == ("presence_snapshot", "s1", False)
+    assert [(user["userId"], user["status"]) for user in snapshot["users"]] == [("bob", "online")]
+    assert snapshot["self"]["connectionId"] == ID
+    [told] = [frame for frame in sandbox.frames("B=") if frame["type"] == "user_online"]
+    assert told["userId"] == "alice"
+
+
+def test_a_heartbeat_that_missed_nothing_is_not_answered(sandbox: WarmSandbox) -> None:
+    """Each answer costs: a heartbeat keeps the connection alive and posts nothing."""
+    context = sandbox.open("alice", ID)
+    before = len(sandbox.management.requests)
+    sandbox.say(context, ID, '{"action":"heartbeat","active":true}', function="heartbeat")
+    assert len(sandbox.management.requests) == before
+
+
+def test_a_heartbeat_brings_a_lost_connection_back(sandbox: WarmSandbox) -> None:
+    """After Redis has lost everything, one beat makes the user what they were."""
+    context = sandbox.open("alice", ID)
+    sandbox.redis.flushall()
+    sandbox.say(context, ID, '{"action":"heartbeat","status":"busy"}', function="heartbeat")
+    assert real(sandbox)["status"] == "busy"
+
+
+def test_an_update_reaches_contacts_and_oneself(sandbox: WarmSandbox) -> None:
+    """`presence_update` is one frame to each contact, and `presence_self` to the user."""
+    contacts(sandbox, "alice", "bob")
+    context = sandbox.open("alice", ID)
+    sandbox.open("bob", "B=")  # last, so that no frame has just been posted to it: a second one would wait a moment
+    sandbox.say(context, ID, '{"action":"presence_update","status":"busy","n":1}', function="update")
+    [told] = [frame for frame in sandbox.frames("B=") if frame["type"] == "presence_status"]
+    assert (told["userId"], told["status"]) == ("alice", "busy")
+    own = sandbox.frames(ID)[-1]
+    assert (own["type"], own["self"]["status"], own["self"]["n"]["status"]) == ("presence_self", "busy", 1)
+
+
+def test_a_query_is_answered_to_who_asked(sandbox: WarmSandbox) -> None:
+    """`get_presence` answers with records in the order asked for; strangers are offline."""
+    contacts(sandbox, "alice", "bob")
+    sandbox.open("bob", "B=")
+    context = sandbox.open("alice", ID)
+    sandbox.say(context, ID, '{"action":"get_presence","userIds":["eve","bob"],"id":"q1"}')
+    answer = sandbox.frames(ID)[-1]
+    assert (answer["type"], answer["id"]) == ("presence", "q1")
+    assert answer["users"][0] == {"userId": "eve", "status": "offline"}
+    assert (answer["users"][1]["userId"], answer["users"][1]["status"]) == ("bob", "online")
+
+
+def test_leave_closes_the_connection(sandbox: WarmSandbox) -> None:
+    """`leave` has no grace, and the socket is closed."""
+    context = sandbox.open("alice", ID)
+    sandbox.say(context, ID, '{"action":"leave"}')
+    assert sandbox.closed() == [ID]
+    assert real(sandbox)["status"] == "offline"
+
+
+def test_a_message_of_a_closed_connection_closes_it(sandbox: WarmSandbox) -> None:
+    """Whoever has left cannot speak, and is hung up on."""
+    context = sandbox.open("alice", ID)
+    sandbox.say(context, ID, '{"action":"leave"}')
+    sandbox.say(context, ID, '{"action":"heartbeat"}', function="heartbeat")
+    assert sandbox.closed() == [ID, ID]
+    assert real(sandbox)["status"] == "offline"
+
+
+# Messages that are refused
+
+
+@pytest.mark.parametrize("function", MESSAGES)
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ("rubbish", {"code": "invalid_message"}),
+        ("[]", {"code": "invalid_message"}),
+        ("", {"code": "invalid_message"}),
+        ('{"id":"m1"}', {"code": "invalid_message", "field": "action", "id": "m1"}),
+        ('{"action":"shout","id":"m1"}', {"code": "unknown_action", "field": "action", "id": "m1"}),
+        ('{"action":"heartbeat","active":1}', {"code": "invalid_message", "field": "active"}),
+        ('{"action":"presence_update","status":"offline"}', {"code": "invalid_message", "field": "status"}),
+        (
+            '{"action":"presence_update","status":"busy","scope":"user","until":1,"id":"m1"}',
+            {"code": "invalid_message", "field": "until", "id": "m1"},
+        ),
+        ('{"action":"get_presence","userIds":[]}', {"code": "invalid_message", "field": "userIds"}),
+        ('{"action":"heartbeat","x":"' + "x" * 4096 + '"}', {"code": "too_large"}),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)
+def test_a_message_that_is_wrong_is_one_error_frame(
+    sandbox: WarmSandbox, function: str, body: str, error: dict[str, str]
+) -> None:
+    """In whichever function, an error names code, field and id, the connection stays, and nothing is written."""
+    context = sandbox.open("alice", ID)
+    before, state = len(sandbox.management.requests), everything(sandbox)
+    sandbox.say(context, ID, body, function=function)
+    assert len(sandbox.management.requests) == before + 1
+    frame = sandbox.frames(ID)[-1]
+    assert frame.pop("type") == "error"
+    assert frame.pop("message")
+    assert frame == error
+    assert everything(sandbox) == state
+
+
+def test_bytes_are_a_message_only_if_they_are_text(sandbox: WarmSandbox) -> None:
+    """A body in base64 is read; what is not UTF-8 in it is an error frame."""
+    context = sandbox.open("alice", ID)
+    for body, refused in (("eyJhY3Rpb24iOiJoZWFydGJlYXQifQ==", 0), ("//79", 1)):
+        before = len(sandbox.frames(ID))
+        event = events.message(context, body, ID, now_ms(), base64=True)
+        assert sandbox.invoke("query", event) == {"statusCode": 200}
+        assert [frame["type"] for frame in sandbox.frames(ID)[before:]] == ["error"] * refused
+
+
+def test_too_many_messages_are_told_when_to_try_again(start: Callable[..., WarmSandbox]) -> None:
+    """Past its burst a connection is answered `rate_limited`, with the id and the time to wait."""
+    sandbox = start(rate_limit=0.1, rate_burst=1)
+    context = sandbox.open("alice", ID)
+    sandbox.say(context, ID, MESSAGES["heartbeat"], function="heartbeat")
+    frame = sandbox.frames(ID)[-1]
+    assert (frame["type"], frame["code"], frame["id"]) == ("error", "rate_limited", "m1")
+    assert 0 < frame["retryAfter"] <= 10_000
+
+
+@pytest.mark.parametrize("function", MESSAGES)
+def test_while_redis_is_away_messages_are_told_so(cut_off: WarmSandbox, function: str) -> None:
+    """A message that cannot be carried out now is answered `unavailable`, with its id and when to try again."""
+    cut_off.say(vouched(), ID, MESSAGES[function], function=function)
+    [frame] = cut_off.frames(ID)
+    assert frame.pop("message")
+    assert frame == {"type": "error", "code": "unavailable", "id": "m1", "retryAfter": 1000}
+
+
+@pytest.mark.parametrize("function", MESSAGES)
+def test_while_redis_is_away_a_wrong_message_is_still_wrong(cut_off: WarmSandbox, function: str) -> None:
+    """What cannot be read is not worth trying again."""
+    cut_off.say(vouched(), ID, "rubbish", function=function)
+    [frame] = cut_off.frames(ID)
+    assert (frame["code"], "retryAfter" in frame) == ("invalid_message", False)
+
+
+@pytest.mark.parametrize("function", ["disconnect", "sweeper"])
+def test_what_nobody_waits_for_fails_aloud_while_redis_is_away(cut_off: WarmSandbox, function: str) -> None:
+    """`$disconnect` and the schedule have nobody to tell: Lambda counts the error; the TTL or the next run heals."""
+    event = events.disconnect(vouched(), ID, now_ms()) if function == "disconnect" else {}
+    with pytest.raises(Unavailable):
+        cut_off.invoke(function, event)
+    assert cut_off.management.requests == []
+
+
+@pytest.mark.parametrize("function", sorted({route.function for route in WEBSOCKET_ROUTES}))
+def test_nobody_speaks_without_the_authorizers_word(sandbox: WarmSandbox, function: str) -> None:
+    """An event without the authorizer's context is an error of ours, counted, and nothing is written."""
+    event = events.message({}, MESSAGES.get(function, ""), ID, now_ms())
+    with pytest.raises(KeyError):
+        sandbox.invoke(function, event)
+    assert meter()._counts["Errors"] == 1
+    assert sandbox.redis.dbsize() == 0
+
+
+# The schedule
+
+
+def test_the_sweeper_settles_what_silence_left_behind(sandbox: WarmSandbox) -> None:
+    """Whoever fell silent minutes ago is offline after a sweep, and a viewer who is there is told."""
+    bench = Bench(sandbox.redis)
+    bench.clock.now = now_ms() - 600_000
+    bench.service.set_contacts("alice", ["bob"])
+    bench.open("alice", ID)
+    assert sandbox.invoke("sweeper", {"source": "aws.scheduler"})["settled"] >= 1
+    assert real(sandbox)["status"] == "offline"
+
+
+def test_the_sweeper_of_an_empty_system_returns_at_once(sandbox: WarmSandbox) -> None:
+    """Where nobody is live there is nothing to wait for."""
+    assert sandbox.invoke("sweeper", {}) == {"settled": 0}
+
+
+# The start of a sandbox
+
+
+def test_a_start_loads_no_more_than_it_needs() -> None:
+    """No handler loads an AWS SDK, only the HTTP API loads its resolver, and settings wait for the first event."""
+    program = (
+        "import importlib, sys\n"
+        f"for name in {[name for name in FUNCTIONS if name != 'api']}:\n"
+        "    importlib.import_module(f'functions.{name}.handler')\n"
+        "loaded = {'aws_lambda_powertools.event_handler'} & sys.modules.keys()\n"
+        "importlib.import_module('functions.api.handler')\n"
+        "print(sorted(loaded | {'boto3', 'botocore.session', 'awscrt'} & sys.modules.keys()))\n"
+    )
+    environment = {"PATH": "", "PRESENCE_NO_SUCH_SETTING": "1"}
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
+    assert (run.stdout.strip(), run.stderr) == ("[]", "")
