@@ -1,0 +1,445 @@
+"""Everybody at once, frames in any order, and peers that hang or are gone."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from shared.delivery import Frame, Request
+from shared.frames import Answer
+from shared.messages import MAX_FRAME_BYTES, PresenceUpdate, Sync
+from shared.presence import PresenceService
+from shared.push import Pusher
+from tests.model.client import Client
+from tests.support.management_server import ManagementServer, Received
+from tests.support.service import Bench
+
+everywhere = pytest.mark.parametrize("client", ["fakeredis", "redis"], indirect=True)
+
+
+def test_13_a_thousand_contacts_within_ten_seconds_are_at_most_twenty_frames_for_a_viewer(bench: Bench) -> None:
+    """A thousand people come online within ten seconds, and four who know all of them get at most 20 frames each.
+
+    The four are among the thousand. That all know all would only cost time: what a viewer gets does not depend on it.
+    """
+    users = [f"user{number}" for number in range(1000)]
+    for user in users[:4]:
+        bench.service.set_contacts(user, users)
+    viewers = [bench.open(user) for user in users[:4]]
+    clients = {viewer.id: Client() for viewer in viewers}
+    frames: Counter[str] = Counter()
+
+    def deliver(frame: Frame) -> None:
+        assert len(frame.data) <= MAX_FRAME_BYTES
+        if frame.connection_id in clients:
+            frames[frame.connection_id] += 1
+            clients[frame.connection_id].receive(json.loads(frame.data))
+
+    bench.pusher.deliver = deliver
+    for viewer in viewers:
+        bench.service.sync(viewer, Sync(action="sync"))
+    frames.clear()
+    for place, user in enumerate(users[4:]):
+        bench.open(user)
+        if place % 10 == 9:
+            bench.sweep(0.1)
+    bench.sweep(3)
+    for viewer in viewers:
+        assert frames[viewer.id] <= 20
+        shown = clients[viewer.id]
+        assert [user for user in users if user != viewer.user_id and shown.status(user) != "online"] == []
+        assert not shown.behind
+
+
+def test_13_in_calm_times_a_change_is_told_at_once(bench: Bench) -> None:
+    """After a storm the window closes again: a change is posted by the function that made it, not a second later."""
+    users = [f"user{number}" for number in range(60)]
+    bench.service.set_contacts("viewer", users)
+    viewer, *others = [bench.open(user) for user in ["viewer", *users]]
+    bench.live(60, viewer, *others)
+    for _ in range(3):
+        bench.update(others[0], status="busy")
+        bench.live(30, viewer, *others)
+        bench.update(others[0], status="online")
+        bench.live(30, viewer, *others)
+    bench.pusher.clear()
+    bench.update(others[0], status="away")
+    assert [change["status"] for change in bench.pusher.changes(viewer.id)] == ["away"]
+
+
+def test_13_a_superseded_state_is_never_sent(bench: Bench) -> None:
+    """Whoever changes often within a viewer's window is told of once, as of the end."""
+    users = [f"user{number}" for number in range(50)]
+    bench.service.set_contacts("viewer", users)
+    viewer, *others = [bench.open(user) for user in ["viewer", *users]]
+    bench.sweep(0.2)
+    for connection in others:
+        bench.update(connection, status="busy")
+    bench.sweep(0.05)
+    bench.pusher.clear()
+    for status in ("away", "online", "busy", "away"):
+        bench.update(others[7], status=status)
+    bench.sweep(2)
+    assert [change["status"] for change in bench.pusher.changes(viewer.id, "user7")] == ["away"]
+
+
+# Real posts ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def management(monkeypatch: pytest.MonkeyPatch) -> Iterator[ManagementServer]:
+    """A management API on loopback, and the credentials to sign with."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI")
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    with ManagementServer() as server:
+        yield server
+
+
+@pytest.fixture
+def posting(bench: Bench, management: ManagementServer) -> Iterator[PresenceService]:
+    """The service with its real pusher, over the bench's state."""
+    settings = bench.settings.model_copy(update={"callback_url": management.url})
+    pusher = Pusher(settings, bench.meter)
+    yield PresenceService(bench.store, pusher, settings, bench.clock, bench.meter)
+    pusher.shutdown()
+
+
+def test_14_throttled_posts_are_tried_again_and_nothing_is_lost(
+    bench: Bench, management: ManagementServer, posting: PresenceService
+) -> None:
+    """API Gateway answers 429 to every first try: the service backs off, and every viewer is told, once."""
+    viewers = [bench.open(f"viewer{number}") for number in range(30)]
+    bench.service.set_contacts("alice", [viewer.user_id for viewer in viewers])
+    alice = bench.open("alice")
+    bench.sweep(2)
+    tries: defaultdict[str, list[float]] = defaultdict(list)
+
+    def throttle(received: Received) -> int:
+        tries[received.connection_id].append(received.at)
+        return 429 if len(tries[received.connection_id]) == 1 else 200
+
+    management.answer = throttle
+    posting.update_user_status(alice, PresenceUpdate(action="presence_update", status="busy"))
+    waits = [times[1] - times[0] for times in tries.values()]
+    assert [len(times) for times in tries.values()] == [2] * 31, "thirty viewers, and alice herself"
+    assert min(waits) >= 0.05
+    assert len({round(wait, 3) for wait in waits}) > 5, "they do not all come back at one moment"
+    assert bench.meter.counts["PostsSent"] == bench.meter.counts["PostsThrottled"] == 31
+    bench.pusher.clear()
+    bench.sweep(15)
+    assert bench.pusher.frames == [], "all was reported"
+
+
+def test_14_what_stays_throttled_heals_with_the_viewers_next_heartbeat(
+    bench: Bench, management: ManagementServer, posting: PresenceService
+) -> None:
+    """One viewer's posts are throttled until the time budget is over: the heartbeat that misses it gets a snapshot."""
+    bench.service.set_contacts("alice", ["bob"])
+    alice, bob = bench.open("alice"), bench.open("bob")
+    bench.sweep(2)
+    seq = bench.pusher.to(bob.id)[-1]["seq"]
+    management.answer = lambda received: 429 if received.connection_id == bob.id else 200
+    posting._delivery._pusher._budget = 0.3  # type: ignore[attr-defined] # a Pusher; the test does not want to wait
+    posting.update_user_status(alice, PresenceUpdate(action="presence_update", status="busy"))
+    assert bench.meter.counts["PostsFailed"] == 1
+    bench.sweep(3)
+    bench.beat(bob, seq=seq)
+    snapshot = bench.pusher.to(bob.id)[-1]
+    assert snapshot["type"] == "presence_snapshot"
+    assert [(user["userId"], user["status"]) for user in snapshot["users"]] == [("alice", "busy")]
+
+
+def test_14_a_peer_that_hangs_delays_nobody_else(
+    bench: Bench, management: ManagementServer, posting: PresenceService
+) -> None:
+    """One connection never answers: all others have their frame at once, and the function ends within its budget."""
+    viewers = [bench.open(f"viewer{number}") for number in range(40)]
+    bench.service.set_contacts("alice", [viewer.user_id for viewer in viewers])
+    alice = bench.open("alice")
+    bench.sweep(2)
+    hanging = viewers[11].id
+    management.answer = lambda received: management.hang(received) if received.connection_id == hanging else 200
+    began = time.monotonic()
+    posting.update_user_status(alice, PresenceUpdate(action="presence_update", status="busy"))
+    ended = time.monotonic()
+    others = [received.at - began for received in management.requests if received.connection_id != hanging]
+    assert len(others) == 40
+    assert max(others) < 1
+    assert ended - began < bench.settings.push_budget
+    assert bench.meter.counts["PostsFailed"] == 1
+
+
+# Order ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_15_frames_in_any_order_and_twice_give_the_same_picture(bench: Bench, seed: int) -> None:
+    """What a client was sent arrives in any order, some of it twice: its picture is the server's all the same."""
+    rng, users = random.Random(seed), ["bob", "carol", "dave", "erin"]
+    bench.service.set_contacts("alice", users)
+    alice = bench.open("alice")
+    connections = {user: bench.open(user) for user in users}
+    for _ in range(25):
+        user = rng.choice(users)
+        match rng.randrange(6):
+            case 0:
+                bench.service.leave(user, connections[user].id)
+                connections[user] = bench.open(user)
+            case 1:
+                bench.service.set_privacy(user, hide_from=rng.choice([[], ["alice"]]))
+            case 2:
+                bench.service.sync(alice, Sync(action="sync"))
+            case 3:
+                bench.update(connections[user], customStatus={"text": str(rng.random())})
+            case _:
+                bench.update(connections[user], status=rng.choice(["online", "busy", "away"]))
+        bench.sweep(rng.choice([0, 0.05, 0.5, 2]))
+    bench.sweep(3)
+    frames = bench.pusher.to(alice.id)
+    for _ in range(10):
+        arrived = frames + rng.choices(frames, k=len(frames) // 2)
+        rng.shuffle(arrived)
+        client = Client()
+        for frame in arrived:
+            client.receive(frame)
+        for user in users:
+            view = bench.sees("alice", user)
+            assert client.status(user) == view["status"]
+            assert client.custom(user) == view["customStatus"]
+
+
+UPDATES = [
+    {"n": 1, "status": "busy"},
+    {"n": 2, "customStatus": {"text": "first"}},
+    {"n": 3, "status": "away", "customStatus": {"text": "second"}},
+    {"n": 4, "status": "busy", "scope": "user"},
+    {"n": 5, "status": "online", "scope": "user", "customStatus": None},
+]
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(range(5))][::7])
+def test_15_updates_in_any_order_and_twice_end_the_same(bench: Bench, order: Sequence[int]) -> None:
+    """A connection's updates overtake each other and come twice: each field is as its newest update says."""
+    bench.service.set_contacts("alice", ["bob"])
+    alice = bench.open("alice")
+    for place in (*order, *reversed(order)):
+        bench.update(alice, **UPDATES[place])
+    own = bench.service.inspect_user("alice")
+    assert own["devices"][0]["status"] == "away"
+    assert (own["claim"], own["customStatus"]) == (None, None)
+    assert bench.sees("bob", "alice")["status"] == "away"
+
+
+@everywhere
+def test_15_updates_of_two_connections_are_counted_apart(bench: Bench) -> None:
+    """A new connection counts from 1 again, and its first update is not taken for an old one of another connection."""
+    old = bench.open("alice", device="browser")
+    bench.update(old, status="busy", n=7)
+    new = bench.open("alice", device="browser")
+    bench.update(new, status="away", n=1)
+    devices = {device["connectionId"]: device["status"] for device in bench.service.inspect_user("alice")["devices"]}
+    assert devices == {old.id: "busy", new.id: "away"}
+
+
+class MeanwhileStore:
+    """The bench's store, on which something happens right before one of its stages."""
+
+    def __init__(self, bench: Bench, before: int, happens: Callable[[], None]) -> None:
+        self.buckets, self._bench, self._before, self._happens = bench.store.buckets, bench, before, happens
+
+    def call(self, requests: Sequence[Request], now: int) -> list[Answer]:
+        self._before -= 1
+        if self._before == 0:
+            self._happens()
+        return self._bench.store.call(requests, now)
+
+    def users(self, cursor: str) -> tuple[set[str], str]:
+        return self._bench.store.users(cursor)
+
+
+@everywhere
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_16_no_change_is_missed_between_reading_and_subscribing(bench: Bench, stage: int) -> None:
+    """A contact changes at any moment of a sync, its frame comes before or after the snapshot: the picture is right."""
+    bench.service.set_contacts("alice", ["bob"])
+    alice = bench.connection("alice")
+    bob = bench.open("bob")
+    bench.service.set_user_online(alice)
+
+    def change() -> None:
+        bench.clock.advance(0.01)
+        bench.update(bob, status="busy")
+
+    store = MeanwhileStore(bench, stage, change)
+    syncing = PresenceService(store, bench.pusher, bench.settings, bench.clock, bench.meter)
+    syncing.sync(alice, Sync(action="sync"))
+    bench.sweep(2)
+    frames = bench.pusher.to(alice.id)
+    for order in itertools.permutations(frames):
+        client = Client()
+        for frame in order:
+            client.receive(frame)
+        assert client.status("bob") == "busy"
+
+
+@everywhere
+def test_16_a_frame_in_flight_causes_no_snapshot_and_a_lost_one_does(bench: Bench) -> None:
+    """A heartbeat that misses a frame of the last two seconds is not answered; one that misses an older frame is."""
+    bench.service.set_contacts("alice", ["bob"])
+    alice, bob = bench.open("alice"), bench.open("bob")
+    bench.clock.advance(5)
+    seq = bench.pusher.to(alice.id)[-1]["seq"]
+    bench.beat(alice, seq=seq)
+    bench.pusher.clear()
+    bench.update(bob, status="busy")
+    bench.pusher.clear()
+    bench.clock.advance(2)
+    bench.beat(alice, seq=seq)
+    assert bench.pusher.frames == []
+    bench.clock.advance(0.001)
+    bench.beat(alice, seq=seq)
+    [snapshot] = bench.pusher.to(alice.id)
+    assert snapshot["type"] == "presence_snapshot"
+    assert snapshot["seq"] == seq + 1
+    bench.clock.advance(5)
+    bench.beat(alice, seq=snapshot["seq"])
+    bench.beat(alice)
+    assert len(bench.pusher.to(alice.id)) == 1, "up to date, and without a number, a heartbeat has no answer"
+
+
+@everywhere
+def test_16_whoever_missed_nothing_resumes(bench: Bench) -> None:
+    """A reconnect with the last number is answered `resumed` and without users, and with any other number in full."""
+    bench.service.set_contacts("alice", ["bob"])
+    alice, bob = bench.open("alice"), bench.open("bob")
+    bench.clock.advance(1)
+    seq = bench.pusher.to(alice.id)[-1]["seq"]
+    bench.service.set_user_offline("alice", alice.id)
+    again = bench.connection("alice")
+    bench.service.set_user_online(again)
+    bench.service.sync(again, Sync(action="sync", seq=seq))
+    [frame] = bench.pusher.to(again.id)
+    assert (frame["resumed"], frame["users"], frame["seq"]) == (True, [], seq)
+
+    bench.service.set_user_offline("alice", again.id)
+    bench.update(bob, status="busy")
+    late = bench.connection("alice")
+    bench.service.set_user_online(late)
+    bench.service.sync(late, Sync(action="sync", seq=seq))
+    [frame] = bench.pusher.to(late.id)
+    assert not frame["resumed"]
+    assert [(user["userId"], user["status"]) for user in frame["users"]] == [("bob", "busy")]
+
+
+def test_16_a_large_snapshot_comes_in_parts_that_fit(bench: Bench) -> None:
+    """A snapshot too large for one frame comes in parts of at most 32 KB, with one number, complete."""
+    users = [f"user{number:04}" for number in range(1200)]
+    bench.service.set_contacts("viewer", users, mutual=True)
+    for user in users[::100]:
+        bench.open(user)
+    viewer = bench.open("viewer")
+    frames = [frame for frame in bench.pusher.frames if frame.connection_id == viewer.id]
+    assert len(frames) > 2
+    assert max(len(frame.data) for frame in frames) <= MAX_FRAME_BYTES
+    parts = [json.loads(frame.data) for frame in frames]
+    assert [part["part"] for part in parts] == list(range(1, len(parts) + 1))
+    assert {(part["parts"], part["seq"]) for part in parts} == {(len(parts), parts[0]["seq"])}
+    records = [record for part in parts for record in part["users"]]
+    assert sorted(record["userId"] for record in records) == users
+    assert sum(record["status"] == "online" for record in records) == 12
+
+
+# Gone ----------------------------------------------------------------------------------------------------------------
+
+
+def test_17_gone_removes_exactly_that_connection(bench: Bench) -> None:
+    """A post finds one of two sockets gone: that connection ends, the other stays, and nobody is told anything."""
+    bench.service.set_contacts("alice", ["bob"])
+    alice, phone, laptop = bench.open("alice"), bench.open("bob", device="phone"), bench.open("bob", device="laptop")
+    bench.sweep(6)
+    bench.pusher.gone.add(phone.id)
+    bench.pusher.clear()
+    with bench.counted() as stages:
+        bench.update(alice, status="busy")
+    assert [device["connectionId"] for device in bench.service.inspect_user("bob")["devices"]] == [laptop.id]
+    assert len(stages) <= 4
+    bench.live(30, alice, laptop)
+    assert bench.pusher.changes(alice.id) == []
+    assert bench.sees("alice", "bob")["status"] == "online"
+
+
+def test_17_the_last_connection_gone_is_offline_after_the_grace(bench: Bench) -> None:
+    """A post finds a user's only socket gone: after the grace the user is offline, with one event."""
+    bench.service.set_contacts("alice", ["bob"])
+    alice, bob = bench.open("alice"), bench.open("bob")
+    bench.sweep(6)
+    bench.pusher.gone.add(bob.id)
+    bench.pusher.clear()
+    bench.update(alice, status="busy")
+    bench.sweep(9)
+    assert bench.pusher.changes(alice.id) == []
+    bench.sweep(2)
+    assert [change["type"] for change in bench.pusher.changes(alice.id)] == ["user_offline"]
+
+
+def test_17_gone_counts_only_for_the_connection_that_was_posted_to(bench: Bench) -> None:
+    """A 410 says nothing about a connection that may still be opening, nor about the one that came after it."""
+    bench.service.set_contacts("alice", ["bob"])
+    alice, young = bench.open("alice"), bench.open("bob", device="phone")
+    bench.sweep(4)
+    bench.pusher.gone.add(young.id)
+    bench.update(alice, status="busy")
+    assert [device["connectionId"] for device in bench.service.inspect_user("bob")["devices"]] == [young.id]
+    bench.pusher.gone.discard(young.id)
+
+    bench.sweep(5)
+    after: list[str] = []
+
+    def reconnect(frame: Frame) -> None:
+        bench.pusher.deliver = lambda _frame: None
+        after.append(bench.open("bob", device="phone").id)
+
+    bench.pusher.gone.add(young.id)
+    bench.pusher.deliver = reconnect  # bob is back on a new socket before the 410 of the old one is reported
+    bench.update(alice, status="away")
+    assert [device["connectionId"] for device in bench.service.inspect_user("bob")["devices"]] == after
+
+
+def test_17_gone_cascades_into_nothing(bench: Bench) -> None:
+    """Fifty sockets are found gone in one announcement: one more stage removes them, and nothing is posted for it."""
+    users = [f"user{number}" for number in range(50)]
+    bench.service.set_contacts("alice", users)
+    alice = bench.open("alice")
+    connections = [bench.open(user) for user in users]
+    bench.sweep(10)
+    bench.pusher.gone.update(connection.id for connection in connections)
+    bench.pusher.clear()
+    with bench.counted() as stages:
+        bench.update(alice, status="busy")
+    assert len(stages) <= 4
+    assert [frame["type"] for frame in bench.pusher.to(alice.id)] == ["presence_self"]
+    assert all(bench.service.inspect_user(user)["devices"] == [] for user in users)
+
+
+def test_17_a_socket_wrongly_found_gone_may_speak_again(bench: Bench) -> None:
+    """A connection whose posts answered 410 sends a heartbeat: it lives, with its status, and no transition."""
+    bench.service.set_contacts("alice", ["bob"])
+    alice, bob = bench.open("alice"), bench.open("bob")
+    bench.update(bob, status="busy")
+    bench.sweep(6)
+    bench.pusher.gone.add(bob.id)
+    bench.update(alice, status="busy")
+    bench.pusher.gone.discard(bob.id)
+    bench.pusher.clear()
+    bench.sweep(8)
+    bench.beat(bob)
+    bench.live(30, alice, bob)
+    assert bench.pusher.changes(alice.id) == []
+    assert bench.sees("alice", "bob")["status"] == "busy"
