@@ -201,7 +201,8 @@ class Delivery:
         gone = self._pusher.post([frame for _, frame in frames]) if frames else set()
         if work.closing:
             self._pusher.close(work.closing)
-        self._meter.count("Announcements", len(work.shared_views))
+        if work.shared_views:
+            self._meter.count("Announcements", len(work.shared_views))
         by_user: dict[str, list[str]] = {}
         for user, connection_id in dict.fromkeys((user, frame.connection_id) for user, frame in frames):
             if connection_id in gone:

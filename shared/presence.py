@@ -360,7 +360,8 @@ class PresenceService:
                 break  # nobody is live, so nobody is looking
             else:
                 sleep(max(1, min(SWEEP_NAP_MS, following - self._clock())) / 1000)
-        self._meter.count("Settled", settled)
+        if settled:
+            self._meter.count("Settled", settled)
         return settled
 
     def health(self) -> dict[str, Any]:
