@@ -1,0 +1,438 @@
+"""What somebody wants to hide stays hidden, on every surface, and so does that it is hidden."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from shared.delivery import Frame
+from shared.messages import GetPresence, StatusChange, Sync
+from shared.presence import Connection
+from shared.settings import Settings
+from tests.support.service import Bench
+
+everywhere = pytest.mark.parametrize("client", ["fakeredis", "redis"], indirect=True)
+
+
+def surfaces(bench: Bench, viewer: Connection, user_id: str) -> dict[str, Any]:
+    """What a viewer learns of a user on every surface that it can ask."""
+    asked = bench.service.get_user_presence(viewer.user_id, user_id)
+    bench.pusher.clear()
+    bench.service.answer_query(viewer, GetPresence(action="get_presence", userIds=[user_id, "nobody"]))
+    queried = bench.pusher.to(viewer.id)[-1]["users"][0]
+    bench.pusher.clear()
+    bench.service.sync(viewer, Sync(action="sync"))
+    [snapshot] = bench.pusher.to(viewer.id)
+    listed = [user for user in snapshot["users"] if user["userId"] == user_id]
+    return {"read": asked, "query": queried, "snapshot": listed[0] if listed else None}
+
+
+def anonymous(value: Any, *names: str) -> str:
+    """A value as text, in which one name looks like another."""
+    text = json.dumps(value, sort_keys=True)
+    for name in names:
+        text = text.replace(name, "X")
+    return text
+
+
+HIDINGS: dict[str, Callable[[Bench, str], None]] = {
+    "invisible": lambda bench, user: bench.service.set_privacy(user, invisible=True),
+    "hidden from the viewer": lambda bench, user: bench.service.set_privacy(user, hide_from=["viewer"]),
+    "blocking the viewer": lambda bench, user: bench.service.set_privacy(user, blocks=["viewer"]),
+}
+
+
+@pytest.mark.parametrize("hide", HIDINGS.values(), ids=HIDINGS.keys())
+def test_20_a_hidden_user_is_an_offline_user_on_every_surface(bench: Bench, hide: Callable[[Bench, str], None]) -> None:
+    """Of two users who did the same, one hides and one signs out at the same moment: no viewer can tell which."""
+    bench.service.set_contacts("viewer", ["hider", "leaver"])
+    viewer = bench.open("viewer")
+    twins = {user: bench.open(user, device_type="mobile") for user in ("hider", "leaver")}
+    for connection in twins.values():
+        bench.update(connection, status="busy", customStatus={"text": "In a call", "until": bench.clock() + 600_000})
+    bench.sweep(3)
+    bench.pusher.clear()
+    hide(bench, "hider")
+    bench.service.leave("leaver", twins["leaver"].id)
+    bench.sweep(2)
+    pushed = {user: bench.pusher.changes(viewer.id, user) for user in twins}
+    assert [change["type"] for change in pushed["hider"]] == ["user_offline"]
+    assert anonymous([{**c, "seq": 0} for c in pushed["hider"]], "hider") == anonymous(
+        [{**c, "seq": 0} for c in pushed["leaver"]], "leaver"
+    )
+    seen: dict[str, dict[str, Any]] = {}
+    for minute in range(12):
+        bench.live(60, viewer, twins["hider"])
+        bench.update(twins["hider"], status=["online", "away"][minute % 2], customStatus={"text": str(minute)})
+        seen = {user: surfaces(bench, viewer, user) for user in twins}
+        assert anonymous(seen["hider"], "hider") == anonymous(seen["leaver"], "leaver")
+    assert seen["hider"]["read"]["status"] == "offline"
+    assert seen["hider"]["read"]["customStatus"] is None, "it had an end, which passed"
+
+
+@everywhere
+def test_20_a_batch_that_is_pending_already_tells_what_may_be_seen_when_it_is_sent(bench: Bench) -> None:
+    """A change waits for the viewer's window, and its user hides: the batch that goes out shows an offline user."""
+    users = [f"user{number}" for number in range(12)]
+    bench.service.set_contacts("viewer", users)
+    viewer, *others = [bench.open(user) for user in ["viewer", *users]]
+    bench.pusher.clear()
+    for user, hidden in (("user3", {"invisible": True}), ("user4", {"hide_from": ["viewer"]})):
+        connection = others[users.index(user)]
+        bench.update(connection, status="busy")
+        bench.service.set_privacy(user, **hidden)
+        bench.update(connection, customStatus={"text": "secret"})
+    assert bench.pusher.changes(viewer.id) == [], "all wait for the viewer's window since user0 was told"
+    bench.sweep(3)
+    assert {change["userId"]: change["status"] for change in bench.pusher.changes(viewer.id)} == {
+        **dict.fromkeys(["user1", "user2", *users[5:]], "online"),
+        "user3": "offline",
+        "user4": "offline",
+    }
+    assert b"secret" not in b"".join(frame.data for frame in bench.pusher.frames if frame.connection_id == viewer.id)
+
+
+@everywhere
+def test_20_who_is_no_contact_learns_nothing_and_neither_from_whom_does_not_exist(bench: Bench) -> None:
+    """A stranger, and a user whom nobody has ever seen, are both `offline` and nothing more, whatever they do."""
+    viewer, stranger = bench.open("viewer"), bench.open("stranger")
+    bench.update(stranger, status="busy", customStatus={"text": "secret"})
+    for user in ("stranger", "nobody"):
+        seen = surfaces(bench, viewer, user)
+        assert seen["read"] == seen["query"] == {"userId": user, "status": "offline"}
+        assert seen["snapshot"] is None
+
+
+@everywhere
+def test_20_last_seen_is_only_told_where_its_owner_lets_it(bench: Bench) -> None:
+    """`lastSeen` is null while somebody is there, a time when they have gone, and always null if they say so."""
+    bench.service.set_contacts("alice", ["bob"])
+    alice = bench.open("alice")
+    assert bench.sees("bob", "alice")["lastSeen"] is None
+    left = bench.clock()
+    bench.service.leave("alice", alice.id)
+    assert bench.sees("bob", "alice")["lastSeen"] == left
+    bench.service.set_privacy("alice", last_seen="nobody")
+    assert bench.sees("bob", "alice")["lastSeen"] is None
+    bench.service.set_privacy("alice", last_seen="everyone")
+    assert bench.sees("bob", "alice")["lastSeen"] == left
+
+
+def secretly(bench: Bench, rng: random.Random, connections: list[Connection]) -> None:
+    """Something that a hidden user may do."""
+    match rng.randrange(8):
+        case 0 | 1:
+            connections.append(bench.open("hider", device=rng.choice(["", "phone"])))
+        case 2 if connections:
+            bench.service.leave("hider", connections.pop().id)
+        case 3 if connections:
+            bench.service.set_user_offline("hider", connections.pop(0).id)
+        case 4 | 5 if connections:
+            bench.update(connections[-1], status=rng.choice(["online", "busy", "away"]))
+        case 6 if connections:
+            bench.update(connections[-1], customStatus={"text": f"secret {rng.random()}"})
+        case _:
+            bench.service.set_status("hider", StatusChange(status=rng.choice(["busy", "online"]), scope="user"))
+
+
+def world(client: redis.Redis, seed: int, hidden: dict[str, Any], *, quiet: bool) -> tuple[list[str], Bench]:
+    """A history in which somebody hides from a viewer, and does nothing more or a lot; all else is the same in each.
+
+    Gives everything that the viewer gets to know, with its times, and the world in its end.
+    """
+    client.flushall()
+    bench, script, secret = Bench(client, Settings(buckets=4)), random.Random(seed), random.Random(seed + 1000)
+    bench.service.set_contacts("viewer", ["hider", "other"])
+    bench.service.set_contacts("hider", ["other"])
+    viewer, other, hider = (bench.open(user, f"{user}=") for user in ("viewer", "other", "hider"))
+    bench.update(hider, status="busy", customStatus={"text": "public", "until": bench.clock() + 60_000})
+    bench.sweep(3)
+    bench.service.set_privacy("hider", **hidden)
+    trace: list[str] = []
+
+    def note(frame: Frame) -> None:
+        if frame.connection_id == viewer.id:
+            trace.append(f"{bench.clock()} {sorted(json.loads(frame.data).items())}")
+
+    bench.pusher.deliver = note
+    bench.service.leave("hider", hider.id)
+    connections: list[Connection] = []
+    for step in range(40):
+        if not quiet:
+            secretly(bench, secret, connections)
+        if step % 5 == 2:
+            bench.update(other, status=script.choice(["online", "busy", "away"]))
+        bench.sweep(script.choice([0.5, 1, 3, 8]))
+        bench.beat(viewer, seq=script.choice([None, bench.clock()]))
+        bench.beat(other)
+        if step % 9 == 0:
+            bench.service.sync(viewer, Sync(action="sync"))
+        trace.append(str([sorted(r.items()) for r in bench.service.get_bulk_presence("viewer", ["hider", "other"])]))
+    return trace, bench
+
+
+HIDDEN: dict[str, dict[str, Any]] = {
+    "invisible": {"invisible": True},
+    "hide": {"hide_from": ["viewer"]},
+    "block": {"blocks": ["viewer"]},
+}
+SHOWN: dict[str, dict[str, Any]] = {
+    "invisible": {"invisible": False},
+    "hide": {"hide_from": []},
+    "block": {"blocks": []},
+}
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("way", HIDDEN)
+def test_21_two_worlds_that_differ_in_what_a_hidden_user_does_look_the_same(
+    client: redis.Redis, way: str, seed: int
+) -> None:
+    """In one world the hidden user does nothing, in the other a lot: a viewer gets the same at the same times."""
+    quiet, _ = world(client, seed, HIDDEN[way], quiet=True)
+    busy, _ = world(client, seed, HIDDEN[way], quiet=False)
+    assert quiet == busy
+
+
+@pytest.mark.parametrize("way", HIDDEN)
+def test_21_showing_again_reveals_the_present_record_and_nothing_before_it(client: redis.Redis, way: str) -> None:
+    """After hiding, a viewer gets one frame with what is so now, newer than all it had, and nothing of what was."""
+    _, bench = world(client, 7, HIDDEN[way], quiet=False)
+    connection = bench.open("hider", device="desk", device_type="desktop")
+    bench.service.set_status("hider", StatusChange(status="away", scope="user"))
+    bench.update(connection, customStatus={"text": "present"})
+    bench.sweep(3)
+    before = bench.sees("viewer", "hider")
+    bench.pusher.clear()
+    bench.service.set_privacy("hider", **SHOWN[way])
+    bench.sweep(3)
+    [change] = bench.pusher.changes("viewer=", "hider")
+    assert change["type"] == "user_online"
+    assert change["rev"] > before["rev"]
+    assert {name: change[name] for name in ("status", "customStatus", "lastSeen")} == {
+        "status": "away",
+        "customStatus": {"text": "present", "emoji": "", "until": None},
+        "lastSeen": None,
+    }
+    record = bench.sees("viewer", "hider")
+    assert record == {name: change[name] for name in record}
+
+
+def related(bench: Bench) -> tuple[Connection, Connection]:
+    """Alice and Bob, who see each other, are online, and have been told so."""
+    bench.service.set_contacts("alice", ["bob"])
+    alice, bob = bench.open("alice"), bench.open("bob")
+    bench.sweep(3)
+    bench.pusher.clear()
+    return alice, bob
+
+
+def seen(bench: Bench) -> tuple[str, str]:
+    """What Alice sees of Bob, and Bob of Alice."""
+    return bench.sees("alice", "bob")["status"], bench.sees("bob", "alice")["status"]
+
+
+@everywhere
+def test_22_a_block_acts_at_once_on_both_sides(bench: Bench) -> None:
+    """Alice blocks Bob: neither sees the other on any surface, and each gets one ordinary `user_offline`."""
+    alice, bob = related(bench)
+    bench.service.set_privacy("alice", blocks=["bob"])
+    assert seen(bench) == ("offline", "offline")
+    for viewer, other in ((bob, "alice"), (alice, "bob")):
+        [change] = bench.pusher.changes(viewer.id)
+        assert (change["type"], change["userId"], change["status"]) == ("user_offline", other, "offline")
+        assert set(change) == {"type", "seq", *bench.sees(viewer.user_id, other)}
+    for viewer, other in ((bob, "alice"), (alice, "bob")):
+        answers = surfaces(bench, viewer, other)
+        assert {answer["status"] for answer in answers.values()} == {"offline"}
+    bench.pusher.clear()
+    bench.update(alice, status="busy")
+    bench.update(bob, status="busy")
+    bench.sweep(20)
+    assert bench.pusher.changes(alice.id) == bench.pusher.changes(bob.id) == []
+
+
+@everywhere
+def test_22_hiding_and_removal_act_at_once_on_one_side(bench: Bench) -> None:
+    """Alice hides from Bob, or lets him see her no longer: Bob gets one offline, and Alice still sees Bob."""
+    for way in ("hide", "remove"):
+        alice, bob = related(bench)
+        if way == "hide":
+            bench.service.set_privacy("alice", hide_from=["bob"])
+        else:
+            bench.service.set_contacts("alice", remove=["bob"], mutual=False)
+        assert seen(bench) == ("online", "offline")
+        assert [change["type"] for change in bench.pusher.changes(bob.id)] == ["user_offline"]
+        assert bench.pusher.changes(alice.id) == []
+        bench.service.set_privacy("alice", hide_from=[])
+        bench.sweep(3)
+
+
+@everywhere
+def test_22_whoever_is_offline_already_hides_without_a_word(bench: Bench) -> None:
+    """To hide, block or remove while offline is told to nobody: there is nothing that would change."""
+    alice, bob = related(bench)
+    bench.service.leave("alice", alice.id)
+    bench.sweep(3)
+    before = bench.sees("bob", "alice")
+    bench.pusher.clear()
+    bench.service.set_privacy("alice", hide_from=["bob"], blocks=["bob"])
+    bench.service.set_contacts("alice", remove=["bob"], mutual=False)
+    bench.live(20, bob)
+    assert bench.pusher.changes(bob.id) == []
+    assert bench.sees("bob", "alice") == before
+
+
+@everywhere
+def test_22_unblocking_does_not_unhide_and_unhiding_does_not_unblock(bench: Bench) -> None:
+    """Each reason not to be seen ends by itself alone, and who has two of them is hidden until both have ended."""
+    related(bench)
+    steps: list[tuple[dict[str, Any], tuple[str, str]]] = [
+        ({"hide_from": ["bob"]}, ("online", "offline")),
+        ({"blocks": ["bob"]}, ("offline", "offline")),
+        ({"blocks": []}, ("online", "offline")),
+        ({"blocks": ["bob"]}, ("offline", "offline")),
+        ({"hide_from": []}, ("offline", "offline")),
+        ({"blocks": []}, ("online", "online")),
+        ({"hide_from": ["bob"], "blocks": ["bob"]}, ("offline", "offline")),
+        ({"hide_from": [], "blocks": []}, ("online", "online")),
+        ({"hide_from": ["bob"]}, ("online", "offline")),
+        ({"invisible": True}, ("online", "offline")),
+        ({"hide_from": []}, ("online", "offline")),
+        ({"invisible": False}, ("online", "online")),
+    ]
+    for change, expected in steps:
+        bench.service.set_privacy("alice", **change)
+        assert seen(bench) == expected, change
+
+
+@everywhere
+def test_22_a_block_by_the_other_side_ends_only_there(bench: Bench) -> None:
+    """Both block each other: when one unblocks, nothing changes for either until the other does so too."""
+    alice, bob = related(bench)
+    bench.service.set_privacy("alice", blocks=["bob"])
+    bench.service.set_privacy("bob", blocks=["alice"])
+    bench.sweep(3)
+    bench.pusher.clear()
+    bench.service.set_privacy("alice", blocks=[])
+    assert seen(bench) == ("offline", "offline")
+    assert bench.pusher.changes(alice.id) == bench.pusher.changes(bob.id) == []
+    bench.service.set_privacy("bob", blocks=[])
+    assert seen(bench) == ("online", "online")
+    for viewer in (alice, bob):
+        assert [change["type"] for change in bench.pusher.changes(viewer.id)] == ["user_online"]
+
+
+@everywhere
+def test_22_adding_a_contact_again_does_not_unblock(bench: Bench) -> None:
+    """The application adds a blocked contact once more: the block stands."""
+    related(bench)
+    bench.service.set_privacy("alice", blocks=["bob"])
+    bench.service.set_contacts("alice", remove=["bob"])
+    bench.service.set_contacts("alice", ["bob"])
+    assert seen(bench) == ("offline", "offline")
+    bench.service.set_privacy("alice", blocks=[])
+    assert seen(bench) == ("online", "online")
+
+
+@everywhere
+def test_22_a_removed_contact_leaves_the_snapshot(bench: Bench) -> None:
+    """Who was removed is in no snapshot any more; a question still gets the offline record of a former contact."""
+    alice, bob = related(bench)
+    bench.service.set_contacts("alice", remove=["bob"])
+    answers = surfaces(bench, bob, "alice")
+    assert answers["snapshot"] is None
+    assert answers["read"] == answers["query"]
+    assert answers["read"]["status"] == "offline"
+    bench.clock.advance(86_400)
+    bench.beat(alice)
+    assert bench.sees("bob", "alice") == {"userId": "alice", "status": "offline"}
+
+
+def test_23_a_connection_does_not_outlive_its_token_by_more_than_a_minute(bench: Bench) -> None:
+    """A client beats on after its token has ended: a minute later it is closed, and offline for everybody."""
+    bench.service.set_contacts("alice", ["bob"])
+    bob = bench.open("bob")
+    ends = bench.clock() + 120_000
+    alice = bench.open("alice", token_expires_at=ends // 1000)
+    frame = next(frame for frame in bench.pusher.to(alice.id) if frame["type"] == "presence_snapshot")
+    assert frame["self"]["rotateAt"] < ends
+    bench.live(180, alice, bob)
+    bench.sweep(1)
+    assert bench.clock() == ends + 61_000
+    assert bench.sees("bob", "alice")["status"] == "offline"
+    bench.beat(alice)
+    bench.update(alice, status="busy")
+    assert set(bench.pusher.closed) == {alice.id}
+    assert bench.sees("bob", "alice")["status"] == "offline"
+    assert not bench.service.set_user_online(bench.connection("alice", token_expires_at=ends // 1000))
+
+
+@everywhere
+def test_23_sign_out_everywhere_ends_every_connection_and_every_token_before_it(bench: Bench) -> None:
+    """After a sign-out everywhere nothing that began before it can speak or come back; a newer token can."""
+    bench.service.set_contacts("alice", ["bob"])
+    bob = bench.open("bob")
+    old = [bench.open("alice", device=device) for device in ("phone", "laptop", "laptop")]
+    issued = bench.clock() // 1000
+    bench.sweep(5)
+    bench.pusher.clear()
+    assert bench.service.sign_out("alice") == 3
+    assert sorted(bench.pusher.closed) == sorted(connection.id for connection in old)
+    assert [change["type"] for change in bench.pusher.changes(bob.id)] == ["user_offline"]
+    for connection in old:
+        bench.beat(connection)
+        bench.update(connection, status="busy")
+    bench.clock.advance(200)  # longer than closed connections are remembered
+    bench.sweep(1)
+    for connection in old:
+        bench.beat(connection)
+    stale = bench.connection("alice", token_issued_at=issued)
+    assert not bench.service.set_user_online(stale)
+    bench.beat(stale)
+    assert bench.sees("bob", "alice")["status"] == "offline"
+
+    fresh = bench.open("alice")
+    assert bench.sees("bob", "alice")["status"] == "online"
+    assert [device["connectionId"] for device in bench.service.inspect_user("alice")["devices"]] == [fresh.id]
+
+
+@everywhere
+def test_23_a_message_moves_nobody_but_its_sender(bench: Bench) -> None:
+    """`replaces` and `leave` reach the sender's own connections only: another user's id in them does nothing."""
+    bench.service.set_contacts("alice", ["mallory"])
+    alice, mallory = bench.open("alice"), bench.open("mallory")
+    bench.service.sync(mallory, Sync(action="sync", replaces=alice.id))
+    bench.service.leave("mallory", alice.id)
+    bench.service.set_user_offline("mallory", alice.id)
+    bench.sweep(20)
+    bench.beat(alice)
+    assert [device["connectionId"] for device in bench.service.inspect_user("alice")["devices"]] == [alice.id]
+    assert bench.sees("mallory", "alice")["status"] == "online"
+
+
+@everywhere
+def test_24_one_sees_ones_own_real_state_and_not_who_blocks_one(bench: Bench) -> None:
+    """Invisible, claimed and blocked by somebody: one's own state says all of it but the last."""
+    alice, _ = related(bench)
+    bench.update(alice, status="busy", scope="user", until=bench.clock() + 60_000)
+    before = bench.service.inspect_user("alice"), bench.service.get_privacy("alice")
+    bench.service.set_privacy("bob", blocks=["alice"])
+    assert (bench.service.inspect_user("alice"), bench.service.get_privacy("alice")) == before
+    bench.service.set_privacy("alice", invisible=True, last_seen="nobody", hide_from=["carol"])
+    own = bench.service.inspect_user("alice")
+    assert (own["status"], own["invisible"], own["lastSeenPolicy"]) == ("busy", True, "nobody")
+    assert own["claim"] == {"status": "busy", "until": bench.clock() + 60_000}
+    assert own["why"] == "invisible: contacts see offline"
+    assert [device["connectionId"] for device in own["devices"]] == [alice.id]
+    assert bench.service.get_privacy("alice") == {
+        "invisible": True,
+        "lastSeen": "nobody",
+        "hideFrom": ["carol"],
+        "blocks": [],
+    }
