@@ -65,7 +65,8 @@ def check(url: str) -> None:
     """
     shown = redacted(url)
     try:
-        with redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2) as client:
+        # The old protocol, so that a server that is too old for the new one can say its version.
+        with redis.Redis.from_url(url, protocol=2, socket_connect_timeout=2, socket_timeout=2) as client:
             client.ping()
             version = str(client.info("server")["redis_version"])
     except ValueError as error:
@@ -105,8 +106,8 @@ def server_binary() -> Path:
 class RedisServer:
     """A Redis server on a port of the loopback interface, without persistence; a context manager that ends it.
 
-    It cannot outlive this process: a shell reads from a pipe and kills the server when the pipe is closed without a
-    word, which the system does however this process ends.
+    It cannot outlive this process: a shell reads from a pipe, and kills the server and removes its folder when the pipe
+    is closed without a word, which the system does however this process ends.
     """
 
     def __init__(self, binary: Path, port: int, configuration: Sequence[str]) -> None:
@@ -125,7 +126,7 @@ class RedisServer:
             )
         self.pid = self._process.pid
         self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", 'read -r _ || kill -KILL "$0"', str(self.pid)],
+            ["/bin/sh", "-c", 'read -r _ || { kill -KILL "$0"; rm -rf "$1"; }', str(self.pid), self._folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

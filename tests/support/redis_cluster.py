@@ -43,7 +43,7 @@ def start_cluster(nodes: int = 3) -> Iterator[list[RedisServer]]:
 
 def _agrees(client: Redis, nodes: int) -> bool:
     try:
-        info = client.execute_command("CLUSTER INFO")
+        info: dict[str, str] = client.cluster("INFO")
     except RedisError:
         return False
     return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == nodes

@@ -1,0 +1,176 @@
+"""When scheduled functions are started, what with, and that nothing stops the schedule. Time is a number here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from local.eventbridge import Scheduler, event
+from local.invocation import FunctionError, Throttled
+from shared.routes import SCHEDULES, Schedule
+
+SWEEPER = Schedule("sweeper", every_minutes=1)
+PATIENCE = 5.0
+"""Seconds that a test waits for what happens at once when all is well."""
+
+
+class Time:
+    """Stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._wakers: list[tuple[float, asyncio.Event]] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        waker = asyncio.Event()
+        self._wakers.append((self.now + seconds, waker))
+        await waker.wait()
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += seconds
+        for when, waker in self._wakers:
+            if when <= self.now:
+                waker.set()
+        self._wakers = [(when, waker) for when, waker in self._wakers if when > self.now]
+
+
+class Recorder:
+    """An invoker that notes what was started, and does with it what `answers` says: for ever, unless it says so."""
+
+    def __init__(self, *answers: Exception | None) -> None:
+        self.started: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
+        self._answers = list(answers)
+
+    async def invoke(self, name: str, event: dict[str, Any]) -> Any:
+        self.started.put_nowait((name, event))
+        if not self._answers:
+            await asyncio.Event().wait()
+        if answer := self._answers.pop(0):
+            raise answer
+
+    async def next(self) -> str:
+        async with asyncio.timeout(PATIENCE):
+            name, _ = await self.started.get()
+        return name
+
+
+async def settled() -> None:
+    """Let everything that can go on go on."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def scheduler(recorder: Recorder, time: Time, *schedules: Schedule) -> Scheduler:
+    """A scheduler of `schedules`, by default of the sweeper's, in that time."""
+    return Scheduler(recorder, "eu-north-1", schedules or (SWEEPER,), clock=time.clock, sleep=time.sleep)
+
+
+async def test_a_run_starts_at_once_and_then_at_its_rate() -> None:
+    """A run starts at once, and then each minute, neither sooner nor twice."""
+    recorder, time = Recorder(None, None, None), Time()
+    async with scheduler(recorder, time):
+        await recorder.next()
+        for _ in range(2):
+            await settled()
+            time.pass_by(59.5)
+            await settled()
+            assert recorder.started.empty()
+            time.pass_by(0.5)
+            await recorder.next()
+            await settled()
+            assert recorder.started.empty()
+
+
+async def test_a_run_does_not_wait_for_the_one_before() -> None:
+    """A run that still goes on does not stop the next one from being started."""
+    recorder, time = Recorder(), Time()
+    async with scheduler(recorder, time):
+        for _ in range(3):
+            await recorder.next()
+            await settled()
+            time.pass_by(60)
+
+
+async def test_each_schedule_has_its_own_rate() -> None:
+    """Each schedule has its own rate."""
+    recorder, time = Recorder(), Time()
+    async with scheduler(recorder, time, SWEEPER, Schedule("report", every_minutes=5)):
+        names = [await recorder.next(), await recorder.next()]
+        for _ in range(5):
+            await settled()
+            time.pass_by(60)
+            await settled()
+    while not recorder.started.empty():
+        names.append(await recorder.next())
+    assert (names.count("sweeper"), names.count("report")) == (6, 2)
+
+
+async def test_a_run_that_fails_is_logged_and_the_next_one_comes(caplog: pytest.LogCaptureFixture) -> None:
+    """A run that fails or is throttled is logged, and the next one comes at its time."""
+    recorder, time = Recorder(FunctionError("LookupError", "no store"), Throttled("no sandbox was free"), None), Time()
+    with caplog.at_level(logging.ERROR, logger="local.eventbridge"):
+        async with scheduler(recorder, time):
+            for _ in range(3):
+                await recorder.next()
+                await settled()
+                time.pass_by(60)
+    assert [record.getMessage() for record in caplog.records] == [
+        "scheduled run of sweeper failed: LookupError: no store",
+        "scheduled run of sweeper failed: no sandbox was free",
+    ]
+
+
+async def test_a_laptop_that_slept_makes_up_for_what_it_missed_with_one_run() -> None:
+    """After a sleep of an hour one run starts at once, and the next after a minute."""
+    recorder, time = Recorder(), Time()
+    async with scheduler(recorder, time):
+        await recorder.next()
+        await settled()
+        time.pass_by(3600)
+        await recorder.next()
+        await settled()
+        assert recorder.started.empty()
+        time.pass_by(60)
+        await recorder.next()
+
+
+async def test_leaving_stops_the_schedule_and_waits_for_no_run() -> None:
+    """Leaving stops the schedule and what it has started."""
+    recorder, time = Recorder(), Time()
+    async with asyncio.timeout(PATIENCE):
+        async with scheduler(recorder, time):
+            await recorder.next()
+            await settled()
+        time.pass_by(60)
+        await settled()
+    assert recorder.started.empty()
+
+
+def test_the_event_is_what_scheduler_sends() -> None:
+    """The event has the keys of a captured one, its time in UTC and its detail a text."""
+    given = event(SWEEPER, "us-east-2", datetime(2024, 6, 13, 12, 30, tzinfo=UTC))
+    assert len(given.pop("id")) == 36
+    assert given == {
+        "version": "0",
+        "detail-type": "Scheduled Event",
+        "source": "aws.scheduler",
+        "account": "000000000000",
+        "time": "2024-06-13T12:30:00Z",
+        "region": "us-east-2",
+        "resources": ["arn:aws:scheduler:us-east-2:000000000000:schedule/default/sweeper"],
+        "detail": "{}",
+    }
+
+
+async def test_the_services_schedules_are_the_default() -> None:
+    """Without being told otherwise, what the service has scheduled is started."""
+    recorder = Recorder()
+    async with Scheduler(recorder, "eu-north-1"):
+        assert {await recorder.next() for _ in SCHEDULES} == {schedule.function for schedule in SCHEDULES}
