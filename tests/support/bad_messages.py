@@ -1,0 +1,93 @@
+"""Messages that are wrong, one for each way in which they can be: no JSON, no message, a field that cannot be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared.messages import MAX_QUERY_USERS
+
+LONE_SURROGATE = "\ud800"
+
+NO_MESSAGE = {
+    "an empty frame": "",
+    "words": "hello there",
+    "single quotes": "{'action':'heartbeat'}",
+    "half a message": '{"action":"heartbeat"',
+    "something after the message": '{"action":"heartbeat"}{"action":"leave"}',
+    "a byte order mark": '\ufeff{"action":"heartbeat"}',
+    "a raw control character": '{"action":"presence_update","customStatus":{"text":"\x07"}}',
+    "an escape for half a character": r'{"action":"heartbeat","id":"\ud83d"}',
+    "half a character": f'{{"action":"heartbeat","id":"{LONE_SURROGATE}"}}',
+    "nothing but half a character": LONE_SURROGATE,
+    "lists without end": "[" * 2000 + "]" * 2000,
+    "objects without end": '{"a":' * 600 + "1" + "}" * 600,
+    "an action and lists without end": '{"action":"heartbeat","x":' + "[" * 1500 + "]" * 1500 + "}",
+    "null": "null",
+    "a list": '[{"action":"heartbeat"}]',
+    "a number": "3",
+    "a string": '"heartbeat"',
+}
+
+WRONG_ACTION: list[Any] = [None, 3, "", "Sync", "dance", ["sync"], {"sync": 1}, True, "heartbeat ", "$connect"]
+
+WRONG_FIELD: list[tuple[str, dict[str, Any], str]] = [
+    ("heartbeat", {"active": "yes"}, "active"),
+    ("heartbeat", {"active": 1}, "active"),
+    ("heartbeat", {"active": None}, "active"),
+    ("heartbeat", {"status": "offline"}, "status"),
+    ("heartbeat", {"status": 5}, "status"),
+    ("heartbeat", {"seq": -1}, "seq"),
+    ("heartbeat", {"seq": 1.5}, "seq"),
+    ("heartbeat", {"seq": 1.0}, "seq"),
+    ("heartbeat", {"seq": True}, "seq"),
+    ("heartbeat", {"seq": "12"}, "seq"),
+    ("heartbeat", {"seq": [1]}, "seq"),
+    ("heartbeat", {"seq": 10**14}, "seq"),
+    ("heartbeat", {"seq": 10**400}, "seq"),
+    ("heartbeat", {"seq": float("nan")}, "seq"),
+    ("heartbeat", {"seq": float("inf")}, "seq"),
+    ("heartbeat", {"id": 5}, "id"),
+    ("heartbeat", {"id": "x" * 65}, "id"),
+    ("heartbeat", {"id": "a\x00b"}, "id"),
+    ("sync", {"replaces": ""}, "replaces"),
+    ("sync", {"replaces": 5}, "replaces"),
+    ("sync", {"replaces": "a b"}, "replaces"),
+    ("sync", {"replaces": "abc=\n"}, "replaces"),
+    ("sync", {"replaces": "a" * 129}, "replaces"),
+    ("presence_update", {"status": "asleep"}, "status"),
+    ("presence_update", {"status": ["busy"]}, "status"),
+    ("presence_update", {"status": "offline"}, "status"),
+    ("presence_update", {"scope": "world"}, "scope"),
+    ("presence_update", {"scope": None}, "scope"),
+    ("presence_update", {"until": 5}, "until"),
+    ("presence_update", {"until": 5, "status": "busy"}, "until"),
+    ("presence_update", {"until": 5, "status": "online", "scope": "user"}, "until"),
+    ("presence_update", {"until": "tomorrow", "status": "busy", "scope": "user"}, "until"),
+    ("presence_update", {"until": 10**14, "status": "busy", "scope": "user"}, "until"),
+    ("presence_update", {"n": 0}, "n"),
+    ("presence_update", {"n": "1"}, "n"),
+    ("presence_update", {"n": 2**32}, "n"),
+    ("presence_update", {"customStatus": "in a call"}, "customStatus"),
+    ("presence_update", {"customStatus": []}, "customStatus"),
+    ("presence_update", {"customStatus": {"text": 5}}, "customStatus.text"),
+    ("presence_update", {"customStatus": {"text": None}}, "customStatus.text"),
+    ("presence_update", {"customStatus": {"text": "x" * 141}}, "customStatus.text"),
+    ("presence_update", {"customStatus": {"text": "bell\x07"}}, "customStatus.text"),
+    ("presence_update", {"customStatus": {"text": "line\u2028line"}}, "customStatus.text"),
+    ("presence_update", {"customStatus": {"text": "x", "emoji": "🎧" * 17}}, "customStatus.emoji"),
+    ("presence_update", {"customStatus": {"text": "x", "emoji": "\x9f"}}, "customStatus.emoji"),
+    ("presence_update", {"customStatus": {"text": "x", "until": -1}}, "customStatus.until"),
+    ("presence_update", {"customStatus": {"text": "x", "until": 1e300}}, "customStatus.until"),
+    ("get_presence", {}, "userIds"),
+    ("get_presence", {"userIds": []}, "userIds"),
+    ("get_presence", {"userIds": "bob"}, "userIds"),
+    ("get_presence", {"userIds": {"bob": 1}}, "userIds"),
+    ("get_presence", {"userIds": ["u"] * (MAX_QUERY_USERS + 1)}, "userIds"),
+    ("get_presence", {"userIds": ["bob", 5]}, "userIds.1"),
+    ("get_presence", {"userIds": ["bob", ""]}, "userIds.1"),
+    ("get_presence", {"userIds": [".."]}, "userIds.0"),
+    ("get_presence", {"userIds": ["bob smith"]}, "userIds.0"),
+    ("get_presence", {"userIds": ["bob\n"]}, "userIds.0"),
+    ("get_presence", {"userIds": ["bøb"]}, "userIds.0"),
+    ("get_presence", {"userIds": ["b" * 129]}, "userIds.0"),
+]
