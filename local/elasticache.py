@@ -126,10 +126,8 @@ class RedisServer:
             )
         self.pid = self._process.pid
         self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", 'read -r _ || { kill -KILL "$0"; rm -rf "$1"; }', str(self.pid), self._folder],
+            ["/bin/sh", "-c", 'read -r _ || { kill -KILL "$0" 2>&-; rm -rf "$1"; }', str(self.pid), self._folder],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
 
