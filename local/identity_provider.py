@@ -27,7 +27,7 @@ def seconds(text: str) -> int:
     Raises:
         Complaint: it is none, or too long.
     """
-    match = re.fullmatch(r"(\d{1,12})([smhd]?)", text.strip())
+    match = re.fullmatch(r"([0-9]{1,12})([smhd]?)", text.strip())
     duration = int(match[1]) * UNITS[match[2]] if match else 0
     if not 0 < duration <= LONGEST:
         raise Complaint(f"{text!r} is no duration: say 90s, 15m, 1h or 7d, up to ten years")

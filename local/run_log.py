@@ -18,8 +18,8 @@ from rich.text import Text
 
 COLOURS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red", "FATAL": "bold red"}
 """The levels that are shown."""
-EXPLAINING = ("reason", "errorType", "errorMessage", "exception_name")
-"""Fields of a line that say why."""
+EXPLAINING = ("reason", "errorType", "exception")
+"""Fields of a line that say why; of a traceback, its last line does."""
 
 
 class RunLog(logging.Handler):
@@ -50,7 +50,7 @@ class RunLog(logging.Handler):
             # The runtime and the service log JSON: whatever else comes was not meant to.
             self._show(function, text, "")
         elif str(told.get("level")) in COLOURS:
-            why = [str(told[field]) for field in EXPLAINING if told.get(field)]
+            why = [str(told[field]).strip().rpartition("\n")[2] for field in EXPLAINING if told.get(field)]
             self._show(function, ": ".join([str(told.get("message")), *why]), COLOURS[str(told["level"])])
 
     def emit(self, record: logging.LogRecord) -> None:
