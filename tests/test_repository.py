@@ -9,8 +9,10 @@ import fnmatch
 import json
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import grimp
@@ -105,6 +107,25 @@ def test_every_pin_is_exact_and_has_a_hash(lock: str) -> None:
     for pin, below in pins:
         assert [specifier.operator for specifier in pin.specifier] == ["=="]
         assert "--hash=sha256:" in below
+
+
+@pytest.mark.parametrize(
+    ("lock", "packages", "given"),
+    [("lambda", {"functions", "shared"}, {"boto3", "botocore"}), ("run", {"local"}, set())],
+)
+def test_what_is_imported_is_asked_for(lock: str, packages: set[str], given: set[str]) -> None:
+    """What a package imports, the .in files of its lock name; only what Lambda's own runtime gives is left out."""
+    graph = grimp.build_graph("functions", "local", "shared", include_external_packages=True, cache_dir=None)
+    imports = {
+        found.partition(".")[0]
+        for module in graph.modules
+        if module.partition(".")[0] in packages
+        for found in graph.find_modules_directly_imported_by(module)
+    }
+    outside = imports - sys.stdlib_module_names - {"functions", "local", "shared"}
+    providers = packages_distributions()
+    needed = {canonicalize_name(name) for found in outside for name in providers.get(found, [found])}
+    assert needed - given <= {canonicalize_name(want.name) for want in asked(lock)}
 
 
 def test_the_locks_agree() -> None:
