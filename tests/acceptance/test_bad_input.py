@@ -1,0 +1,188 @@
+"""Whatever a client sends, the answer is one clear sentence, the connection stays, and nothing is written."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from local.elasticache import RedisServer
+from shared import runtime
+from shared.messages import ACTIONS, MessageRefused
+from shared.routes import WEBSOCKET_ROUTES
+from tests.support import events
+from tests.support.bad_messages import NO_MESSAGE, WRONG_ACTION, WRONG_FIELD
+from tests.support.service import Bench
+from tests.support.warm_sandbox import WarmSandbox, warm_sandbox
+
+everywhere = pytest.mark.parametrize("client", ["fakeredis", "redis"], indirect=True)
+
+ID = "BFaT_fALIAMCKug="
+ROUTES = {route.key: route.function for route in WEBSOCKET_ROUTES}
+
+
+class Speaker:
+    """A client that is connected through the real handlers, and says things."""
+
+    def __init__(self, sandbox: WarmSandbox) -> None:
+        self.sandbox = sandbox
+        self._context = sandbox.open("alice", ID)
+
+    def say(self, body: str, *, encoded: bool = False) -> list[dict[str, Any]]:
+        """Send a text frame through the route that API Gateway would choose; gives the frames that answer it."""
+        before = len(self.sandbox.management.requests)
+        try:
+            action = json.loads(body)["action"]
+            route = action if action in ACTIONS else "$default"
+        except (ValueError, TypeError, KeyError, RecursionError):
+            route = "$default"
+        event = events.message(self._context, body, ID, runtime.now_ms(), route=route, base64=encoded)
+        assert self.sandbox.invoke(ROUTES[route], event) == {"statusCode": 200}
+        posted = self.sandbox.management.requests[before:]
+        return [json.loads(received.body) for received in posted if received.method == "POST"]
+
+    def written(self) -> dict[Any, Any]:
+        """Everything in the store."""
+        return {key: self.sandbox.redis.dump(key) for key in self.sandbox.redis.scan_iter()}
+
+
+@pytest.fixture
+def alice(request: pytest.FixtureRequest, server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Speaker]:
+    """Alice, connected to a service with the settings that the test is parametrized with."""
+    with warm_sandbox(monkeypatch, redis_url=server.url, **getattr(request, "param", {})) as sandbox:
+        sandbox.redis.flushall()
+        yield Speaker(sandbox)
+
+
+def check(alice: Speaker, body: str, *, encoded: bool = False) -> dict[str, Any]:
+    """Say something wrong; gives the one error frame that answers it, when all that must hold does."""
+    before = alice.written()
+    [error] = alice.say(body, encoded=encoded)
+    assert alice.written() == before, "nothing is written"
+    assert alice.sandbox.closed() == [], "the connection stays"
+    assert error["type"] == "error"
+    assert set(error) <= {"type", "code", "message", "field", "id", "retryAfter"}
+    assert 10 < len(error["message"]) < 200
+    assert "Traceback" not in error["message"]
+    return error
+
+
+def test_27_what_is_no_message_is_told_so(alice: Speaker) -> None:
+    """Non-JSON, bare values, endless nesting, wrong encodings: `invalid_message`, and the next good one is accepted."""
+    for name, body in NO_MESSAGE.items():
+        error = check(alice, body)
+        assert (error["code"], error.get("field")) == ("invalid_message", None), name
+    assert alice.say('{"action":"get_presence","userIds":["bob"]}')[0]["type"] == "presence"
+
+
+def test_27_unknown_actions_are_answered_with_those_that_exist(alice: Speaker) -> None:
+    """An action of the wrong name or type is answered with the actions there are, and the message's own id."""
+    for action in WRONG_ACTION:
+        error = check(alice, json.dumps({"action": action, "id": "m1"}))
+        assert (error["code"], error["field"], error["id"]) == ("unknown_action", "action", "m1")
+        assert all(known in error["message"] for known in ACTIONS)
+    assert check(alice, '{"id":"m1"}')["field"] == "action"
+
+
+def test_27_a_wrong_field_is_named(alice: Speaker) -> None:
+    """Wrong types, huge numbers, control characters, lists too long: the error names the field, at any depth."""
+    for action, fields, field in WRONG_FIELD:
+        error = check(alice, json.dumps({"action": action, **fields}))
+        assert (error["code"], error["field"]) == ("invalid_message", field), (action, fields)
+
+
+def test_27_times_that_are_past_are_refused_by_name(alice: Speaker) -> None:
+    """A claim or a custom status whose end is past is refused, with the field that holds it."""
+    past = runtime.now_ms() - 1
+    claim = {"action": "presence_update", "status": "busy", "scope": "user", "until": past}
+    assert check(alice, json.dumps(claim))["field"] == "until"
+    custom = {"action": "presence_update", "customStatus": {"text": "x", "until": past}}
+    assert check(alice, json.dumps(custom))["field"] == "customStatus.until"
+
+
+def test_27_too_large_is_told_so(alice: Speaker) -> None:
+    """A message of more than 4 KB is `too_large`, whatever is in it."""
+    for body in ("x" * 4097, '{"action":"heartbeat","x":"%s"}' % ("é" * 2048), "\x00" * 30_000):
+        assert check(alice, body)["code"] == "too_large"
+
+
+def test_27_bytes_that_are_no_text_are_told_so(alice: Speaker) -> None:
+    """A body that came in base64 and is no UTF-8 is no message."""
+    for raw in (b"\xff\xfe", b'{"action":"\xc3\x28"}', '{"action":"heartbeat"}'.encode("utf-16")):
+        assert check(alice, base64.b64encode(raw).decode(), encoded=True)["code"] in (
+            "invalid_message",
+            "unknown_action",
+        )
+
+
+@pytest.mark.parametrize("alice", [{"rate_limit": 1000, "rate_burst": 1000}], indirect=True)
+def test_27_a_thousand_random_messages_crash_nothing(alice: Speaker, rng: random.Random) -> None:
+    """Of a thousand messages made of the protocol's own words each is accepted, or answered with one error."""
+    actions = [action for action in ACTIONS if action != "leave"]  # which would make the rest say nothing
+    words: list[Any] = [*actions, "busy", "user", "bob", "", "🎧", "\u0000", "x" * 200, None, True, -1, 0.5, 1e308]
+    names = ["status", "scope", "until", "customStatus", "text", "userIds", "replaces", "n", "seq", "id"]
+
+    def value(depth: int) -> Any:
+        match rng.randrange(6 if depth < 3 else 4):
+            case 4:
+                return [value(depth + 1) for _ in range(rng.randrange(3))]
+            case 5:
+                return {rng.choice(names): value(depth + 1) for _ in range(rng.randrange(4))}
+        return rng.choice(words)
+
+    for _ in range(1000):
+        fields = {name: value(1) for name in names if rng.random() < 0.2}
+        text = json.dumps({"action": rng.choice(actions), **fields} if rng.random() < 0.9 else value(0))
+        if rng.random() < 0.1:
+            text = text[: rng.randrange(len(text) + 1)]
+        frames = alice.say(text)
+        assert sum(frame["type"] == "error" for frame in frames) <= 1, text
+    assert ID not in alice.sandbox.closed()
+    assert alice.say('{"action":"get_presence","userIds":["bob"]}')[-1]["type"] == "presence"
+
+
+def test_27_too_many_messages_are_answered_rate_limited(alice: Speaker) -> None:
+    """Beyond its burst a connection is told `rate_limited`, when to try again, and for which message."""
+    said = (alice.say('{"action":"heartbeat","id":"b"}') for _ in range(100))
+    [error] = next(frames for frames in said if frames)
+    assert (error["code"], error["id"], error["retryAfter"]) == ("rate_limited", "b", 200)
+    assert alice.sandbox.closed() == []
+
+
+@everywhere
+def test_27_the_rate_limit_is_per_connection_and_fair(bench: Bench) -> None:
+    """A burst of 20 and five messages a second are accepted for ever; more is refused, and nobody else feels it."""
+    loud, quiet = bench.open("alice"), bench.open("alice")
+    for _ in range(19):  # after the first sync
+        bench.beat(loud)
+    with pytest.raises(MessageRefused) as refused:
+        bench.beat(loud)
+    assert (refused.value.code, refused.value.retry_after) == ("rate_limited", 200)
+    bench.beat(quiet)
+    for _ in range(50):
+        bench.clock.advance(0.2)
+        bench.beat(loud)
+    with pytest.raises(MessageRefused):
+        bench.beat(loud)
+    bench.clock.advance(10)
+    for _ in range(20):
+        bench.beat(loud)
+
+
+@everywhere
+def test_27_a_refused_message_is_no_sign_of_life_and_changes_nothing(bench: Bench) -> None:
+    """An update beyond the rate limit is not applied, and does not move the connection's deadline."""
+    bench.service.set_contacts("alice", ["bob"])
+    alice = bench.open("alice")
+    for _ in range(19):
+        bench.beat(alice)
+    key = bench.store.key("devices", "alice")
+    before = bench.client.hgetall(key)
+    with pytest.raises(MessageRefused):
+        bench.update(alice, status="busy")
+    assert bench.client.hgetall(key) == before
+    assert bench.sees("bob", "alice")["status"] == "online"
