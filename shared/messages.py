@@ -145,6 +145,8 @@ Message = Annotated[Sync | Heartbeat | PresenceUpdate | GetPresence | Leave, Fie
 
 
 class _Change(_Model):
+    model_config = ConfigDict(defer_build=True)  # only one function reads these; the others need not pay for them
+
     changes: ClassVar[tuple[str, ...]]
 
     @model_validator(mode="after")
@@ -172,7 +174,12 @@ class ContactsChange(_Change):
 
 
 class PrivacyChange(_Change):
-    """What a user hides: what is given replaces what was, the rest stays."""
+    """What a user hides: what is given replaces what was, the rest stays.
+
+    The one message in which an unknown field is refused: a misspelt `hideFrom` would hide nothing, in silence.
+    """
+
+    model_config = ConfigDict(extra="forbid")
 
     changes = ("invisible", "lastSeen", "hideFrom", "blocks")
     invisible: bool | None = None

@@ -11,12 +11,11 @@ import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import Metrics, MetricUnit
 
-from shared.auth import Authenticator
 from shared.delivery import Unavailable
 from shared.events import Event, body_of, connection_of
 from shared.messages import MessageRefused, id_of
@@ -24,6 +23,9 @@ from shared.presence import PresenceService
 from shared.push import Pusher
 from shared.settings import Settings
 from shared.store import Store
+
+if TYPE_CHECKING:
+    from shared.auth import Authenticator
 
 Handler = Callable[[Any, Any], Any]
 
@@ -108,6 +110,8 @@ def service() -> PresenceService:
 @functools.cache
 def authenticator() -> Authenticator:
     """What verifies tokens in this sandbox."""
+    from shared.auth import Authenticator  # with cryptography, a third of a start: only for whoever verifies tokens
+
     return Authenticator(settings())
 
 

@@ -141,7 +141,7 @@ class Store:
                 answers[place] = answer or {}
         return answers
 
-    def users(self, cursor: str, count: int = 500) -> tuple[set[str], str]:
+    def users(self, cursor: str, count: int = 100) -> tuple[set[str], str]:
         """One slice of the users of whom a fact is kept, and the cursor of the next slice ("" begins and ends).
 
         A user may come in more than one slice.

@@ -346,8 +346,15 @@ def test_a_body_in_base64_is_a_body(sandbox: WarmSandbox) -> None:
 
 def test_fields_of_a_newer_protocol_are_ignored(sandbox: WarmSandbox) -> None:
     """Unknown fields and query parameters change nothing."""
-    assert ask(sandbox, "PUT", PRIVACY, {"lastSeen": "nobody", "shoeSize": 44}) == (204, None)
+    assert ask(sandbox, "PUT", CONTACTS, {"add": ["bob"], "shoeSize": 44}) == (204, None)
     assert ask(sandbox, "GET", "/v1/graph?order=up")[0] == 200
+
+
+def test_a_misspelt_wish_for_privacy_is_refused(sandbox: WarmSandbox) -> None:
+    """Ignoring `hidefrom` would hide nothing, in silence."""
+    status, problem = ask(sandbox, "PUT", PRIVACY, {"lastSeen": "nobody", "hidefrom": ["bob"]})
+    assert (status, [error["field"] for error in problem["errors"]]) == (400, ["hidefrom"])
+    assert ask(sandbox, "GET", PRIVACY)[1]["lastSeen"] == "everyone"
 
 
 @pytest.mark.parametrize("as_bytes", [False, True])
