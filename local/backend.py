@@ -55,10 +55,12 @@ class Backend:
         """The backend of the service at `url`; of this machine's run when no URL is given.
 
         Raises:
-            Complaint: no credentials are found.
+            Complaint: no credentials are found, or `url` is none.
         """
         run = home.run()
         url = url or (run.url if run else DEFAULT_URL)
+        if not re.match(r"https?://[^/?#]+/?$", url):
+            raise Complaint(f"{url} is no URL of an HTTP API, which is like {DEFAULT_URL}")
         credentials, region = _of_this_machine(home, run) if is_local(url) else _of_aws(url)
         async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
             yield cls(session, url, credentials, region)
