@@ -7,6 +7,7 @@ script does is in `presence.lua`; nothing here decides anything about presence.
 from __future__ import annotations
 
 import json
+import re
 import time
 from binascii import crc32
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +20,14 @@ from urllib.parse import urlsplit
 import redis
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
-from redis.exceptions import ClusterError, MovedError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    ClusterError,
+    MovedError,
+    NoScriptError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 from redis.retry import Retry
 
 from shared.delivery import Meter, Request, Unavailable
@@ -37,6 +45,18 @@ BREATH = 1.0
 """Seconds after a failure in which no call is tried, so that a fleet of sandboxes does not wait in line."""
 MOST_PER_CALL = 250
 """Requests in one script call: a script holds up everybody else on its node."""
+
+_FAILURES = (RedisError, RedisClusterException, OSError)
+_NOT_NOW = re.compile(r"\b(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY)\b")
+"""Redis's own words for a state that it is in and that passes; Redis 6 puts them inside the error of a script."""
+_OPTIONS: dict[str, Any] = {
+    "socket_timeout": TIMEOUT,
+    "socket_connect_timeout": TIMEOUT,
+    "protocol": 2,
+    # A frozen sandbox may wake up with a connection that the server has closed: try that once more, at once.
+    # A time-out is not tried again: the server may have done the work, and we have waited long enough.
+    "retry": Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+}
 
 
 def _ms(seconds: float) -> int:
@@ -74,6 +94,12 @@ class _Call(NamedTuple):
 class Store:
     """Runs requests in the script, grouped by bucket; safe to use from several threads.
 
+    Args:
+        client: the Redis to use; None for the cluster at `settings.redis_url`, which is looked up with the first call.
+        settings: the service's settings.
+        meter: what is counted.
+        monotonic: the time in seconds, for pauses.
+
     Raises from every method:
         Unavailable: Redis cannot be reached, is too slow, refuses us, or failed less than a second ago.
         SettingsError: the store was laid out by a release or with a bucket count that does not fit this one.
@@ -81,12 +107,12 @@ class Store:
 
     def __init__(
         self,
-        client: redis.Redis | RedisCluster,
+        client: redis.Redis | RedisCluster | None,
         settings: Settings,
         meter: Meter,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._client, self._meter, self._monotonic = client, meter, monotonic
+        self._client, self._url, self._meter, self._monotonic = client, settings.redis_url, meter, monotonic
         self.buckets = settings.buckets
         self._text = _script(settings)
         self._sha = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
@@ -102,21 +128,13 @@ class Store:
         """
         if urlsplit(settings.redis_url).scheme not in ("redis", "rediss", "unix"):
             raise SettingsError("redis_url must begin with redis://, rediss:// or unix://")
-        options: dict[str, Any] = {
-            "socket_timeout": TIMEOUT,
-            "socket_connect_timeout": TIMEOUT,
-            "protocol": 2,
-            # A frozen sandbox may wake up with a connection that the server has closed: try that once more, at once.
-            # A time-out is not tried again: the server may have done the work, and we have waited long enough.
-            "retry": Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
-        }
-        if settings.redis_cluster:
-            return cls(RedisCluster.from_url(settings.redis_url, **options), settings, meter)
-        return cls(redis.Redis.from_url(settings.redis_url, **options), settings, meter)
+        client = None if settings.redis_cluster else redis.Redis.from_url(settings.redis_url, **_OPTIONS)
+        return cls(client, settings, meter)
 
     def close(self) -> None:
         """Give the connections back."""
-        self._client.close()
+        if self._client:
+            self._client.close()
         self._threads.shutdown(wait=False)
 
     def bucket_of(self, user: str) -> int:
@@ -146,13 +164,13 @@ class Store:
 
         A user may come in more than one slice.
         """
-        clients = self._nodes()
         node, position = (int(part) for part in (cursor or "0-0").split("-"))
         try:
+            clients = self._nodes()
             following, keys = cast(
                 "tuple[int, list[bytes]]", clients[node].scan(position, match="presence:*", count=count)
             )
-        except (RedisError, OSError) as error:
+        except _FAILURES as error:
             raise self._failed(error) from error
         found = (key.decode().split(":", 3) for key in keys)
         ids = {parts[3] for parts in found if len(parts) == 4 and parts[2] in FACTS}
@@ -160,12 +178,18 @@ class Store:
             node += 1
         return ids, f"{node}-{following}" if node < len(clients) else ""
 
+    def _opened(self) -> redis.Redis | RedisCluster:
+        if self._client is None:
+            self._client = RedisCluster.from_url(self._url, **_OPTIONS)
+        return self._client
+
     def _nodes(self) -> list[redis.Redis]:
-        if isinstance(self._client, RedisCluster):
-            primaries = self._client.get_primaries()  # type: ignore[no-untyped-call]
+        client = self._opened()
+        if isinstance(client, RedisCluster):
+            primaries = client.get_primaries()  # type: ignore[no-untyped-call]
             primaries.sort(key=lambda node: node.name)
-            return [self._client.get_redis_connection(node) for node in primaries]
-        return [self._client]
+            return [client.get_redis_connection(node) for node in primaries]
+        return [client]
 
     def _group(self, requests: Sequence[Request]) -> list[_Call]:
         grouped: dict[int, list[list[int]]] = {}
@@ -195,35 +219,45 @@ class Store:
             raise Unavailable("Redis failed a moment ago")
         began = time.perf_counter()
         try:
-            if isinstance(self._client, RedisCluster):
-                return self._on_cluster(self._client, calls, now)
-            return self._on_node(self._client, calls, now)
-        except (RedisError, ClusterError, OSError) as error:
+            client = self._opened()
+            if isinstance(client, RedisCluster):
+                results = self._on_cluster(client, calls, now)
+            else:
+                results = self._on_node(client, calls, now)
+            for result in results:
+                if isinstance(result, Exception):
+                    raise result
+        except _FAILURES as error:
             raise self._failed(error) from error
         finally:
             self._meter.time("RedisTime", (time.perf_counter() - began) * 1000)
+        return results
 
     def _failed(self, error: Exception) -> Exception:
-        if isinstance(error, ResponseError) and "PRESENCE " in str(error):
-            sentence = str(error).partition("PRESENCE ")[2].partition(" script: ")[0]  # Redis adds where it was raised
-            return SettingsError(sentence.strip())
-        if isinstance(error, ResponseError) and "script" in str(error).lower():
-            return error  # a fault of ours, not a Redis that is away
+        """What an error means: a store of another layout, a fault of ours, or a Redis that is away."""
+        text = str(error)
+        if isinstance(error, ResponseError) and "PRESENCE " in text:
+            sentence = text.partition("PRESENCE ")[2].partition(" script: ")[0]  # Redis adds where it was raised
+            return SettingsError(sentence.splitlines()[0].strip())
+        if type(error) is ResponseError and "script" in text.lower() and not _NOT_NOW.search(text):
+            return error
         self._refuse_until = self._monotonic() + BREATH
         self._meter.count("RedisFailures")
+        if isinstance(self._client, redis.Redis):  # after a failover the same name is another server's
+            self._client.connection_pool.disconnect(inuse_connections=False)
         return Unavailable(f"Redis: {type(error).__name__}: {error}")
 
-    def _on_node(self, client: redis.Redis, calls: list[_Call], now: int) -> list[bytes]:
-        """Run calls on one node, in one pipeline; a script that the node does not know is loaded and run again."""
+    def _on_node(self, client: redis.Redis, calls: list[_Call], now: int) -> list[Any]:
+        """Run calls on one node, in one pipeline; a script that the node does not know is loaded and run again.
+
+        Where a call failed, its error stands in the place of its answer.
+        """
         results = self._pipeline(client, calls, now)
         unknown = [place for place, result in enumerate(results) if isinstance(result, NoScriptError)]
         if unknown:
             client.script_load(self._text)
             for place, result in zip(unknown, self._pipeline(client, [calls[i] for i in unknown], now), strict=True):
                 results[place] = result
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
         return results
 
     def _pipeline(self, client: redis.Redis, calls: list[_Call], now: int) -> list[Any]:
@@ -232,41 +266,34 @@ class Store:
             pipeline.evalsha(self._sha, len(call.keys), *call.keys, now, call.body)
         return pipeline.execute(raise_on_error=False)
 
-    def _on_cluster(self, cluster: RedisCluster, calls: list[_Call], now: int) -> list[bytes]:
+    def _on_cluster(self, cluster: RedisCluster, calls: list[_Call], now: int) -> list[Any]:
         """Run calls on the nodes that hold their buckets, all nodes at once.
 
-        redis-py's own cluster pipeline refuses EVALSHA, so calls are grouped by node here. A slot that moved is
-        looked up again, once: the script did not run there.
+        redis-py's own cluster pipeline refuses EVALSHA, so calls are grouped by node here. Those whose slot has moved,
+        or whose node has gone, are run once more where the cluster says that they belong by then.
         """
-        results: list[bytes] = [b""] * len(calls)
+        results: list[Any] = [None] * len(calls)
         todo = list(range(len(calls)))
         for last_try in (False, True):
-            by_node: dict[str, list[int]] = {}
-            nodes = {}
+            by_node: dict[Any, list[int]] = {}
             for place in todo:
                 node = cluster.get_node_from_key(calls[place].keys[0])  # type: ignore[no-untyped-call]
                 if node is None:
                     raise ClusterError(f"no node holds bucket {calls[place].bucket}")
-                nodes[node.name] = node
-                by_node.setdefault(node.name, []).append(place)
-            running = {
-                name: self._threads.submit(
-                    self._on_node, cluster.get_redis_connection(nodes[name]), [calls[i] for i in places], now
-                )
-                for name, places in by_node.items()
-            }
-            todo = []
-            failure: Exception | None = None
-            for name, future in running.items():
+                by_node.setdefault(node, []).append(place)
+            running = []
+            for node, places in by_node.items():
+                client, batch = cluster.get_redis_connection(node), [calls[place] for place in places]
+                running.append((places, self._threads.submit(self._on_node, client, batch, now)))
+            for places, future in running:
                 try:
-                    for place, result in zip(by_node[name], future.result(), strict=True):
-                        results[place] = result
-                except (MovedError, redis.ConnectionError) as error:
-                    failure = error
-                    todo += by_node[name]
-            if not todo:
-                return results
-            if failure and last_try:
-                raise failure
+                    answers = future.result()
+                except redis.ConnectionError as error:
+                    answers = [error] * len(places)
+                for place, answer in zip(places, answers, strict=True):
+                    results[place] = answer
+            todo = [place for place in todo if isinstance(results[place], (MovedError, redis.ConnectionError))]
+            if not todo or last_try:
+                break
             cluster.nodes_manager.initialize()
         return results

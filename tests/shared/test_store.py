@@ -1,0 +1,433 @@
+"""The one way to Redis: round trips, what a failure is, and that a script, a node or a slot may go away."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import fakeredis
+import pytest
+import redis
+from redis.cluster import RedisCluster
+from redis.exceptions import ResponseError
+
+from local.elasticache import RedisServer, free_port
+from shared.delivery import Request, Unavailable, view
+from shared.settings import Settings, SettingsError
+from shared.store import BREATH, KINDS, MOST_PER_CALL, Store
+from tests.support.redis_cluster import start_cluster
+from tests.support.service import EPOCH, TOKEN_LIFE, Meter
+
+USERS = [f"user{number}" for number in range(40)]
+
+
+class Monotonic:
+    """A clock for pauses, in seconds, that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def connect(user: str, now: int = EPOCH) -> Request:
+    """A handshake of a user."""
+    said = {"id": f"{user}=", "type": "web", "connectedAt": now, "issuedAt": now, "cap": now + TOKEN_LIFE * 1000}
+    return Request(user, "connect", {"connection": {**said, "active": True, "polling": False}})
+
+
+@contextmanager
+def opened(url: str, monotonic: Callable[[], float] = time.monotonic, **given: Any) -> Iterator[Store]:
+    """A store on a URL, as the service opens it; pauses go by `monotonic`."""
+    store = Store.connect(Settings(redis_url=url, **given), Meter())
+    store._monotonic = monotonic
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    """A real server for this module."""
+    with RedisServer.start() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[list[RedisServer]]:
+    """A cluster of three nodes for this module."""
+    with start_cluster(3) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def own() -> Iterator[RedisServer]:
+    """A real server that the test may maltreat."""
+    with RedisServer.start() as server:
+        yield server
+
+
+@pytest.fixture(params=["fakeredis", "redis", "cluster"])
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    """An empty store of each kind."""
+    if request.param == "fakeredis":
+        yield Store(fakeredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2), Settings(), Meter())
+    elif request.param == "redis":
+        server: RedisServer = request.getfixturevalue("server")
+        with opened(server.url) as store:
+            store._opened().flushall()
+            yield store
+    else:
+        nodes: list[RedisServer] = request.getfixturevalue("cluster")
+        with opened(nodes[0].url, redis_cluster=True) as store:
+            store.call([Request("", "bucket", {}, 0)], EPOCH)
+            store._opened().flushall()
+            yield store
+
+
+# Stages --------------------------------------------------------------------------------------------------------------
+
+
+def test_answers_come_in_the_order_of_the_requests(store: Store) -> None:
+    """Requests about many users, spread over all buckets and nodes, are answered in their own order."""
+    answers = store.call([connect(user) for user in USERS], EPOCH)
+    assert answers == [{"word": "live"}] * len(USERS)
+    store.call([Request("", "bucket", {"loaded": True}, bucket) for bucket in range(store.buckets)], EPOCH)
+    views = store.call([view(user, user) for user in reversed(USERS)], EPOCH)
+    assert [answer["userId"] for answer in views] == USERS[::-1]
+    assert {answer["status"] for answer in views} == {"online"}
+    assert store.call([], EPOCH) == []
+
+
+def test_requests_about_one_user_run_in_their_order(store: Store) -> None:
+    """Two requests about one user in one stage see each other: the second finds what the first did."""
+    leave = Request("alice", "leave", {"id": "alice="})
+    first, _, third = store.call([connect("alice"), leave, connect("alice")], EPOCH)
+    assert (first["word"], third["word"]) == ("live", "closed")
+
+
+def test_a_stage_is_one_script_call_for_each_bucket(server: RedisServer) -> None:
+    """Forty users in sixteen buckets are sixteen script calls, sent together."""
+    with opened(server.url) as store:
+        store._opened().flushall()
+        store.call([connect(user) for user in USERS], EPOCH)
+        store._opened().config_resetstat()
+        store.call([connect(user) for user in USERS], EPOCH)
+        assert store._opened().info("commandstats")["cmdstat_evalsha"]["calls"] == len(
+            {store.bucket_of(user) for user in USERS}
+        )
+
+
+def test_very_many_requests_are_several_calls_so_that_others_get_a_turn(server: RedisServer) -> None:
+    """More requests about one bucket than a script call may hold are split, and still answered in order."""
+    with opened(server.url, buckets=1) as store:
+        store._opened().flushall()
+        store.call([Request("", "bucket", {"loaded": True}, 0)], EPOCH)
+        users = [f"user{number}" for number in range(2 * MOST_PER_CALL + 1)]
+        store._opened().config_resetstat()
+        assert [answer["userId"] for answer in store.call([view(user, user) for user in users], EPOCH)] == users
+        assert store._opened().info("commandstats")["cmdstat_evalsha"]["calls"] == 3
+
+
+def test_all_keys_of_a_user_lie_in_one_slot(cluster: list[RedisServer]) -> None:
+    """Whatever is kept about a user is kept in one slot, so that one script can change it."""
+    with redis.Redis.from_url(cluster[0].url) as client:
+        store = Store(client, Settings(), Meter())
+        for user in ["alice", "a{b}c", "ü@x"]:
+            assert len({client.cluster("KEYSLOT", store.key(kind, user)) for kind in KINDS}) == 1
+    assert len({store.bucket_of(user) for user in USERS}) > 10
+
+
+def test_fifty_threads_have_one_winner(store: Store) -> None:
+    """Fifty functions settle a user with an announcement due at the same moment: one of them is to announce it."""
+    buckets = [Request("", "bucket", {"loaded": True}, bucket) for bucket in range(store.buckets)]
+    store.call([*buckets, Request("alice", "relate", {"edits": [["bob", "contact"]]}), connect("alice")], EPOCH)
+    start = threading.Barrier(50)
+
+    def settle(_: int) -> bool:
+        start.wait()
+        return "announce" in store.call([Request("alice", "settle", {})], EPOCH)[0]
+
+    with ThreadPoolExecutor(50) as threads:
+        assert sum(threads.map(settle, range(50))) == 1
+
+
+# Scripts -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_flushed_script_is_loaded_again_within_the_call(server: RedisServer) -> None:
+    """After SCRIPT FLUSH the next call succeeds all the same, and the one after it needs nothing."""
+    with opened(server.url) as store:
+        store._opened().flushall()
+        for _ in range(3):
+            store._opened().script_flush()
+            assert store.call([connect(user) for user in USERS], EPOCH) == [{"word": "live"}] * len(USERS)
+        store._opened().config_resetstat()
+        store.call([connect(user) for user in USERS], EPOCH)
+        assert "cmdstat_script|load" not in store._opened().info("commandstats")
+
+
+def test_every_node_of_a_cluster_gets_the_script(cluster: list[RedisServer]) -> None:
+    """After SCRIPT FLUSH on one node of three, that one is given the script again."""
+    with opened(cluster[0].url, redis_cluster=True) as store:
+        store.call([connect(user) for user in USERS], EPOCH)
+        with redis.Redis.from_url(cluster[1].url) as node:
+            node.script_flush()
+        assert len(store.call([connect(user) for user in USERS], EPOCH)) == len(USERS)
+
+
+def test_a_restarted_server_is_used_again_with_nothing_remembered() -> None:
+    """Redis restarts, empty: after the pause the same store works on, without script, connections or data."""
+    port, monotonic = free_port(), Monotonic()
+    with RedisServer.start(port), opened(f"redis://127.0.0.1:{port}", monotonic) as store:
+        store.call([connect("alice")], EPOCH)
+    with pytest.raises(Unavailable):
+        store.call([connect("alice")], EPOCH)
+    with RedisServer.start(port):
+        monotonic.now += BREATH
+        assert store.call([Request("alice", "inspect", {})], EPOCH)[0]["self"]["status"] == "offline"
+        assert store.call([connect("alice")], EPOCH) == [{"word": "live"}]
+
+
+def test_an_idle_connection_that_the_server_closed_is_replaced_at_once(server: RedisServer) -> None:
+    """A sandbox wakes up from a freeze and its connection is closed: the call goes through, and nobody notices."""
+    with opened(server.url) as store:
+        store.call([connect("alice")], EPOCH)
+        with redis.Redis.from_url(server.url) as other:
+            other.client_kill_filter(_type="normal", skipme=True)
+        assert store.call([connect("alice")], EPOCH) == [{"word": "live"}]
+        assert store._meter.counts["RedisFailures"] == 0  # type: ignore[attr-defined] # the bench's meter
+
+
+def test_a_fault_in_the_script_is_not_taken_for_a_redis_that_is_away(server: RedisServer) -> None:
+    """An error of ours in the script is raised as such: to try again would not help."""
+    with opened(server.url) as store:
+        with pytest.raises(ResponseError, match="nil"):
+            store.call([Request("alice", "dance", {})], EPOCH)
+        assert store.call([connect("alice")], EPOCH)[0]["word"] in ("live", "closed")
+
+
+# Failures ------------------------------------------------------------------------------------------------------------
+
+
+def test_after_a_failure_no_call_is_tried_for_a_second() -> None:
+    """Redis is away: a second long every call fails at once, then one tries again, and a success ends it."""
+    port, monotonic = free_port(), Monotonic()
+    with opened(f"redis://127.0.0.1:{port}", monotonic) as store:
+        with pytest.raises(Unavailable, match="ConnectionError"):
+            store.call([connect("alice")], EPOCH)
+        with RedisServer.start(port):
+            for _ in range(3):
+                with pytest.raises(Unavailable, match="a moment ago"):
+                    store.call([connect("alice")], EPOCH)
+                monotonic.now += BREATH / 4
+            monotonic.now += BREATH / 4
+            assert store.call([connect("alice")], EPOCH) == [{"word": "live"}]
+        assert store._meter.counts["RedisFailures"] == 1  # type: ignore[attr-defined] # the bench's meter
+
+
+def test_a_redis_that_hangs_is_waited_for_once_and_not_for_long(own: RedisServer) -> None:
+    """Redis stops answering: one call waits about a second, the next not at all; when it answers again all is well."""
+    monotonic = Monotonic()
+    with opened(own.url, monotonic) as store:
+        store.call([connect("alice")], EPOCH)
+        os.kill(own.pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            with pytest.raises(Unavailable, match="TimeoutError"):
+                store.call([connect("alice")], EPOCH)
+            assert time.monotonic() - began < 1.5
+            with pytest.raises(Unavailable, match="a moment ago"):
+                store.call([connect("alice")], EPOCH)
+            assert time.monotonic() - began < 1.6
+        finally:
+            os.kill(own.pid, signal.SIGCONT)
+        monotonic.now += BREATH
+        assert store.call([connect("alice")], EPOCH) == [{"word": "live"}]
+
+
+REFUSALS = {
+    "it became a replica": ["REPLICAOF 127.0.0.1 1"],
+    "its memory is full": ["CONFIG SET maxmemory 1"],
+    "it lost its replicas": ["CONFIG SET min-replicas-to-write 3"],
+    "it forbids scripts": ["ACL SETUSER default -@scripting"],
+    "it wants a password": ["CONFIG SET requirepass secret", "AUTH secret", "CLIENT KILL TYPE normal SKIPME yes"],
+}
+
+
+def order(client: redis.Redis, *commands: str) -> None:
+    """Send commands as an operator types them."""
+    for command in commands:
+        client.execute_command(*command.split())  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("commands", REFUSALS.values(), ids=REFUSALS.keys())
+def test_a_redis_that_refuses_us_is_unavailable(own: RedisServer, commands: list[str]) -> None:
+    """A failover, a full memory, a password: whatever Redis refuses for reasons of its own is `Unavailable`."""
+    with redis.Redis.from_url(own.url) as client, opened(own.url, Monotonic()) as store:
+        store.call([connect("alice")], EPOCH)
+        order(client, *commands)
+        with pytest.raises(Unavailable):
+            store.call([connect("bob")], EPOCH)
+
+
+def test_a_redis_busy_with_a_script_is_unavailable(own: RedisServer) -> None:
+    """Somebody's endless script blocks Redis: it is `Unavailable`, and no fault of our script."""
+    with redis.Redis.from_url(own.url) as client, opened(own.url, Monotonic()) as store:
+        store.call([connect("alice")], EPOCH)
+        order(client, "CONFIG SET busy-reply-threshold 1")
+        with ThreadPoolExecutor(1) as thread, redis.Redis.from_url(own.url) as other:
+            endless = thread.submit(client.eval, "while true do end", 0)
+            try:
+                while "BUSY" not in refusal(other.ping):
+                    pass
+                with pytest.raises(Unavailable, match="BUSY"):
+                    store.call([connect("bob")], EPOCH)
+            finally:
+                other.script_kill()
+            with pytest.raises(ResponseError):
+                endless.result(timeout=5)
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """With which words a call is refused, if it is."""
+    try:
+        call()
+    except ResponseError as error:
+        return str(error)
+    return ""
+
+
+def test_a_connection_made_before_a_failover_is_not_used_after_it(own: RedisServer) -> None:
+    """The server we knew is a replica now: the next try connects anew, to whichever server has the name by then."""
+    monotonic = Monotonic()
+    with redis.Redis.from_url(own.url) as client, opened(own.url, monotonic) as store:
+        before = store._opened().client_id()
+        order(client, *REFUSALS["it became a replica"])
+        with pytest.raises(Unavailable):
+            store.call([connect("alice")], EPOCH)
+        order(client, "REPLICAOF NO ONE")
+        monotonic.now += BREATH
+        assert store.call([connect("alice")], EPOCH) == [{"word": "live"}]
+        assert store._opened().client_id() != before
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:6379", "127.0.0.1:6379", "https://cache", "cache", ""])
+def test_what_is_no_url_of_a_redis_is_refused_at_once(url: str) -> None:
+    """A URL that cannot be one of Redis is refused when the sandbox starts, by name."""
+    with pytest.raises(SettingsError, match="redis_url"):
+        Store.connect(Settings(redis_url=url), Meter())
+
+
+@pytest.mark.parametrize("url", ["redis://h:1/0", "rediss://user:secret@h:1", "unix:///run/redis.sock"])
+def test_nothing_is_sent_before_the_first_call(url: str) -> None:
+    """To make a store connects to nothing: a sandbox can start while Redis is away."""
+    Store.connect(Settings(redis_url=url), Meter()).close()
+
+
+# Layout --------------------------------------------------------------------------------------------------------------
+
+
+def test_another_bucket_count_is_refused_in_one_sentence(store: Store) -> None:
+    """A service with another bucket count would find nobody, so it is refused, and changes nothing."""
+    store.call([connect(user) for user in USERS], EPOCH)
+    other = Store(store._opened(), Settings(buckets=8), Meter())
+    with pytest.raises(SettingsError) as refused:
+        other.call([connect(user) for user in USERS], EPOCH)
+    assert str(refused.value) == ("this store has schema 1 and 16 buckets, and this release schema 1 and 8 buckets")
+    with pytest.raises(SettingsError):
+        other.call([Request("", "bucket", {"loaded": True}, 3)], EPOCH)
+    assert not any(answer["loaded"] for answer in store.call([Request("", "bucket", {}, 3)], EPOCH))
+
+
+def test_users_are_paged_through(store: Store) -> None:
+    """Page by page, on one node or three, everybody comes up of whom the application told something, nobody else."""
+    told = [f"told{number}" for number in range(300)]
+    store.call([connect(user) for user in USERS], EPOCH)
+    store.call([Request(user, "relate", {"edits": [["somebody", "contact"]]}) for user in told], EPOCH)
+    found: set[str] = set()
+    cursor, pages = "", 0
+    while pages == 0 or cursor:
+        users, cursor = store.users(cursor)
+        found |= users
+        pages += 1
+        assert pages < 500
+    assert found == set(told)
+
+
+# Clusters ------------------------------------------------------------------------------------------------------------
+
+
+def move_bucket(nodes: list[RedisServer], bucket: int) -> None:
+    """Let the next node have a bucket's slot, without what was in it."""
+    with RedisCluster.from_url(nodes[0].url) as client:
+        name = f"presence:{{{bucket}}}:meta"
+        owner = client.get_node_from_key(name)
+        client.delete(*client.scan_iter(f"presence:{{{bucket}}}:*"))
+        slot = client.keyslot(name)
+    place = next(place for place, node in enumerate(nodes) if node.port == owner.port)
+    with redis.Redis.from_url(nodes[(place + 1) % len(nodes)].url) as target:
+        heir = target.cluster("MYID").decode()
+    for node in nodes:
+        with redis.Redis.from_url(node.url) as client:
+            order(client, f"CLUSTER SETSLOT {slot} NODE {heir}")
+
+
+def test_a_moved_slot_is_followed_and_nothing_else_runs_twice() -> None:
+    """A slot moves to another node between two calls: the next call finds it, and other buckets' scripts ran once."""
+    with start_cluster(3) as nodes, opened(nodes[0].url, redis_cluster=True) as store:
+        store.call([connect(user) for user in USERS], EPOCH)
+        moved = store.bucket_of(USERS[0])
+        move_bucket(nodes, moved)
+        numbers = [Request(user, "number", {"frames": 1}) for user in USERS]
+        answers = store.call(numbers, EPOCH + 5)
+        again = store.call(numbers, EPOCH + 5)
+        for user, first, second in zip(USERS, answers, again, strict=True):
+            if store.bucket_of(user) != moved:
+                assert first["seq"] == EPOCH + 1, "the feed rose once"
+            assert second["seq"] == first["seq"] + 1
+
+
+def test_a_cluster_that_is_away_is_unavailable_and_found_when_it_comes() -> None:
+    """Neither at the start nor later does a cluster that is away do more than be `Unavailable`."""
+    monotonic = Monotonic()
+    with opened(f"redis://127.0.0.1:{free_port()}", monotonic, redis_cluster=True) as store:
+        with pytest.raises(Unavailable):
+            store.call([connect("alice")], EPOCH)
+        monotonic.now += BREATH
+        with pytest.raises(Unavailable):
+            store.users("")
+    with start_cluster(3) as nodes, opened(nodes[0].url, monotonic, redis_cluster=True) as store:
+        store.call([connect(user) for user in USERS], EPOCH)
+        for node in nodes:
+            node.stop()
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                store.call([connect(user) for user in USERS], EPOCH)
+            monotonic.now += BREATH
+
+
+def test_one_dead_node_of_three_does_not_stop_the_buckets_of_the_others() -> None:
+    """A node without replica dies: users on the others are served on, users on it are `Unavailable`."""
+    monotonic = Monotonic()
+    with start_cluster(3) as nodes, opened(nodes[0].url, monotonic, redis_cluster=True) as store:
+        store.call([connect(user) for user in USERS], EPOCH)
+        with RedisCluster.from_url(nodes[0].url) as client:
+            owner = {user: client.get_node_from_key(store.key("user", user)).port for user in USERS}
+        nodes[2].stop()
+        served = []
+        for user in USERS:
+            monotonic.now += BREATH
+            try:
+                store.call([connect(user)], EPOCH)
+                served.append(user)
+            except Unavailable:
+                assert owner[user] == nodes[2].port
+        assert served
+        assert all(owner[user] != nodes[2].port for user in served)
