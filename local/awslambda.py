@@ -24,8 +24,8 @@ __all__ = ["SERVICE", "Function", "FunctionError", "Functions", "Invoker", "Poli
 class Policy:
     """How many sandboxes there are, and how long an event waits for one. Times in seconds.
 
-    Every function keeps one warm. These numbers held 1,000 events/s on 2 cores, where more processes only slow each
-    other down; AWS itself starts a sandbox for every event that finds none free.
+    Every function keeps one warm. AWS starts a sandbox for every event that finds none free; on a few cores, more
+    processes than work at once only slow each other down.
     """
 
     more_after: float = 0.05

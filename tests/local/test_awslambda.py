@@ -39,7 +39,7 @@ async def test_one_worker_serves_events_that_come_one_by_one() -> None:
 
 async def test_more_workers_start_one_after_the_other_up_to_the_functions_limit(telephone: Telephone) -> None:
     """More workers start only while events wait, and no more than the function may have."""
-    async with running(f=Function(HANDLER, most=3), policy=Policy(throttle_after=0.5)) as functions:
+    async with running(f=Function(HANDLER, most=3), policy=Policy(throttle_after=3)) as functions:
         held = []
         for number in range(1, 4):
             held.append((start(functions, {"do": "call", "port": telephone.port}), await telephone.answer()))
@@ -54,7 +54,7 @@ async def test_more_workers_start_one_after_the_other_up_to_the_functions_limit(
 
 async def test_all_functions_together_have_a_limit_that_leaves_each_its_first_worker(telephone: Telephone) -> None:
     """The limit of all workers together leaves every function its first one."""
-    policy = Policy(total=3, throttle_after=0.5)
+    policy = Policy(total=3, throttle_after=3)
     async with running(a=Function(HANDLER), b=Function(HANDLER), policy=policy) as functions:
         event = {"do": "call", "port": telephone.port}
         held = [(start(functions, event, "a"), await telephone.answer()) for _ in range(2)]
@@ -137,9 +137,9 @@ async def test_a_failed_start_is_not_tried_again_and_again() -> None:
 async def test_a_start_that_takes_too_long_has_failed() -> None:
     """A start that takes too long has failed, and holds up nobody else."""
     async with running(
-        f=Function(HANDLER), slow=Function("tests.support.slow_handler.handler"), policy=Policy(start=1.5)
+        f=Function(HANDLER), slow=Function("tests.support.slow_handler.handler"), policy=Policy(start=3)
     ) as functions:
-        with pytest.raises(FunctionError, match=r"Sandbox\.Timedout: slow did not start in 1\.5 seconds"):
+        with pytest.raises(FunctionError, match=r"Sandbox\.Timedout: slow did not start in 3 seconds"):
             await functions.invoke("slow", {})
         assert await functions.invoke("f", {"do": "answer", "value": 1}) == 1
 

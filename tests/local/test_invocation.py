@@ -124,7 +124,7 @@ async def test_a_sandbox_has_one_event_at_a_time(mode: str, telephone: Telephone
 @pytest.mark.parametrize("mode", MODES)
 async def test_an_event_that_finds_no_sandbox_in_time_is_throttled(mode: str, telephone: Telephone) -> None:
     """Where a function may have no more sandboxes, an event waits for one, and is throttled if that takes too long."""
-    async with running(mode, policy=Policy(throttle_after=0.3), f=Function(HANDLER, most=1)) as functions:
+    async with running(mode, policy=Policy(throttle_after=1), f=Function(HANDLER, most=1)) as functions:
         held = start(functions, {"do": "call", "port": telephone.port})
         line = await telephone.answer()
         with pytest.raises(Throttled):
