@@ -191,6 +191,8 @@ class _Pool:
 
     def submit(self, event: bytes) -> asyncio.Future[bytes]:
         """Give `event` to a sandbox, now or when one is free; returns the answer's future."""
+        if self._stopped:
+            raise Throttled(f"{self._name} was stopped")
         call = Call(event, self._loop.time(), self._loop.create_future())
         if not self._give(call):
             if self._failure and not self.sandboxes and self._loop.time() < self._retry_at:

@@ -161,6 +161,8 @@ async def test_leaving_ends_every_worker_whatever_it_does(telephone: Telephone) 
         await line.dead()
     outcomes = await asyncio.gather(busy, held, waiting, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [FunctionError, FunctionError, Throttled]
+    with pytest.raises(Throttled):
+        await functions.invoke("f", {"do": "answer", "value": 1})
 
 
 PARENT = """
