@@ -126,7 +126,9 @@ class Work:
 
     def view_of(self, viewer: str, user: str) -> Answer | None:
         """What the viewer may see of a user, if it is known already."""
-        return self.views.get((viewer, user)) or self.shared_views.get(user)
+        own = self.views.get((viewer, user))
+        # Only a watcher shares what all watchers see: a user may have waited in a viewer's window and hidden since.
+        return self.shared_views.get(user) if own is None and user in self.changes.get(viewer, ()) else own
 
 
 class Delivery:

@@ -119,7 +119,12 @@ def self_frame(user_id: str, own: Answer, settings: Settings, connection_id: str
 
 def events_of(changes: Mapping[str, str], views: Mapping[str, Answer]) -> list[dict[str, Any]]:
     """The events of a viewer: user → the status that the viewer knew, and what it may see now."""
-    return [{"type": transition(was, views[user]["status"]), **record(views[user])} for user, was in changes.items()]
+    return [
+        {"type": transition(was, views[user]["status"]), **record(views[user])}
+        for user, was in changes.items()
+        # A stranger by now has no `rev`, and a client could not tell how new its news are.
+        if "rev" in views[user]
+    ]
 
 
 def batches(events: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
