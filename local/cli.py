@@ -125,7 +125,7 @@ def add_contacts(
                 return (await backend.health()).get("graph") == "loaded"
 
         loaded = _finish(add())
-        sys.stdout.write(f"{user} and {_and(wanted)} see each other\n")
+        sys.stdout.write(f"{user} and {'each of ' if len(wanted) > 1 else ''}{', '.join(wanted)} see each other\n")
         if not loaded:
             _remark(
                 "but nobody sees anybody before the contacts of this Redis are marked as loaded: "
@@ -235,7 +235,7 @@ def watch(
         from local.watch import watch as show
 
         where = _ws_url(url, ws_url)
-        _until_stopped(show(where, user, provider, Console(), Console(stderr=True), plain=plain))
+        _until_stopped(show(where, user, provider, Console(), sys.stderr, plain=plain))
 
 
 def _ws_url(url: str | None, ws_url: str | None) -> str:
@@ -265,6 +265,9 @@ def _complaining() -> Iterator[None]:
         _refuse(str(error))
     except UnicodeDecodeError as error:
         _refuse(f"not a text in UTF-8: {error.reason} at byte {error.start}")
+    except BrokenPipeError:
+        # Whoever read has had enough, like `head`; Python would complain when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         _refuse(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
@@ -277,11 +280,6 @@ def _refuse(words: str) -> NoReturn:
 
 def _remark(line: str) -> None:
     sys.stderr.write(f"presence: {line}\n")
-
-
-def _and(names: list[str]) -> str:
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _s(things: Sequence[object]) -> str:

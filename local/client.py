@@ -182,11 +182,12 @@ class Client:
         while True:
             try:
                 socket = await self._open()
-                reason = await self._serve(socket)
             except (OSError, InvalidHandshake) as error:
                 if self._link is None:
                     raise Complaint(self._words(error)) from None
                 reason = self._words(error)
+            else:
+                reason = await self._serve(socket)
             # Only a connection that was of use counts as a success: a service may let everybody in and help nobody.
             attempt = 0 if self._link and self._link.state == "live" else attempt + 1
             wait = self._rng.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2.0**attempt))

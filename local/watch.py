@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Callable, Mapping
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -23,12 +24,14 @@ from local.picture import Change, Picture, Record
 DOTS = {"online": ("●", "green"), "busy": ("●", "red"), "away": ("◐", "yellow"), "offline": ("○", "bright_black")}
 """Status → sign and colour; in the order in which contacts are listed."""
 ORDER = list(DOTS)
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""What could move the cursor of somebody else's terminal. The service lets none of it in; this is the last door."""
 TICK = 1.0
 """Seconds between redraws: "last seen" grows while nothing happens."""
 
 
 async def watch(
-    ws_url: str, user_id: str, identity_provider: IdentityProvider, console: Console, remarks: Console, *, plain: bool
+    ws_url: str, user_id: str, identity_provider: IdentityProvider, console: Console, remarks: IO[str], *, plain: bool
 ) -> NoReturn:
     """Show a user's contacts until cancelled.
 
@@ -44,7 +47,7 @@ async def watch(
         Complaint: the service cannot be reached.
     """
     if plain or not console.is_terminal:
-        lines = Lines(console, remarks)
+        lines = Lines(console.file, remarks)
         await Client(ws_url, user_id, identity_provider, Picture(), lines.change, lines.link).run()
     with Live(console=console, auto_refresh=False) as live:
         picture = Picture()
@@ -62,8 +65,8 @@ async def watch(
 class Lines:
     """One line per change, its fields divided by tabs: time, user, status, device, custom status, last seen."""
 
-    def __init__(self, console: Console, remarks: Console, clock: Callable[[], float] = time.time) -> None:
-        self._console, self._remarks, self._clock = console, remarks, clock
+    def __init__(self, out: IO[str], remarks: IO[str], clock: Callable[[], float] = time.time) -> None:
+        self._out, self._remarks, self._clock = out, remarks, clock
 
     def change(self, change: Change) -> None:
         """A contact changed."""
@@ -74,12 +77,12 @@ class Lines:
             record = change.after
             fields = [record["status"], device(record), custom_status(record, now), last_seen(record, now)]
             user = record["userId"]
-        line = "\t".join([time.strftime("%H:%M:%S", time.localtime(now)), user, *(field or "-" for field in fields)])
-        self._console.out(line, highlight=False)
+        at = time.strftime("%H:%M:%S", time.localtime(now))
+        print(at, user, *(field or "-" for field in fields), sep="\t", file=self._out, flush=True)
 
     def link(self, link: Link) -> None:
         """The connection came, went, or is of no use."""
-        self._remarks.out(link_words(link), highlight=False)
+        print(link_words(link), file=self._remarks, flush=True)
 
 
 class ContactTable:
@@ -173,7 +176,7 @@ def custom_status(record: Record, now: float) -> str:
     until = custom.get("until")
     if isinstance(until, int) and until <= now * 1000:
         return ""
-    words = " ".join(str(custom[part]) for part in ("emoji", "text") if custom.get(part))
+    words = CONTROL.sub("", " ".join(str(custom[part]) for part in ("emoji", "text") if custom.get(part)))
     if not isinstance(until, int):
         return words
     when = "%H:%M" if until - now * 1000 < 86_400_000 else "%d %b %H:%M"
