@@ -133,6 +133,9 @@ local function behind(seq, feed, feed_at)
   return seq ~= nil and seq ~= feed and now - (feed_at or 0) > SETTLED
 end
 
+-- Whether a client has seen more than is known here: a Redis took over that was some seconds behind.
+local function ahead(seq, feed) return seq ~= nil and feed ~= nil and seq > feed and seq <= now end
+
 -- One or two others of this bucket who are due. Moving their score on is only the claim on the work.
 local function due_neighbours(u)
   local others = {}
@@ -151,7 +154,8 @@ local function quick_beat(u, request)
   local said, state = request.connection, call('HMGET', u.user, 'due', 'idle', 'feed', 'feedAt')
   local due = tonumber(state[1] or '')
   if not due or due <= now or (said.active and state[2] == '1') then return nil end
-  if behind(request.seq, tonumber(state[3]), tonumber(state[4])) then return nil end
+  local feed = tonumber(state[3])
+  if ahead(request.seq, feed) or behind(request.seq, feed, tonumber(state[4])) then return nil end
   local c = read_connection(said.id, nil, call('HGET', u.devices, said.id .. '!'))
   if not c or not is_live(c) then return nil end
   local word = touch(u, c, said)
@@ -257,11 +261,15 @@ end
 -- An entry in `hidden` holds why this viewer may not see the user, and the record that it sees instead: `h` I hide,
 -- `b` I block, `B` blocks me, `r` no longer a contact. With no reason left it only keeps the viewer's rev from falling.
 
+
+-- A former contact keeps the frozen record for a day, whether or not it is hidden from as well: that must not show.
+local function long_gone(entry) return entry.left ~= nil and entry.left + FORMER <= now end
+
 local function entry_of(u, viewer)
   local raw = call('HGET', u.hidden, viewer)
   if not raw then return nil end
   local entry = cjson.decode(raw)
-  if (entry.why == '' or entry.why == 'r') and entry.at + FORMER <= now then return nil end
+  if entry.why == '' and entry.at + FORMER <= now or entry.why == 'r' and long_gone(entry) then return nil end
   return entry
 end
 
@@ -281,7 +289,7 @@ end
 local function related_view(u, viewer)
   local entry = viewer ~= u.id and entry_of(u, viewer) or nil
   if hides(entry) then
-    if not entry.rev then return { userId = u.id, status = 'offline' } end
+    if not entry.rev or long_gone(entry) then return { userId = u.id, status = 'offline' } end
     return record_of(u, viewer, 'offline', entry.custom, tonumber(entry.seen), entry.rev)
   end
   if viewer ~= u.id and call('SISMEMBER', u.contacts, viewer) == 0 then
@@ -315,7 +323,7 @@ local function thaw(u)
   local next_end
   for viewer, raw in pairs(hash(u.hidden)) do
     local entry = cjson.decode(raw)
-    local ends = hides(entry) and entry.rev and custom_until(entry.custom) or nil
+    local ends = hides(entry) and entry.rev and not long_gone(entry) and custom_until(entry.custom) or nil
     if ended(ends) then
       entry.custom, entry.rev = '', entry.rev + 1
       call('HSET', u.hidden, viewer, cjson.encode(entry))
@@ -583,14 +591,29 @@ local function beat(u, said)
   return touch(u, c, said), c
 end
 
+-- After a lost tail numbers and record go on from now, as after a loss of everything: whoever saw what was lost takes
+-- what comes for newer. A status that this device chose in those seconds is in its beat.
+local function recover(u, c, request)
+  if not ahead(request.seq, number(u, 'feed')) then return false end
+  put(u, { feed = now })
+  local rev = number(u, 'rev')
+  if rev and u.set.invisible ~= '1' then put(u, { rev = math.max(rev + 1, now) }) end
+  if request.status then
+    c.status = request.status
+    write_connection(u, c)
+  end
+  return true
+end
+
 -- Beat, then what `edit` does with the connection, then settle.
 local function spoken(u, request, edit)
   load_user(u)
   local word, c = beat(u, request.connection)
   if word ~= 'live' then return { word = word, wait = S.rate_every } end
+  local recovered = recover(u, c, request)
   local extra = edit and edit(c) or {}
   local out = settle(u, true)
-  out.word, out.feed = 'live', number(u, 'feed')
+  out.word, out.feed, out.recovered = 'live', number(u, 'feed'), recovered
   for name, value in pairs(extra) do out[name] = value end
   return out
 end
@@ -637,7 +660,7 @@ end
 -- Change why a viewer may or may not see the user, and remember to tell the viewer what that changes for it.
 local function relate(u, viewer, edit)
   local entry = entry_of(u, viewer)
-  local why = entry and entry.why or ''
+  local why, left = entry and entry.why or '', entry and entry.left
   local contact = call('SISMEMBER', u.contacts, viewer) == 1
   local saw = contact and not hides(entry)
   local before = saw and related_view(u, viewer)
@@ -651,9 +674,12 @@ local function relate(u, viewer, edit)
   if edit == 'contact' then
     call('SADD', u.contacts, viewer)
     reason('r', false)
-    contact = true
+    contact, left = true, nil
   elseif edit == 'stranger' then
-    if contact then reason('r', true) end
+    if contact then
+      reason('r', true)
+      left = now
+    end
     call('SREM', u.contacts, viewer)
     contact = false
   elseif edit == 'hide' or edit == 'show' then
@@ -668,8 +694,9 @@ local function relate(u, viewer, edit)
   if not entry and why == '' then
     entry = nil
   else
-    entry = entry or { at = now }
+    entry = entry or {}
     entry.why, entry.at = why, now
+    entry.left = left
   end
   if saw and not sees then
     local on = before.status ~= 'offline'
@@ -721,7 +748,7 @@ end
 function verbs.heartbeat(u, request)
   local out = spoken(u, request)
   if out.word ~= 'live' then return out end
-  if behind(request.seq, out.feed, number(u, 'feedAt')) then snapshot(u, out) end
+  if out.recovered or behind(request.seq, out.feed, number(u, 'feedAt')) then snapshot(u, out) end
   out.help = due_neighbours(u)
   return out
 end

@@ -158,6 +158,8 @@ class PresenceService:
         args: dict[str, Any] = {"connection": connection.said(active=message.active, status=message.status)}
         if message.seq is not None:
             args["seq"] = message.seq
+        if message.status is not None:
+            args["status"] = message.status
         answer = self._heard(connection, message.id, "heartbeat", args)
         if answer is None:
             return
