@@ -20,7 +20,6 @@ import aiohttp
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials, ReadOnlyCredentials
-from botocore.session import Session
 from yarl import URL
 
 from local.complaint import Complaint
@@ -130,6 +129,8 @@ def _of_this_machine(home: Home, run: Run | None) -> tuple[ReadOnlyCredentials, 
 
 
 def _of_aws(url: str) -> tuple[Credentials, str]:
+    from botocore.session import Session  # a fifth of a second that calls on this machine need not wait
+
     session = Session()
     credentials = session.get_credentials()
     if credentials is None:
