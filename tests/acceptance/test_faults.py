@@ -1,0 +1,342 @@
+"""Redis stops, hangs, refuses, comes back empty or without its last seconds; clocks differ. Nobody is shown wrong."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from local.elasticache import RedisServer, free_port
+from shared import runtime
+from shared.delivery import Frame, Unavailable
+from shared.messages import Heartbeat, PresenceUpdate, Sync
+from shared.presence import Connection, PresenceService
+from shared.settings import Settings
+from shared.store import BREATH, TIMEOUT
+from tests.model.client import Client
+from tests.support import events
+from tests.support.service import Bench
+from tests.support.warm_sandbox import WarmSandbox, warm_sandbox
+
+ID = "BFaT_fALIAMCKug="
+USERS = ("alice", "bob", "carol", "dave")
+
+
+class Crowd:
+    """Four people who know each other, each with a client that beats as the protocol wants it."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.clients = {user: Client() for user in USERS}
+        self.connections: dict[str, Connection] = {}
+        self.chosen = dict.fromkeys(USERS, "online")
+        bench.pusher.deliver = self.deliver
+
+    def deliver(self, frame: Frame) -> None:
+        """Hand a frame to the client whose connection it is for."""
+        for user, connection in self.connections.items():
+            if connection.id == frame.connection_id:
+                self.clients[user].receive(json.loads(frame.data))
+
+    def tell_graph(self) -> None:
+        """What the application's backend does: everybody knows everybody."""
+        for user in USERS:
+            self.bench.service.set_contacts(user, USERS)
+        self.bench.service.set_graph_loaded(True)
+
+    def open(self, *users: str) -> None:
+        """Connect these people, or all."""
+        for user in users or USERS:
+            self.connections[user] = self.bench.connection(user, device=f"{user}-phone")
+            self.bench.service.set_user_online(self.connections[user])
+            self.bench.service.sync(self.connections[user], Sync(action="sync"))
+
+    def choose(self, user: str, status: str) -> None:
+        """Somebody chooses a status."""
+        self.chosen[user] = status
+        self.bench.update(self.connections[user], status=status)
+
+    def beat(self) -> None:
+        """One heartbeat of everybody."""
+        for user, connection in self.connections.items():
+            self.bench.beat(connection, status=self.chosen[user], seq=self.clients[user].seq)
+
+    def expected(self) -> dict[str, str]:
+        """Who is what."""
+        return {user: self.chosen[user] if user in self.connections else "offline" for user in USERS}
+
+    def shown(self, viewer: str) -> dict[str, str]:
+        """What somebody's client shows of the others, and themselves as they are."""
+        own = {viewer: self.expected()[viewer]}
+        return {user: self.clients[viewer].status(user) for user in USERS if user != viewer} | own
+
+    def served(self, viewer: str) -> dict[str, str]:
+        """What the service answers somebody who asks."""
+        return {user: self.bench.sees(viewer, user)["status"] for user in USERS}
+
+    def check(self) -> None:
+        """All that are there see everybody as they are."""
+        for viewer in self.connections:
+            assert self.served(viewer) == self.expected(), viewer
+            assert self.shown(viewer) == self.expected(), viewer
+
+
+def everywhere_unavailable(service: PresenceService, connection: Connection) -> None:
+    """Each of the use cases says `Unavailable`, and nothing else."""
+    calls: list[Callable[[], object]] = [
+        lambda: service.set_user_online(connection),
+        lambda: service.set_user_offline(connection.user_id, connection.id),
+        lambda: service.sync(connection, Sync(action="sync")),
+        lambda: service.update_heartbeat(connection, Heartbeat(action="heartbeat")),
+        lambda: service.update_user_status(connection, PresenceUpdate(action="presence_update", status="busy")),
+        lambda: service.get_user_presence("bob", "alice"),
+        lambda: service.set_contacts("alice", ["bob"]),
+        lambda: service.set_privacy("alice", invisible=True),
+        lambda: service.cleanup_stale_connections("run", lambda seconds: None),
+        service.health,
+        lambda: service.graph_page(""),
+    ]
+    for call in calls:
+        with pytest.raises(Unavailable):
+            call()
+
+
+def test_28_a_stopped_redis_is_unavailable_and_a_restarted_one_shows_nobody_until_the_graph_is_there() -> None:
+    """Redis stops in the middle of life and comes back empty: first `unavailable`, then nobody, then all is right.
+
+    Everybody beats on all the time. Not one status is shown before the graph is loaded, and one heartbeat after it
+    every client shows everybody as they are.
+    """
+    port = free_port()
+    with redis.Redis(port=port, protocol=2, socket_timeout=1, retry=Retry(NoBackoff(), 0)) as client:
+        with RedisServer.start(port):
+            bench = Bench(client, Settings(buckets=4))
+            bench.store._monotonic = itertools.count(0, 2 * BREATH).__next__  # no failure keeps the next call waiting
+            crowd = Crowd(bench)
+            crowd.tell_graph()
+            crowd.open()
+            crowd.choose("alice", "busy")
+            bench.sweep(3)
+            crowd.check()
+        everywhere_unavailable(bench.service, crowd.connections["alice"])
+        bench.clock.advance(30)
+        everywhere_unavailable(bench.service, crowd.connections["alice"])
+        with RedisServer.start(port):
+            bench.pusher.clear()
+            for _ in range(3):
+                bench.clock.advance(15)
+                crowd.beat()
+                bench.sweep(0)
+                for viewer in USERS:
+                    assert set(crowd.served(viewer).values()) == {"offline"}
+                assert bench.service.health()["graph"] == "not_loaded"
+            told = [change for user in USERS for change in bench.pusher.changes(crowd.connections[user].id)]
+            assert told == []
+            crowd.tell_graph()
+            bench.sweep(29)
+            crowd.beat()
+            bench.sweep(1)
+            crowd.check()
+
+
+def copy(client: redis.Redis) -> list[tuple[Any, int, Any]]:
+    """Everything in a Redis, as a replica has it."""
+    return [(key, max(0, client.pttl(key)), client.dump(key)) for key in client.scan_iter()]
+
+
+def fail_over(client: redis.Redis, replica: list[tuple[Any, int, Any]]) -> None:
+    """Let a replica that is some seconds behind take over."""
+    client.flushall()
+    for key, ttl, value in replica:
+        client.restore(key, ttl, value)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_28_after_a_failover_that_loses_the_last_seconds_all_is_right_within_one_heartbeat(
+    bench: Bench, client: redis.Redis, seed: int
+) -> None:
+    """The replica that takes over does not know the last seconds: people who came, changed and went in them.
+
+    One heartbeat later the living are right, on the service and in every client; who went is gone after the TTL.
+    """
+    rng, crowd = random.Random(seed), Crowd(bench)
+    crowd.tell_graph()
+    crowd.open("alice", "bob", "carol")
+    bench.sweep(5)
+    replica = copy(client)
+    for _ in range(rng.randint(1, 6)):
+        crowd.choose(rng.choice(["alice", "bob", "carol"]), rng.choice(["online", "busy", "away"]))
+        bench.sweep(0.7)
+    crowd.open("dave")
+    crowd.choose("dave", rng.choice(["busy", "away"]))
+    gone = rng.choice(["alice", "bob"])
+    bench.service.leave(gone, crowd.connections.pop(gone).id)
+    bench.sweep(3)
+    crowd.check()
+
+    fail_over(client, replica)
+    for beat in range(5):
+        bench.sweep(25)
+        crowd.beat()
+        bench.sweep(2)
+        for viewer in crowd.connections:
+            shown, expected = crowd.shown(viewer), crowd.expected()
+            if beat < 3:
+                del shown[gone], expected[gone]
+            assert shown == expected, (viewer, beat)
+    crowd.check()
+    crowd.choose("carol", "busy")
+    crowd.choose("carol", "online")
+    bench.sweep(3)
+    crowd.check()
+
+
+# Through the real handlers -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own() -> Iterator[RedisServer]:
+    """A real server that the test may maltreat."""
+    with RedisServer.start() as server:
+        yield server
+
+
+def context() -> dict[str, Any]:
+    """What the authorizer lets alice's connection carry, just now."""
+    now = runtime.now_ms() // 1000
+    return events.vouched("alice", now, now + 3600)
+
+
+MESSAGES = {
+    "query": '{"action":"sync","id":"m"}',
+    "heartbeat": '{"action":"heartbeat","id":"m"}',
+    "update": '{"action":"presence_update","status":"busy","id":"m"}',
+}
+
+
+def told_unavailable(sandbox: WarmSandbox) -> None:
+    """Connects are let in, and every message is answered `unavailable`, with its id and when to try again."""
+    connect = events.connect(context(), ID, runtime.now_ms())
+    assert sandbox.invoke("connect", connect)["statusCode"] == 200
+    for function, body in MESSAGES.items():
+        before = len(sandbox.frames(ID))
+        sandbox.say(context(), ID, body, function=function)
+        [frame] = sandbox.frames(ID)[before:]
+        assert (frame["type"], frame["code"], frame["id"], frame["retryAfter"]) == ("error", "unavailable", "m", 1000)
+
+
+def test_28_a_hanging_redis_holds_nobody_up_for_long(own: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis hangs: the first event waits for it about a second, those after it not at all, and none of them fails."""
+    with warm_sandbox(monkeypatch, redis_url=own.url) as sandbox:
+        alice = sandbox.open("alice", ID)
+        os.kill(own.pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            told_unavailable(sandbox)
+            assert time.monotonic() - began < TIMEOUT + 0.7
+        finally:
+            os.kill(own.pid, signal.SIGCONT)
+        runtime.service()._store._refuse_until = 0  # type: ignore[attr-defined] # as if its pause were over
+        before = len(sandbox.frames(ID))
+        sandbox.say(alice, ID, MESSAGES["update"], function="update")
+        assert [frame["type"] for frame in sandbox.frames(ID)[before:]] == ["presence_self"]
+
+
+@pytest.mark.parametrize("fault", ["stopped", "another password", "a password"])
+def test_28_a_redis_that_is_stopped_or_refuses_us_is_unavailable(
+    own: RedisServer, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """Redis is stopped, or does not accept our password, or wants one: `unavailable`, never a crash."""
+    url = own.url
+    if fault == "stopped":
+        own.stop()
+    else:
+        with redis.Redis.from_url(own.url) as client:
+            client.config_set("requirepass", "right")
+        url = url.replace("redis://", "redis://:wrong@") if fault == "another password" else url
+    with warm_sandbox(monkeypatch, redis_url=url) as sandbox:
+        told_unavailable(sandbox)
+
+
+# Clocks --------------------------------------------------------------------------------------------------------------
+
+
+class Drifting:
+    """Alice, and Bob who watches her, served by a sandbox whose clock is right or by one that is fast, at random."""
+
+    def __init__(self, bench: Bench, rng: random.Random, skew: float) -> None:
+        self._bench, self._rng = bench, rng
+        self._sandboxes = [bench.service, bench.sandbox(skew)]
+        self.alice, self._bob = bench.open("alice", device="browser"), bench.open("bob")
+        self._client = Client()
+        self.seen: list[str] = []
+        """The statuses that Bob's client showed, one after the other."""
+        bench.pusher.deliver = self._deliver
+        bench.service.sync(self._bob, Sync(action="sync"))
+
+    def _deliver(self, frame: Frame) -> None:
+        if frame.connection_id == self._bob.id:
+            self._client.receive(json.loads(frame.data))
+            if self.seen[-1:] != [self._client.status("alice")]:
+                self.seen.append(self._client.status("alice"))
+
+    def some(self) -> PresenceService:
+        """One of the sandboxes."""
+        return self._rng.choice(self._sandboxes)
+
+    def live(self, seconds: int, *, active: bool) -> None:
+        """Let time pass, with everything that happens by itself."""
+        for second in range(seconds):
+            self._bench.sweep(1, service=self.some())
+            if second % 30 == 7:
+                self.some().update_heartbeat(self.alice, Heartbeat(action="heartbeat", active=active))
+            if second % 30 == 19:
+                self.some().update_heartbeat(self._bob, Heartbeat(action="heartbeat", seq=self._client.seq))
+            if second % 11 == 5:
+                self.some().get_user_presence("bob", "alice")
+
+    def choose(self, status: str) -> None:
+        """Alice chooses a status."""
+        update = PresenceUpdate.model_validate({"action": "presence_update", "status": status})
+        self.some().update_user_status(self.alice, update)
+
+    def reload(self) -> None:
+        """Alice reloads the page."""
+        self.some().set_user_offline("alice", self.alice.id)
+        self._bench.sweep(4, service=self.some())
+        self.alice = self._bench.connection("alice", device="browser")
+        assert self.some().set_user_online(self.alice)
+        self.some().sync(self.alice, Sync(action="sync"))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_29_two_sandboxes_three_seconds_apart_show_no_wrong_status(bench: Bench, seed: int) -> None:
+    """Events go to a sandbox whose clock is right or to one that is 3 s fast: every transition shown is a true one.
+
+    Alice uses her device, is idle for six minutes, comes back, is busy for a while, reloads the page, and leaves.
+    """
+    bench.service.set_contacts("alice", ["bob"])
+    world = Drifting(bench, random.Random(seed), skew=3)
+    world.live(60, active=True)
+    world.live(360, active=False)
+    assert world.seen == ["online", "away"]
+    world.live(31, active=True)
+    world.choose("busy")
+    world.live(40, active=False)
+    world.choose("online")
+    for _ in range(3):
+        world.reload()
+        world.live(20, active=True)
+    world.some().leave("alice", world.alice.id)
+    world.live(5, active=True)
+    assert world.seen == ["online", "away", "online", "busy", "online", "offline"]
