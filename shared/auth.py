@@ -137,14 +137,12 @@ class _KeySet:
         self._keys: dict[str, jwt.PyJWK] = {}
         self._fetched_at = self._tried_at = -math.inf
 
-    def find(self, kid: object, now: float) -> jwt.PyJWK:
+    def find(self, kid: str | None, now: float) -> jwt.PyJWK:
         """The key of this id. The set is fetched when it is old or lacks the key, unless it was tried a moment ago.
 
         Raises:
             Refused: the issuer publishes no such key, as far as is known.
         """
-        if not isinstance(kid, str):
-            raise Refused("names no key")
         wanted = kid not in self._keys or now - self._fetched_at >= REFRESH_EVERY
         if wanted and now - self._tried_at >= FETCH_PAUSE:
             self._tried_at = now
@@ -153,8 +151,8 @@ class _KeySet:
                 self._fetched_at = now
             except (OSError, HTTPException, ValueError, RecursionError) as error:
                 _logger.warning("the keys at %s could not be fetched: %s", self._url, error)
-        if kid not in self._keys:
-            raise Refused("names an unknown key")
+        if kid is None or kid not in self._keys:
+            raise Refused("names no known key")
         return self._keys[kid]
 
     def _fetch(self) -> dict[str, jwt.PyJWK]:
@@ -189,8 +187,7 @@ def _public_key(jwk: object) -> jwt.PyJWK | None:
         key = jwt.PyJWK(jwk, algorithm)
     except (jwt.PyJWTError, ValueError):
         return None
-    strong = key.key.key_size >= SHORTEST_RSA_KEY if algorithm == "RS256" else jwk.get("crv") == "P-256"
-    return key if strong else None
+    return key if algorithm == "ES256" or key.key.key_size >= SHORTEST_RSA_KEY else None
 
 
 def _strong(secret: str) -> str:

@@ -39,7 +39,7 @@ ANSWER_TIMEOUT = 2.0
 IDLE_LIMIT = 20.0
 """Seconds after which an unused connection is not trusted: what lies between may have forgotten it."""
 REFUSALS = 3
-"""Failures to connect, before any answer, after which a call takes the endpoint for unreachable."""
+"""Failures to connect after which a call that has no connection at all takes the endpoint for unreachable."""
 FIRST_BACKOFF, LAST_BACKOFF = 0.1, 1.0
 """Seconds before a post is retried: doubling from the first to the last, each shortened at random by up to half."""
 POSTS_PER_SECOND, BURST = 2000.0, 200.0
@@ -77,7 +77,6 @@ class Pusher:
         self._tls: ssl.SSLContext | None = None
         self._permits = asyncio.Semaphore(LINKS)
         self._idle: list[_Link] = []
-        self._refusals, self._reached = 0, False
         self._pace = _Pace(POSTS_PER_SECOND, BURST)
 
     def post(self, frames: Sequence[Frame]) -> set[str]:
@@ -141,9 +140,7 @@ class Pusher:
 
     async def _send_all(self, fan_out: _FanOut, queues: Mapping[str, Sequence[bytes]]) -> None:
         # The loop stood still since the last call: let it hear first which links their peer has closed meanwhile.
-        for _ in range(2):
-            await asyncio.sleep(0)
-        self._refusals, self._reached = 0, False
+        await asyncio.sleep(0)
         tasks = [asyncio.create_task(self._send_in_order(fan_out, *queue)) for queue in queues.items()]
         _, late = await asyncio.wait(tasks, timeout=self._budget, return_when=asyncio.FIRST_EXCEPTION)
         for task in late:
@@ -180,7 +177,7 @@ class Pusher:
                 async with self._permits:
                     if wait := self._pace.reserve(time.monotonic()):
                         await asyncio.sleep(wait)
-                    status = await self._exchange(fan_out.signer.request(fan_out.method, connection_id, body))
+                    status = await self._exchange(fan_out, fan_out.signer.request(fan_out.method, connection_id, body))
             except ConnectionError as error:
                 fan_out.trouble[str(error)] += 1
             else:
@@ -191,10 +188,13 @@ class Pusher:
             await asyncio.sleep(backoff * random.uniform(0.5, 1))  # noqa: S311 - spreads load, guards nothing
             backoff = min(2 * backoff, LAST_BACKOFF)
 
-    async def _exchange(self, request: bytes) -> int:
-        link = self._take() or await self._open()
-        status = await link.exchange(request)
-        self._reached = True
+    async def _exchange(self, fan_out: _FanOut, request: bytes) -> int:
+        link = self._take() or await self._open(fan_out)
+        fan_out.at_work += 1
+        try:
+            status = await link.exchange(request)
+        finally:
+            fan_out.at_work -= 1
         link.used_at = self._clock()
         if link.is_open:
             self._idle.append(link)
@@ -209,16 +209,16 @@ class Pusher:
             link.drop()
         return None
 
-    async def _open(self) -> _Link:
+    async def _open(self, fan_out: _FanOut) -> _Link:
         loop = asyncio.get_running_loop()
         port = self._endpoint.port or (443 if self._tls else 80)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 _, link = await loop.create_connection(_Link, self._host, port, ssl=self._tls)
         except OSError as error:  # a refusal, a timeout, an untrusted certificate, a name that does not resolve
-            self._refusals += 1
-            kind = ConnectionError if self._reached or self._refusals < REFUSALS else _UnreachableError
-            raise kind(f"no connection: {type(error).__name__}") from error
+            fan_out.refusals += 1
+            hope = self._idle or fan_out.at_work or fan_out.refusals < REFUSALS
+            raise (ConnectionError if hope else _UnreachableError)(f"no connection: {type(error).__name__}") from error
         return link
 
     async def _drop_idle(self) -> None:
@@ -240,6 +240,10 @@ class _FanOut:
     gone: set[str] = field(default_factory=set)
     moot: int = 0
     """Bodies that were not delivered because their connection is gone."""
+    refusals: int = 0
+    """Failures to connect."""
+    at_work: int = 0
+    """Requests that wait for their answer."""
     trouble: Counter[str] = field(default_factory=Counter)
     """Everything that went wrong, retried or not, by status or reason."""
 

@@ -186,6 +186,7 @@ AGAINST_THE_SECRET: dict[str, str] = {
     "exp endless": signed('{"sub":"alice","exp":1' + "0" * 400 + "}"),
     "exp of 5,000 digits": signed('{"sub":"alice","exp":1' + "0" * 5000 + "}"),
     "not yet": signed(CLAIMS | {"nbf": int(NOW) + 60}),
+    "nbf true": signed(CLAIMS | {"nbf": True}),
     "nbf text": signed(CLAIMS | {"nbf": "0"}),
     "issued tomorrow": signed(CLAIMS | {"iat": int(NOW) + 86400}),
     "iat text": signed(CLAIMS | {"iat": "0"}),
@@ -273,9 +274,10 @@ UNFIT: dict[str, tuple[dict[str, Any], Callable[[], str]]] = {
         lambda: issued(key=P384_KEY, algorithm="ES384", kid="unfit"),
     ),
     "for encryption": (jwk(STRANGER, "unfit", use="enc"), lambda: issued(key=STRANGER, kid="unfit")),
-    "for another algorithm": (
-        jwk(STRANGER, "unfit", alg="RS512"),
-        lambda: issued(key=STRANGER, kid="unfit", algorithm="RS512"),
+    "for another algorithm": (jwk(STRANGER, "unfit", alg="RS512"), lambda: issued(key=STRANGER, kid="unfit")),
+    "without a name": (
+        {field: value for field, value in jwk(STRANGER, "").items() if field != "kid"},
+        lambda: jwt.encode(ISSUED, STRANGER, "RS256"),
     ),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import ssl
 import threading
 import time
@@ -15,8 +16,9 @@ from pathlib import Path
 import boto3
 import pytest
 
-from shared.presence import Frame
-from shared.push import IDLE_LIMIT, LINKS, Pusher, _Pace, _Signer
+from shared import push
+from shared.delivery import Frame
+from shared.push import CONNECT_TIMEOUT, IDLE_LIMIT, LINKS, Pusher, _Pace, _Signer
 from shared.settings import Settings, SettingsError
 from tests.support.management_server import ManagementServer, Received, write_certificate
 
@@ -163,7 +165,7 @@ def test_a_callback_url_that_is_none_is_refused_in_one_sentence(make: Make, url:
 
 
 @pytest.mark.parametrize("token", ["", "IQoJb3JpZ2luX2VjEAMaCXVzLWVhc3QtMSJHMEUCIQ+/=="])
-@pytest.mark.parametrize("connection_id", ["PJqB0E1tKRcFAQw=", "L0SM9cOFvHcCIhw=", "A-_-_-b9-_-_-c_=", "plain"])
+@pytest.mark.parametrize("connection_id", ["PJqB0E1tKRcFAQw=", "L0SM9cOFvHcCIhw=", "A-_-_-b9-_-_-c_=", "a/b+c d=="])
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
 def test_the_signature_is_the_sdks_byte_for_byte(
     server: ManagementServer, method: str, connection_id: str, token: str
@@ -340,8 +342,15 @@ def test_the_connection_is_kept_between_calls(server: ManagementServer, pusher: 
     assert len(server.links) == 1
 
 
+@pytest.fixture
+def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A retry would come after any test's budget."""
+    monkeypatch.setattr(push, "FIRST_BACKOFF", 60.0)
+
+
+@pytest.mark.usefixtures("no_retries")
 def test_connections_closed_between_calls_are_replaced(server: ManagementServer, pusher: Pusher, meter: Counts) -> None:
-    """An endpoint that closed all idle sockets, as after a freeze, costs neither a frame nor a second post of one."""
+    """An endpoint that closed all idle sockets, as after a freeze, costs no frame and not even a retry."""
     pusher.post(frames(64))
     server.close_links()
     assert pusher.post(frames(64)) == set()
@@ -364,41 +373,47 @@ def test_a_connection_idle_for_too_long_is_not_used_again(
 ) -> None:
     """Just below the limit the socket is used again, just above it a new one is opened."""
     pusher.post([Frame(ALICE, b"{}")])
-    clock.ahead += IDLE_LIMIT - 1
-    pusher.post([Frame(ALICE, b"{}")])
+    for _ in range(3):
+        clock.ahead += IDLE_LIMIT - 1
+        pusher.post([Frame(ALICE, b"{}")])
     assert len(server.links) == 1
     clock.ahead += IDLE_LIMIT + 1
     pusher.post([Frame(ALICE, b"{}")])
     assert len(server.links) == 2
 
 
-ODD_ANSWERS = {
-    "with a body": b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nHello, world",
-    "in chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nHello\r\n0\r\n\r\n",
-    "until the end": b"HTTP/1.1 200 OK\r\n\r\nHello",
-    "with a farewell": b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
-    "with no reason": b"HTTP/1.1 200\r\ncontent-length:0\r\n\r\n",
-    "with too much": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nHello",
-    "of old": b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+ENDINGS: dict[str, tuple[list[bytes], int]] = {
+    "no body": ([b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"], 1),
+    "a body": ([b"HTTP/1.1 200 OK\r\ncontent-length:12\r\n\r\nHello, world"], 1),
+    "pieces": ([b"HTTP/1.1 200\r\nContent-Le", b"ngth: 5\r\n\r", b"\nHel", b"lo"], 1),
+    "a farewell": ([b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"], 2),
+    "too much": ([b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nHello"], 2),
+    "chunks": ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nHello\r\n", b"0\r\n\r\n"], 2),
+    "no end in sight": ([b"HTTP/1.1 200 OK\r\n\r\nHello"], 2),
 }
 
 
-@pytest.mark.parametrize("raw", ODD_ANSWERS.values(), ids=ODD_ANSWERS.keys())
-def test_any_form_of_answer_counts_once_and_spoils_no_later_one(
-    server: ManagementServer, pusher: Pusher, meter: Counts, raw: bytes
+@pytest.mark.usefixtures("no_retries")
+@pytest.mark.parametrize(("answer", "links"), ENDINGS.values(), ids=ENDINGS.keys())
+def test_an_answer_is_told_from_the_next_however_it_ends(
+    server: ManagementServer, pusher: Pusher, meter: Counts, answer: list[bytes], links: int
 ) -> None:
-    """However an answer ends, its status is taken, and the next post gets its own."""
-    server.answer = lambda received: raw if received.body == b"odd" else 410
-    assert pusher.post([Frame(ALICE, b"odd")]) == set()
-    assert pusher.post([Frame(BOB, b"next")]) == {BOB}
+    """The status counts once, and the socket is used again exactly when the answer's end is certain."""
+    server.answer = lambda received: answer if received.connection_id == ALICE else 410
+    assert pusher.post([Frame(ALICE, b"1")]) == set()
+    assert pusher.post([Frame(BOB, b"2")]) == {BOB}
     assert meter.counts == {"PostsSent": 1, "PostsGone": 1}
+    assert len(server.links) == links
 
 
-def test_something_that_speaks_no_http_delivers_nothing(server: ManagementServer, make: Make, meter: Counts) -> None:
+def test_something_that_speaks_no_http_delivers_nothing(
+    server: ManagementServer, make: Make, meter: Counts, caplog: pytest.LogCaptureFixture
+) -> None:
     """Bytes that are no HTTP answer are a lost connection: retried within the budget, then counted."""
-    server.answer = lambda received: b"SSH-2.0-OpenSSH_9.2\r\n\r\n"
+    server.answer = lambda received: [b"SSH-2.0-OpenSSH_9.2\r\n\r\n"]
     make(server.url, budget=0.3).post([Frame(ALICE, b"{}")])
     assert meter.counts == {"PostsFailed": 1}
+    assert "no HTTP" in caplog.text
 
 
 def test_an_endpoint_that_is_not_there_fails_everything_quickly(make: Make, meter: Counts) -> None:
@@ -409,6 +424,24 @@ def test_an_endpoint_that_is_not_there_fails_everything_quickly(make: Make, mete
     assert make(url).post(frames(1000)) == set()
     assert time.monotonic() - started < 2.0
     assert meter.counts == {"PostsFailed": 1000}
+
+
+def test_an_endpoint_that_never_says_a_word_fails_everything_quickly(make: Make, meter: Counts) -> None:
+    """A peer that takes connections and shakes no hands costs the time to connect once, not the whole budget."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as mute:
+        started = time.monotonic()
+        assert make(f"https://127.0.0.1:{mute.getsockname()[1]}/live").post(frames(1000)) == set()
+        assert CONNECT_TIMEOUT <= time.monotonic() - started < 4.0
+    assert meter.counts == {"PostsFailed": 1000}
+
+
+def test_one_working_connection_is_enough(server: ManagementServer, pusher: Pusher, meter: Counts) -> None:
+    """Where no further socket can be opened, all frames go through the one that is open."""
+    pusher.post([Frame(ALICE, b"{}")])
+    server.refuse_links()
+    pusher.post(frames(40))
+    assert meter.counts == {"PostsSent": 41}
+    assert len(server.links) == 1
 
 
 def test_an_endpoint_that_comes_back_is_used_again(make: Make, meter: Counts) -> None:
@@ -442,6 +475,7 @@ def secure_server(certificate: Path) -> Iterator[ManagementServer]:
         yield server
 
 
+@pytest.mark.usefixtures("no_retries")
 def test_posts_through_tls(
     secure_server: ManagementServer,
     make: Make,

@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,8 +42,8 @@ class Received:
         return unquote(self.path.rpartition("/")[2])
 
 
-Answer = Callable[[Received], "int | bytes | None"]
-"""A status, or the bytes of a whole answer, or None to close the socket without a word. It may block."""
+Answer = Callable[[Received], "int | Sequence[bytes] | None"]
+"""A status, or a whole answer in pieces, or None to close the socket without a word. It may block."""
 
 
 class ManagementServer:
@@ -62,7 +62,8 @@ class ManagementServer:
         self._httpd = _Httpd(("127.0.0.1", port), _Handler)
         self._httpd.management = self
         if tls is not None:
-            self._httpd.socket = tls.wrap_socket(self._httpd.socket, server_side=True)
+            # Hands are shaken by each connection's thread: one slow client must not hold up the rest.
+            self._httpd.socket = tls.wrap_socket(self._httpd.socket, server_side=True, do_handshake_on_connect=False)
         self.port = self._httpd.server_port
         self.host = f"localhost:{self.port}"
         self.url = f"{'https' if tls else 'http'}://{self.host}/live"
@@ -80,6 +81,11 @@ class ManagementServer:
         """Close every kept-alive socket, as an endpoint does with those that have been idle for long."""
         for connected in list(self._sockets):
             connected.shutdown(socket.SHUT_RDWR)
+
+    def refuse_links(self) -> None:
+        """Accept no more sockets; those that are open still get their answers."""
+        self._httpd.shutdown()
+        self._httpd.socket.close()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -145,8 +151,9 @@ class _Handler(BaseHTTPRequestHandler):
         answer = management.answer(received)
         if answer is None:
             self.close_connection = True
-        elif isinstance(answer, bytes):
-            self.wfile.write(answer)
+        elif not isinstance(answer, int):
+            for piece in answer:
+                self.wfile.write(piece)
         else:
             self.send_response(answer)
             if answer != 204:
