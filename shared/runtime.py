@@ -108,11 +108,13 @@ def service() -> PresenceService:
 
 
 @functools.cache
-def authenticator() -> Authenticator:
-    """What verifies tokens in this sandbox."""
-    from shared.auth import Authenticator  # with cryptography, a third of a start: only for whoever verifies tokens
+def authenticator(kind: type[Authenticator]) -> Authenticator:
+    """What verifies tokens in this sandbox.
 
-    return Authenticator(settings())
+    Whoever verifies tokens brings the class: with it comes cryptography, a third of a start. It is not imported in here
+    when it is first needed, since where functions share a process only imports of a start find the sandbox's own copy.
+    """
+    return kind(settings())
 
 
 def now_ms() -> int:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.auth import Refused
-
+from shared.auth import Authenticator, Refused
 from shared.events import Event, Handshake, denial, policy
 from shared.runtime import authenticator, entrypoint, logger, now_ms, settings
 
@@ -14,7 +13,7 @@ from shared.runtime import authenticator, entrypoint, logger, now_ms, settings
 def handler(event: Event, context: Any) -> dict[str, Any]:
     handshake = Handshake.of(event, settings().token_source)
     try:
-        user = authenticator().verify(handshake.token, now_ms() / 1000)
+        user = authenticator(Authenticator).verify(handshake.token, now_ms() / 1000)
     except Refused as error:
         logger.warning("token refused", reason=str(error))
         return denial(event)
