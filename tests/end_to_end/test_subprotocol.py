@@ -1,0 +1,44 @@
+"""Tokens as a WebSocket subprotocol, as browsers send them; a run of its own, since a service takes them one way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.support.clients import HandshakeRefused, Join, NodeSocket, People, PythonSocket
+from tests.support.deployment import SHORT_TIMES, Deployment
+from tests.support.presence_run import presence_run
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """A run whose functions are threads, which starts sooner: how they run is not what this is about."""
+    environment = SHORT_TIMES | {"PRESENCE_TOKEN_SOURCE": "subprotocol"}
+    with presence_run(tmp_path_factory.mktemp("run"), "--in-process", **environment) as service:
+        yield Deployment.started(service, environment)
+
+
+@pytest.mark.parametrize("via", [NodeSocket, PythonSocket])
+async def test_a_token_may_come_as_a_subprotocol(
+    people: People, join: Join, via: type[NodeSocket | PythonSocket]
+) -> None:
+    """The service takes the token out of the subprotocols, and answers with its own."""
+    alice, bob = await people("alice", "bob")
+    viewer, client = await join(bob, via), await join(alice, via)
+    assert [viewer.socket.subprotocol, client.socket.subprotocol] == ["presence.v1", "presence.v1"]
+    assert (await viewer.change(alice))["status"] == "online"
+
+
+async def test_a_token_is_looked_for_in_one_place(deployment: Deployment) -> None:
+    """One in the query opens nothing here, and neither does a bad one as a subprotocol."""
+    token = deployment.identity_provider.token("alice")
+    for query, subprotocols, status in (
+        ({"token": token}, [], 401),
+        ({"token": token}, ["presence.v1"], 403),
+        ({}, ["presence.v1", token[:-4]], 403),
+    ):
+        with pytest.raises(HandshakeRefused) as refused:
+            await NodeSocket.open(f"{deployment.ws_url}?{urlencode(query)}", subprotocols)
+        assert refused.value.status == status

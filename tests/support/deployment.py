@@ -1,0 +1,121 @@
+"""A service to be tested from outside, wherever it runs: where it is, who may call it, and whose tokens it takes.
+
+It is a `presence run` that a test has started, or what `--url` and `--ws-url` lead to. Nothing here looks inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+from urllib.parse import quote, urlencode
+
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from botocore.session import Session
+
+from local.home import Home, Run
+from local.identity_provider import IdentityProvider
+from shared.settings import Settings
+from tests.support.presence_run import PresenceRun
+
+HTTP_PATIENCE = 40.0
+"""Seconds: API Gateway itself gives up after 30."""
+SHORT_TIMES = {
+    "PRESENCE_HEARTBEAT_INTERVAL": "0.5",
+    "PRESENCE_DEVICE_TTL": "3",
+    "PRESENCE_GRACE": "1.5",
+    "PRESENCE_PUSH_BUDGET": "2",
+    "PRESENCE_ANNOUNCE_LEASE": "3",
+    # The schedule's first run finds nobody, and its next comes after a minute. Heartbeats settle whoever is due in
+    # their own bucket, so with a single one nothing waits for the schedule.
+    "PRESENCE_BUCKETS": "1",
+}
+"""Settings with which nothing takes long."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Where a service is, and what is needed to be its users and its application's backend."""
+
+    url: str
+    ws_url: str
+    settings: Settings
+    """Its settings, as far as tests go by them: durations."""
+    identity_provider: IdentityProvider
+    credentials: Credentials
+    region: str
+
+    @classmethod
+    def started(cls, service: PresenceRun, environment: Mapping[str, str]) -> Self:
+        """The run that a test has started with these settings."""
+        return cls._of_run(Home(service.directory / ".presence"), service.run, Settings.from_env(environment))
+
+    @classmethod
+    def given(cls, url: str, ws_url: str) -> Self:
+        """What two URLs lead to.
+
+        Its settings are those of this environment, as `PRESENCE_*`, the secret of tokens among them, and calls are
+        signed with the credentials that AWS tools find here; the run of this directory is known without either.
+        """
+        run, settings = Home().run(), Settings.from_env()
+        if run and run.url == url:
+            return cls._of_run(Home(), run, settings)
+        session = Session()
+        credentials = session.get_credentials()
+        assert credentials, "no AWS credentials are found to sign the backend's calls with"
+        in_host = re.search(r"\.execute-api\.([a-z0-9-]+)\.amazonaws\.com", url)
+        region = in_host[1] if in_host else session.get_config_variable("region")
+        return cls(url.rstrip("/"), ws_url, settings, IdentityProvider.find(Home(), os.environ), credentials, region)
+
+    @classmethod
+    def _of_run(cls, home: Home, run: Run, settings: Settings) -> Self:
+        keys = home.key_pair()
+        credentials = Credentials(keys.access_key_id, keys.secret_access_key)
+        return cls(run.url, run.ws_url, settings, IdentityProvider.find(home, {}), credentials, run.region)
+
+    async def call(self, method: str, path: str, body: Any = None, *, signed: bool = True) -> tuple[int, Any]:
+        """Status and JSON of a call of the HTTP API."""
+        return await asyncio.to_thread(self._call, method, self.url + path, body, signed)
+
+    async def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """The JSON of a call by the backend that succeeds."""
+        status, answer = await self.call(method, path, body)
+        assert status < 300, answer
+        return answer
+
+    def handshake(self, user: str, token: str | None = None, **query: str) -> tuple[str, list[str]]:
+        """The URL and the subprotocols with which a user connects; an empty token is left out."""
+        token = self.identity_provider.token(user) if token is None else token
+        if self.identity_provider.token_source == "subprotocol":
+            return f"{self.ws_url}?{urlencode(query)}", ["presence.v1", token] if token else []
+        return f"{self.ws_url}?{urlencode(query | ({'token': token} if token else {}))}", []
+
+    def _call(self, method: str, url: str, body: Any, signed: bool) -> tuple[int, Any]:
+        data = b"" if body is None else json.dumps(body).encode()
+        request = AWSRequest(method, url, {"Content-Type": "application/json"}, data)
+        if signed:
+            SigV4Auth(self.credentials, "execute-api", self.region).add_auth(request)
+        wire = urllib.request.Request(url, data or None, dict(request.headers.items()), method=method)  # noqa: S310 - http(s) as given
+        try:
+            with urllib.request.urlopen(wire, timeout=HTTP_PATIENCE) as response:  # noqa: S310
+                return response.status, _json(response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, _json(error.read())
+
+
+def of(user: str, what: str) -> str:
+    """The path of something that belongs to a user."""
+    return f"/v1/users/{quote(user, safe='')}/{what}"
+
+
+def _json(text: bytes) -> Any:
+    return json.loads(text) if text else None
