@@ -40,7 +40,7 @@ app = typer.Typer(
 )
 contacts = typer.Typer(help="Say who sees whom.", no_args_is_help=True, rich_markup_mode=None)
 graph = typer.Typer(
-    help="Write contacts, privacy and chosen statuses to a file, and bring them back.",
+    help="Back up what was given to the service, and bring it back.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -62,7 +62,9 @@ Url = Annotated[
 
 @app.command()
 def run(
-    port: Annotated[int, typer.Option(help="The port on 127.0.0.1; 0 takes a free one.", min=0, max=65535)] = 8080,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", help="The port on 127.0.0.1; 0 takes a free one.", min=0, max=65535)
+    ] = 8080,
     redis: Annotated[
         str | None,
         typer.Option(
@@ -77,7 +79,9 @@ def run(
         typer.Option("--in-process", help="Run the functions in threads of this process, for a debugger."),
     ] = False,
 ) -> None:
-    """Run the whole service on this machine until Ctrl-C: both APIs, the functions, the schedule and Redis.
+    """Run the whole service on this machine, until Ctrl-C.
+
+    That is API Gateway's two sides, the functions in processes of their own, their schedule, and Redis.
 
     Settings come from the environment, as PRESENCE_<NAME>: PRESENCE_HEARTBEAT_INTERVAL=5 PRESENCE_DEVICE_TTL=15, say.
     What the other commands need to find it, and the functions' log, are in the folder .presence.
@@ -93,7 +97,7 @@ def run(
 @app.command()
 def token(
     user: User,
-    ttl: Annotated[str, typer.Option(help="How long it is good: 90s, 15m, 1h, 7d.")] = "1h",
+    ttl: Annotated[str, typer.Option(metavar="TIME", help="How long it is good: 90s, 15m, 1h, 7d.")] = "1h",
 ) -> None:
     """Print a token of USER, and nothing else.
 
@@ -212,12 +216,20 @@ def import_graph(
 @app.command()
 def watch(
     user: User,
-    url: Url = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="The service's HTTP side, on this machine. Default: the run in this directory, else "
+            "http://127.0.0.1:8080.",
+            show_default=False,
+        ),
+    ] = None,
     ws_url: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
-            help="The service's WebSocket side, like wss://HOST/STAGE. Default: what belongs to --url on this machine.",
+            help="The service's WebSocket side, like wss://HOST/STAGE. Default: what belongs to --url.",
             show_default=False,
         ),
     ] = None,
@@ -226,7 +238,11 @@ def watch(
         typer.Option("--plain", help="A line for each change, its fields divided by tabs; also when piped."),
     ] = False,
 ) -> None:
-    """Connect as USER and show the contacts of USER, live, until Ctrl-C. USER is online meanwhile."""
+    """Show the contacts of USER, live, until Ctrl-C.
+
+    This connects as USER, who is thereby online, and away after a while, since nobody sees keys being pressed. A
+    connection that is lost is made anew.
+    """
     with _complaining():
         provider = IdentityProvider.find(Home(), os.environ)
         user_id_of(user)
@@ -358,7 +374,9 @@ async def _stoppable(work: Coroutine[Any, Any, T]) -> T:
             loop.remove_signal_handler(number)
         task.cancel()
 
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` wants it ignored.
+        signals.append(signal.SIGHUP)
     for number in signals:
         loop.add_signal_handler(number, stop)
     return await work

@@ -71,6 +71,8 @@ class Home:
         """
         from local.iam import KeyFileError, KeyPair  # brings botocore, a third of a second that not all commands need
 
+        if make:
+            self.make()
         try:
             return KeyPair.load_or_create(self.credentials) if make else KeyPair.load(self.credentials)
         except FileNotFoundError:

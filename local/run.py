@@ -60,7 +60,8 @@ async def run(home: Home, console: Console, *, port: int, redis_url: str | None,
         SettingsError: a setting cannot work.
     """
     async with running(home, console, os.environ, port=port, redis_url=redis_url, in_process=in_process) as ready:
-        _introduce(console, ready)
+        for line in [*_places(ready, in_process=in_process), Text(), *_first_steps(ready)]:
+            console.print(line, soft_wrap=True)
         try:
             await asyncio.get_running_loop().create_future()
         finally:
@@ -110,7 +111,10 @@ async def running(
             functions, verifier, routes=WEBSOCKET_ROUTES, authorizer=AUTHORIZER, token_source=settings.token_source
         )
         http_api = HttpApi(functions, verifier, routes=HTTP_ROUTES)
-        await stack.enter_async_context(serve(websocket_api, http_api, listener=listener))
+        try:
+            await stack.enter_async_context(serve(websocket_api, http_api, listener))
+        except OSError as error:  # Two may take a port until one of them listens.
+            raise _port_taken(port, error) from None
         await stack.enter_async_context(Scheduler(functions, REGION))
         about = Run(
             url=f"http://{HOST}:{port}",
@@ -148,9 +152,7 @@ def _claim(port: int) -> Iterator[socket.socket]:
 
 def _port_taken(port: int, error: OSError) -> Complaint:
     if error.errno == errno.EADDRINUSE:
-        return Complaint(
-            f"port {port} is in use: end what uses it, or give another --port (0 takes a free one)"
-        )
+        return Complaint(f"port {port} is in use: end what uses it, or give another --port (0 takes a free one)")
     return Complaint(f"port {port} cannot be used: {error.strerror}")
 
 
@@ -183,40 +185,46 @@ async def _functions(settings: Settings, keys: KeyPair, log: RunLog, *, in_proce
         yield workers
 
 
-def _introduce(console: Console, ready: Running) -> None:
-    """Say where everything is, and how to see it work."""
-    run, presence = ready.run, _command()
-    redis = "started for this run, gone with it" if ready.cache.own else "given"
-    lines = [
+def _places(ready: Running, *, in_process: bool) -> list[Text]:
+    """Where everything is."""
+    log = "of this process only: functions write here" if in_process else "of the functions; their warnings appear here"
+    return [
         Text("presence is ready", "bold green"),
         Text(),
-        _place("WebSocket", run.ws_url),
-        _place("HTTP", f"{run.url}/v1"),
-        _place("Redis", elasticache.redacted(ready.cache.url), redis),
-        _place("log", str(ready.home.log), "warnings appear here too"),
+        _place("WebSocket", ready.run.ws_url),
+        _place("HTTP", f"{ready.run.url}/v1"),
+        _place(
+            "Redis",
+            elasticache.redacted(ready.cache.url),
+            "started for this run, gone with it" if ready.cache.own else "given",
+        ),
+        _place("log", str(ready.home.log), log),
         _place("key pair", str(ready.home.credentials), "signs the backend's calls; an AWS credentials file"),
-        Text(),
+    ]
+
+
+def _first_steps(ready: Running) -> list[Text]:
+    """What to type in two more terminals, to see it work."""
+    presence = _command()
+    steps = [
         Text("To see it, let two users see each other, and be one of them. In a second terminal:"),
         _typed(f"{presence} contacts add alice bob"),
         _typed(f"{presence} watch bob"),
         Text("and in a third the other one:"),
         _typed(f"{presence} watch alice"),
-        Text("or be her with any WebSocket client, and change her status by hand:"),
-        _typed(f'npx wscat -c "{run.ws_url}?token=$({presence} token alice)"'),
-        _typed('{"action":"presence_update","status":"busy"}', "> "),
-        Text(),
-        Text("Ctrl-C ends everything.", "bright_black"),
     ]
-    if run.token_source == "subprotocol":
-        lines[13:16] = []
-    if not run.jwt_secret:
-        lines[8:16] = [Text("Tokens are those of your identity provider (PRESENCE_JWKS_URL).")]
+    if ready.run.token_source == "query":
+        steps += [
+            Text("or be her with any WebSocket client, and change her status by hand:"),
+            _typed(f'npx wscat -c "{ready.run.ws_url}?token=$({presence} token alice)"'),
+            _typed('{"action":"presence_update","status":"busy"}', "> "),
+        ]
+    if not ready.run.jwt_secret:
+        steps = [Text("Tokens are those of the identity provider behind PRESENCE_JWKS_URL.")]
     if ready.graph != "loaded":
-        lines.append(
-            Text(f"Nobody sees anybody yet: `{presence} contacts load FILE` marks this Redis as loaded.", "yellow")
-        )
-    for line in lines:
-        console.print(line, soft_wrap=True)
+        words = f"Nobody sees anybody yet: `{presence} contacts load FILE` marks this Redis as loaded."
+        steps.append(Text(words, "yellow"))
+    return [*steps, Text(), Text("Ctrl-C ends everything.", "bright_black")]
 
 
 def _place(name: str, where: str, remark: str = "") -> Text:

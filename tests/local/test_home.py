@@ -43,6 +43,7 @@ def test_a_key_pair_is_made_by_a_run_only(home: Home) -> None:
     made = home.key_pair(make=True)
     assert home.key_pair() == made
     assert mode(home.credentials) == 0o600
+    assert mode(home.path) == 0o700
 
 
 def test_a_key_pair_that_others_can_read_is_refused(home: Home) -> None:
