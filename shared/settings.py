@@ -49,7 +49,7 @@ class Settings(BaseModel):
     status_priority: Annotated[tuple[OnlineStatus, ...], BeforeValidator(_split)] = ("online", "busy", "away")
 
     # The store
-    redis_url: str = "redis://127.0.0.1:6379/0"
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", repr=False)
     redis_url_arn: str = ""
     redis_cluster: bool = False
     redis_iam_user: str = ""

@@ -135,10 +135,11 @@ def test_an_environment_holds_only_what_was_set() -> None:
 
 
 def test_secrets_do_not_show_when_settings_are_printed() -> None:
-    """Neither the token's secret nor the key of the log's hashes shows when settings are printed."""
-    shown = repr(Settings(jwt_secret="token-secret", log_key="log-secret"))
-    assert "token-secret" not in shown
-    assert "log-secret" not in shown
+    """No secret shows when settings are printed: of tokens, of the log's hashes, or the password in a Redis URL."""
+    shown = repr(Settings(jwt_secret="of tokens", log_key="of logs", redis_url="rediss://:of-redis@cache.example"))
+    assert "of tokens" not in shown
+    assert "of logs" not in shown
+    assert "of-redis" not in shown
 
 
 def test_settings_cannot_be_changed() -> None:
