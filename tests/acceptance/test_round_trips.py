@@ -1,0 +1,146 @@
+"""What an event costs: the stages (round trips to Redis) that it needs, however many contacts it concerns."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.messages import GetPresence, Sync
+from tests.support.service import Bench
+
+CONTACTS = [f"contact{number}" for number in range(120)]
+sizes = pytest.mark.parametrize("contacts", [1, 120])
+
+
+def settled(bench: Bench, contacts: int) -> None:
+    """Alice has so many contacts, all are online, and everything has been told."""
+    bench.service.set_contacts("alice", CONTACTS[:contacts])
+    for contact in CONTACTS[:contacts]:
+        bench.open(contact)
+    bench.sweep(8)
+    bench.pusher.clear()
+
+
+@sizes
+def test_a_handshake_is_one_stage_and_posts_nothing(bench: Bench, contacts: int) -> None:
+    """`$connect` is one stage, whoever would have to be told: the first message tells them."""
+    settled(bench, contacts)
+    with bench.counted() as stages:
+        bench.service.set_user_online(bench.connection("alice"))
+    assert len(stages) == 1
+    assert bench.pusher.frames == []
+
+
+@sizes
+def test_a_first_sync_that_announces_is_three_stages(bench: Bench, contacts: int) -> None:
+    """The first sync reads all contacts and tells all of them, in three stages and one post each."""
+    settled(bench, contacts)
+    alice = bench.connection("alice")
+    bench.service.set_user_online(alice)
+    with bench.counted() as stages:
+        bench.service.sync(alice, Sync(action="sync"))
+    assert len(stages) == 3
+    assert len({frame.connection_id for frame in bench.pusher.frames}) == contacts + 1
+
+
+@sizes
+def test_a_sync_that_announces_nothing_is_two_stages_and_a_resumed_one_one(bench: Bench, contacts: int) -> None:
+    """A later sync is two stages; one that missed nothing has nothing to read, and still answers."""
+    settled(bench, contacts)
+    alice = bench.open("alice")
+    bench.sweep(3)
+    with bench.counted() as stages:
+        bench.service.sync(alice, Sync(action="sync"))
+    assert len(stages) == 2
+    seq = bench.pusher.to(alice.id)[-1]["seq"]
+    with bench.counted() as stages:
+        bench.service.sync(alice, Sync(action="sync", seq=seq))
+    assert len(stages) == 1
+    assert bench.pusher.to(alice.id)[-1]["resumed"]
+
+
+def test_a_heartbeat_is_one_stage_and_posts_nothing(bench: Bench) -> None:
+    """A heartbeat that missed nothing is one stage, also when it is the user's turn to be settled."""
+    settled(bench, 120)
+    alice = bench.open("alice")
+    bench.sweep(3)
+    seq = bench.pusher.to(alice.id)[-1]["seq"]
+    bench.pusher.clear()
+    for _ in range(6):
+        bench.clock.advance(29)
+        for contact in CONTACTS:  # nobody else is due, so that there is nobody to help
+            bench.client.zrem(f"presence:{{{bench.store.bucket_of(contact)}}}:due", contact)
+        with bench.counted() as stages:
+            bench.beat(alice, seq=seq)
+        assert len(stages) == 1
+    assert bench.pusher.frames == []
+
+
+@sizes
+def test_an_update_is_three_stages(bench: Bench, contacts: int) -> None:
+    """A change of status is settled, its viewers are looked up, and it is reported: three stages for any number."""
+    settled(bench, contacts)
+    alice = bench.open("alice")
+    bench.sweep(3)
+    bench.pusher.clear()
+    with bench.counted() as stages:
+        bench.update(alice, status="busy")
+    assert len(stages) == 3
+    assert len(bench.pusher.frames) == contacts + 1
+    with bench.counted() as stages:
+        bench.update(alice, status="busy")
+    assert len(stages) == 1, "it changed nothing"
+
+
+@sizes
+def test_sockets_found_gone_are_removed_within_one_more_stage(bench: Bench, contacts: int) -> None:
+    """However many sockets are found gone by an update, to remove them takes one stage more at most."""
+    settled(bench, contacts)
+    alice = bench.open("alice")
+    bench.sweep(6)
+    bench.pusher.gone.update(frame.connection_id for frame in bench.pusher.frames if frame.connection_id != alice.id)
+    assert len(bench.pusher.gone) == contacts
+    with bench.counted() as stages:
+        bench.update(alice, status="busy")
+    assert len(stages) <= 4
+
+
+@sizes
+def test_a_query_is_two_stages(bench: Bench, contacts: int) -> None:
+    """`get_presence` counts as a heartbeat and reads all users that it names: two stages."""
+    settled(bench, contacts)
+    alice = bench.open("alice")
+    bench.sweep(3)
+    with bench.counted() as stages:
+        bench.service.answer_query(alice, GetPresence(action="get_presence", userIds=CONTACTS[:contacts][:100]))
+    assert len(stages) == 2
+
+
+def test_a_disconnect_is_one_stage(bench: Bench) -> None:
+    """A socket that closed is one stage: whoever it concerns is told when the grace is over."""
+    settled(bench, 120)
+    alice = bench.open("alice")
+    bench.sweep(3)
+    with bench.counted() as stages:
+        bench.service.set_user_offline("alice", alice.id)
+    assert len(stages) == 1
+
+
+def test_a_sweep_is_one_stage_when_nobody_is_due(bench: Bench) -> None:
+    """A sweeper that finds nobody due has looked at all buckets in one stage; an empty system costs no more."""
+    with bench.counted() as stages:
+        assert bench.service.cleanup_stale_connections("run", bench.clock.advance) == 0
+    assert len(stages) == 1
+
+
+def test_what_is_asked_grows_with_contacts_and_not_with_users(bench: Bench) -> None:
+    """Two thousand others who are online cost an update nothing: it asks about its own viewers only."""
+    settled(bench, 5)
+    alice = bench.open("alice")
+    bench.sweep(3)
+    with bench.counted() as before:
+        bench.update(alice, status="busy")
+    for number in range(2000):
+        bench.service.set_user_online(bench.connection(f"stranger{number}"))
+    with bench.counted() as after:
+        bench.update(alice, status="away")
+    assert [len(stage) for stage in after] == [len(stage) for stage in before] == [1, 5, 1]
