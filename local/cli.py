@@ -156,7 +156,7 @@ def load_contacts(
 
         async def bring() -> None:
             async with _backend(url) as backend:
-                with _progress("contacts") as progress:
+                with _progress() as progress:
                     await load(backend, edges, progress)
 
         _finish(bring())
@@ -206,7 +206,7 @@ def import_graph(
 
         async def bring() -> None:
             async with _backend(url) as backend:
-                with _progress("contacts") as progress:
+                with _progress() as progress:
                     await restore(backend, users, progress)
 
         _finish(bring())
@@ -339,14 +339,14 @@ def _backend(url: str | None) -> contextlib.AbstractAsyncContextManager[Backend]
 
 
 @contextlib.contextmanager
-def _progress(what: str) -> Iterator[Progress]:
+def _progress() -> Iterator[Progress]:
     """A bar on stderr, where that is a terminal."""
     from rich.console import Console
     from rich.progress import Progress as Bar
 
     console = Console(stderr=True)
     with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what)
+        task = bar.add_task("writing")
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import itertools
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -123,7 +124,9 @@ async def load(backend: Backend, edges: Iterable[tuple[str, str]], progress: Pro
     contacts: dict[str, list[str]] = {}
     for first, second in edges:
         contacts.setdefault(first, []).append(second)
-    await _add_contacts(backend, contacts, mutual=True, progress=progress)
+    batches = _batches(contacts)
+    tell = _counting(progress, len(batches))
+    await _all((backend.set_contacts(user, others, mutual=True) for user, others in batches), tell)
     await backend.set_graph_loaded()
 
 
@@ -134,8 +137,10 @@ async def restore(backend: Backend, users: Sequence[Line], progress: Progress) -
         Complaint: a call failed. What was written stays, and the same file may be loaded again.
     """
     now = time.time_ns() // 1_000_000
-    await _all(_hide(backend, user, now) for user in users)
-    await _add_contacts(backend, {user.userId: user.viewers for user in users}, mutual=False, progress=progress)
+    batches = _batches({user.userId: user.viewers for user in users})
+    tell = _counting(progress, len(users) + len(batches))
+    await _all((_hide(backend, user, now) for user in users), tell)
+    await _all((backend.set_contacts(user, others, mutual=False) for user, others in batches), tell)
     await backend.set_graph_loaded()
 
 
@@ -155,31 +160,26 @@ def _is_over(until: int | None, now: int) -> bool:
     return until is not None and until <= now
 
 
-async def _add_contacts(
-    backend: Backend, contacts: Mapping[str, list[str]], *, mutual: bool, progress: Progress
-) -> None:
-    batches = [
+def _batches(contacts: Mapping[str, list[str]]) -> list[tuple[str, list[str]]]:
+    return [
         (user, others[start : start + BATCH])
         for user, others in contacts.items()
         for start in range(0, len(others), BATCH)
     ]
-    done = 0
-
-    async def add(user: str, others: list[str]) -> None:
-        nonlocal done
-        await backend.set_contacts(user, others, mutual=mutual)
-        done += 1
-        progress(done, len(batches))
-
-    await _all(add(user, others) for user, others in batches)
 
 
-async def _all(work: Iterator[Coroutine[Any, Any, None]]) -> None:
-    """Do all of it, AT_ONCE at a time; raises the first failure, and begins nothing more then."""
+def _counting(progress: Progress, total: int) -> Callable[[], None]:
+    done = itertools.count(1)
+    return lambda: progress(next(done), total)
+
+
+async def _all(work: Iterator[Coroutine[Any, Any, None]], tell: Callable[[], None]) -> None:
+    """Do all of it, AT_ONCE at a time, and tell of each; raises the first failure, and begins nothing more then."""
 
     async def worker() -> None:
         for piece in work:
             await piece
+            tell()
 
     workers = [asyncio.create_task(worker()) for _ in range(AT_ONCE)]
     try:

@@ -135,14 +135,16 @@ def test_a_backup_without_a_field_has_its_default() -> None:
 
 async def test_a_backup_hides_before_it_shows(gateway: Gateway, backend: Backend) -> None:
     """All privacy is written before any contact, contacts go one way, and the mark comes last."""
+    steps = Steps()
     await restore(
         backend,
         [
             Line(userId="alice", viewers=["bob"], invisible=True, hideFrom=["carol"], lastSeen="nobody"),
             Line(userId="bob", viewers=["alice", "carol"], blocks=["mallory"]),
         ],
-        Steps(),
+        steps,
     )
+    assert steps.told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     told = calls(gateway)
     assert [route for route, _, _ in told] == [
         *["PUT /v1/users/{id}/privacy"] * 2,
