@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-import redis
 
-from shared.delivery import Frame
-from shared.messages import GetPresence, StatusChange, Sync
+from shared.messages import GetPresence, Sync
 from shared.presence import Connection
-from shared.settings import Settings
 from tests.support.service import Bench
 
 everywhere = pytest.mark.parametrize("client", ["fakeredis", "redis"], indirect=True)
@@ -121,106 +117,6 @@ def test_20_last_seen_is_only_told_where_its_owner_lets_it(bench: Bench) -> None
     assert bench.sees("bob", "alice")["lastSeen"] is None
     bench.service.set_privacy("alice", last_seen="everyone")
     assert bench.sees("bob", "alice")["lastSeen"] == left
-
-
-def secretly(bench: Bench, rng: random.Random, connections: list[Connection]) -> None:
-    """Something that a hidden user may do."""
-    match rng.randrange(8):
-        case 0 | 1:
-            connections.append(bench.open("hider", device=rng.choice(["", "phone"])))
-        case 2 if connections:
-            bench.service.leave("hider", connections.pop().id)
-        case 3 if connections:
-            bench.service.set_user_offline("hider", connections.pop(0).id)
-        case 4 | 5 if connections:
-            bench.update(connections[-1], status=rng.choice(["online", "busy", "away"]))
-        case 6 if connections:
-            bench.update(connections[-1], customStatus={"text": f"secret {rng.random()}"})
-        case _:
-            bench.service.set_status("hider", StatusChange(status=rng.choice(["busy", "online"]), scope="user"))
-
-
-def world(client: redis.Redis, seed: int, hidden: dict[str, Any], *, quiet: bool) -> tuple[list[str], Bench]:
-    """A history in which somebody hides from a viewer, and does nothing more or a lot; all else is the same in each.
-
-    Gives everything that the viewer gets to know, with its times, and the world in its end.
-    """
-    client.flushall()
-    bench, script, secret = Bench(client, Settings(buckets=4)), random.Random(seed), random.Random(seed + 1000)
-    bench.service.set_contacts("viewer", ["hider", "other"])
-    bench.service.set_contacts("hider", ["other"])
-    viewer, other, hider = (bench.open(user, f"{user}=") for user in ("viewer", "other", "hider"))
-    bench.update(hider, status="busy", customStatus={"text": "public", "until": bench.clock() + 60_000})
-    bench.sweep(3)
-    bench.service.set_privacy("hider", **hidden)
-    trace: list[str] = []
-
-    def note(frame: Frame) -> None:
-        if frame.connection_id == viewer.id:
-            trace.append(f"{bench.clock()} {sorted(json.loads(frame.data).items())}")
-
-    bench.pusher.deliver = note
-    bench.service.leave("hider", hider.id)
-    connections: list[Connection] = []
-    for step in range(40):
-        if not quiet:
-            secretly(bench, secret, connections)
-        if step % 5 == 2:
-            bench.update(other, status=script.choice(["online", "busy", "away"]))
-        bench.sweep(script.choice([0.5, 1, 3, 8]))
-        bench.beat(viewer, seq=script.choice([None, bench.clock()]))
-        bench.beat(other)
-        if step % 9 == 0:
-            bench.service.sync(viewer, Sync(action="sync"))
-        trace.append(str([sorted(r.items()) for r in bench.service.get_bulk_presence("viewer", ["hider", "other"])]))
-    return trace, bench
-
-
-HIDDEN: dict[str, dict[str, Any]] = {
-    "invisible": {"invisible": True},
-    "hide": {"hide_from": ["viewer"]},
-    "block": {"blocks": ["viewer"]},
-}
-SHOWN: dict[str, dict[str, Any]] = {
-    "invisible": {"invisible": False},
-    "hide": {"hide_from": []},
-    "block": {"blocks": []},
-}
-
-
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("way", HIDDEN)
-def test_21_two_worlds_that_differ_in_what_a_hidden_user_does_look_the_same(
-    client: redis.Redis, way: str, seed: int
-) -> None:
-    """In one world the hidden user does nothing, in the other a lot: a viewer gets the same at the same times."""
-    quiet, _ = world(client, seed, HIDDEN[way], quiet=True)
-    busy, _ = world(client, seed, HIDDEN[way], quiet=False)
-    assert quiet == busy
-
-
-@pytest.mark.parametrize("way", HIDDEN)
-def test_21_showing_again_reveals_the_present_record_and_nothing_before_it(client: redis.Redis, way: str) -> None:
-    """After hiding, a viewer gets one frame with what is so now, newer than all it had, and nothing of what was."""
-    _, bench = world(client, 7, HIDDEN[way], quiet=False)
-    connection = bench.open("hider", device="desk", device_type="desktop")
-    bench.service.set_status("hider", StatusChange(status="away", scope="user"))
-    bench.update(connection, customStatus={"text": "present"})
-    bench.sweep(3)
-    before = bench.sees("viewer", "hider")
-    bench.pusher.clear()
-    bench.service.set_privacy("hider", **SHOWN[way])
-    bench.sweep(3)
-    [change] = bench.pusher.changes("viewer=", "hider")
-    assert change["type"] == "user_online"
-    assert change["rev"] > before["rev"]
-    assert {name: change[name] for name in ("status", "customStatus", "lastSeen")} == {
-        "status": "away",
-        "customStatus": {"text": "present", "emoji": "", "until": None},
-        "lastSeen": None,
-    }
-    record = bench.sees("viewer", "hider")
-    assert record == {name: change[name] for name in record}
 
 
 def related(bench: Bench) -> tuple[Connection, Connection]:
