@@ -890,10 +890,10 @@ function verbs.privacy(u, request)
     u.set.invisible = request.invisible and '1' or nil
     if request.invisible then
       call('HSET', u.settings, 'invisible', '1')
-      if #sockets(u) == 0 then -- nobody is there to be waited for
-        for _, c in pairs(u.connections) do
-          if lingers(c) then close_connection(u, c, 'closed') end
-        end
+      local live = false
+      for _, c in pairs(u.connections) do live = live or is_live(c) end
+      for _, c in pairs(u.connections) do -- nobody is there to be waited for
+        if not live and lingers(c) then close_connection(u, c, 'closed') end
       end
     else
       call('HDEL', u.settings, 'invisible')
