@@ -568,6 +568,7 @@ local function create_connection(u, said, idle_from)
   if before then
     c.status = before.status
     c.active = said.active and now or before.active
+    if before.id == c.id then c.n = before.n end -- found gone, and here after all
     if before.state == 'disconnected' and before.id ~= c.id then
       close_connection(u, before, 'closed') -- its grace goes over to the new one
     elseif before.state == 'lost' and before.id ~= c.id then
