@@ -412,7 +412,7 @@ local function settle(u, post)
   -- Ends of what the user chose for a time.
   if ended(tonumber(u.set.claimUntil or '')) then drop_setting(u, 'claim', 'claimUntil') end
   if u.set.custom and ended(custom_until(u.set.custom)) then drop_setting(u, 'custom') end
-  if ended(number(u, 'thaw')) then thaw(u) end
+  if ended(number(u, 'thaw')) or not next(u.state) then thaw(u) end -- a record that was lost forgot when
   due = earliest(due, earliest(tonumber(u.set.claimUntil or ''), number(u, 'thaw')))
   due = earliest(due, u.set.custom and custom_until(u.set.custom))
 
