@@ -388,6 +388,8 @@ local function settle(u, post)
   load_user(u)
   local out = {}
   local last = number(u, 'last')
+  -- Due, and yet without a record: it was evicted, and viewers may have been told that the user is here.
+  local lost = not next(u.state) and u.set.invisible ~= '1' and call('ZSCORE', DUE, u.id)
 
   -- Connections: a deadline that passed has waited long enough and gets no grace.
   local live, lingering, due = {}, {}, nil
@@ -436,7 +438,7 @@ local function settle(u, post)
     local frozen_end = custom_until(custom)
     if ended(frozen_end) then custom = '' else due = earliest(due, frozen_end) end
   end
-  if status ~= was or custom ~= was_custom then
+  if status ~= was or custom ~= was_custom or lost then
     local rev = math.max((number(u, 'rev') or now - 1), number(u, 'floor') or 0) + 1
     local seen = u.state.seen or ''
     if status ~= 'offline' then

@@ -46,3 +46,62 @@ def test_news_of_a_stranger_are_not_sent(bench: Bench) -> None:
     before = len(bench.pusher.changes(vic.id))
     bench.sweep(3)
     assert bench.pusher.changes(vic.id)[before:] == []
+
+
+def test_a_former_contact_sees_the_same_whether_or_not_it_is_blocked(bench: Bench) -> None:
+    """A day after a contact was removed nothing is left to see, even if the user has blocked the viewer as well."""
+    bench.service.set_contacts("ann", ["bob", "cat"])
+    bench.open("ann")
+    bench.service.set_contacts("ann", remove=["bob", "cat"])
+    bench.service.set_privacy("ann", blocks=["bob"])
+    assert bench.sees("bob", "ann") == bench.sees("cat", "ann")
+    bench.clock.advance(86_400)
+    assert bench.sees("bob", "ann") == bench.sees("cat", "ann") == {"userId": "ann", "status": "offline"}
+
+
+def test_going_invisible_ends_no_grace_while_a_polling_device_lives(bench: Bench) -> None:
+    """A device without a socket is a live device too: only where nothing lives does invisibility end the grace."""
+    socket = bench.open("ann", device="phone", status="busy")
+    polling = bench.connection("ann", device="tablet", polling=True)
+    bench.service.set_user_online(polling)
+    bench.service.set_user_offline("ann", socket.id)
+    bench.service.set_privacy("ann", invisible=True)
+    bench.service.leave("ann", polling.id)
+    assert bench.service.inspect_user("ann")["status"] == "busy"
+
+
+def test_a_connection_that_was_wrongly_found_gone_keeps_its_counters(bench: Bench) -> None:
+    """After a false 410 an update that was overtaken is still ignored."""
+    ann = bench.open("ann")
+    bench.clock.advance(6)
+    bench.update(ann, status="busy", n=7)
+    bench.pusher.gone.add(ann.id)
+    bench.update(ann, customStatus={"text": "the post of this is answered with 410"})
+    bench.pusher.gone.clear()
+    bench.update(ann, status="away", n=6)
+    assert bench.service.inspect_user("ann")["status"] == "busy"
+
+
+def test_a_frozen_custom_status_ends_on_time_after_a_loss(bench: Bench) -> None:
+    """When a frozen custom status ends is remembered where it is kept, not in a record that may be evicted."""
+    bench.service.set_contacts("ann", ["bob"])
+    ann, bob = bench.open("ann"), bench.open("bob")
+    bench.update(ann, customStatus={"text": "lunch", "until": bench.clock() + 40_000})
+    bench.service.set_privacy("ann", hide_from=["bob"])
+    bench.client.delete(bench.store.key("user", "ann"))
+    bench.beat(ann)
+    bench.live(41, ann, bob)
+    assert bench.pusher.changes(bob.id, "ann")[-1]["customStatus"] is None
+
+
+def test_a_user_whose_record_was_evicted_and_who_never_comes_back_goes_offline(bench: Bench) -> None:
+    """An entry in the due queue without a record means that viewers may show somebody who is not there."""
+    bench.service.set_contacts("ann", ["bob"])
+    bench.open("ann")
+    bob = bench.open("bob")
+    bench.live(5, bob)
+    assert [event["status"] for event in bench.pusher.changes(bob.id, "ann")] == []
+    for kind in ("user", "devices"):
+        bench.client.delete(bench.store.key(kind, "ann"))
+    bench.live(90, bob)
+    assert [event["status"] for event in bench.pusher.changes(bob.id, "ann")] == ["offline"]
