@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shared.delivery import Delivery, Frame, Meter, Pusher, Request, Snapshot, Store, Work, view
+from shared.delivery import Delivery, Frame, Meter, Pusher, Request, Snapshot, Store, Unavailable, Work, view
 from shared.frames import TOKEN_LEEWAY, Answer, as_list, claim, custom_status, encode, own_state, record
 from shared.messages import (
     GetPresence,
@@ -338,7 +338,10 @@ class PresenceService:
     # Upkeep
 
     def cleanup_stale_connections(self, run: str, sleep: Callable[[float], object]) -> int:
-        """Settle whoever is due, again and again, until nobody is due soon or a newer run has taken over.
+        """Settle whoever is due, again and again, until a newer run has taken over.
+
+        It stays even while nobody is there: the next who come may close, or change often, before the next run begins.
+        A Redis that is away is waited for.
 
         Args:
             run: names this run; the last one to begin has the turn.
@@ -348,20 +351,20 @@ class PresenceService:
             How many users were settled.
         """
         began, settled, begin = self._clock(), 0, True
-        horizon = round(self._settings.device_ttl * 1000)
         while self._clock() - began < SWEEP_MS:
-            heads = self._heads(run, begin=begin, horizon=horizon)
-            begin = False
-            if heads is None:
-                break
-            due, following = heads
-            if due:
+            try:
+                heads = self._heads(run, begin=begin)
+                if heads is None:
+                    break
+                begin = False
+                due, following = heads
                 self._settle(due)
                 settled += len(due)
-            elif following is None:
-                break  # nobody is live, so nobody is looking
-            else:
-                sleep(max(1, min(SWEEP_NAP_MS, following - self._clock())) / 1000)
+                nap = 0 if due else min(SWEEP_NAP_MS, following - self._clock())
+            except Unavailable as error:
+                nap = error.retry_after
+            if nap > 0:
+                sleep(nap / 1000)
         if settled:
             self._meter.count("Settled", settled)
         return settled
@@ -410,17 +413,16 @@ class PresenceService:
     def _buckets(self, verb: str, **args: Any) -> list[Request]:
         return [Request("", verb, args, bucket) for bucket in range(self._store.buckets)]
 
-    def _heads(self, run: str, *, begin: bool, horizon: int) -> tuple[list[str], int | None] | None:
-        """Who is due in any bucket, and when the next will be; None when a newer run has the turn."""
-        requests = self._buckets("heads", horizon=horizon, most=SWEEP_BATCH)
+    def _heads(self, run: str, *, begin: bool) -> tuple[list[str], int] | None:
+        """Who is due in any bucket, and when to look again at the latest; None when a newer run has the turn."""
+        requests = self._buckets("heads", horizon=SWEEP_NAP_MS, most=SWEEP_BATCH)
         requests[0] = requests[0]._replace(args={**requests[0].args, "run": run, "begin": begin})
         answers = self._ask(*requests)
         if not answers[0]["turn"]:
             return None
         self._meter.time("DueLateness", max(answer.get("late", 0) for answer in answers))
         due = [user for answer in answers for user in as_list(answer["due"])]
-        following = [answer["next"] for answer in answers if "next" in answer]
-        return due, min(following, default=None)
+        return due, min(answer.get("next", self._clock() + SWEEP_NAP_MS) for answer in answers)
 
     def _sees(self, user_id: str, edit: str, others: Sequence[str], *, mutual: bool) -> list[Request]:
         if not others:

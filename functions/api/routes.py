@@ -38,8 +38,8 @@ from shared.routes import HTTP_ROUTES, Access
 from shared.runtime import logger, meter, service, settings
 
 MOST_LATE = 60_000
-"""Milliseconds by which a user may be settled too late before the service counts as ill. A healthy one is up to 45 s
-late: a sweeper ends when nobody is due within `device_ttl`, and AWS may take two minutes to start the next."""
+"""Milliseconds by which a user may be settled too late before the service counts as ill: a sweeper works for 150 s and
+the next begins within two minutes, so a healthy service is late by a second."""
 MOST_ERRORS = 20
 """Wrong fields that one answer names."""
 

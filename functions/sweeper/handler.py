@@ -1,4 +1,4 @@
-"""Each minute: settle what silence left behind, until nobody is due soon or the next run has taken over."""
+"""Each minute: settle what silence left behind, until the next run has taken over."""
 
 from __future__ import annotations
 

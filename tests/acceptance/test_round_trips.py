@@ -125,11 +125,18 @@ def test_a_disconnect_is_one_stage(bench: Bench) -> None:
     assert len(stages) == 1
 
 
-def test_a_sweep_is_one_stage_when_nobody_is_due(bench: Bench) -> None:
-    """A sweeper that finds nobody due has looked at all buckets in one stage; an empty system costs no more."""
+def test_a_look_of_the_sweeper_is_one_stage_when_nobody_is_due(bench: Bench) -> None:
+    """A sweeper that finds nobody due has looked at all buckets in one stage, and naps for a second."""
+    naps: list[float] = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        bench.clock.advance(seconds)
+
     with bench.counted() as stages:
-        assert bench.service.cleanup_stale_connections("run", bench.clock.advance) == 0
-    assert len(stages) == 1
+        assert bench.service.cleanup_stale_connections("run", nap) == 0
+    assert set(naps) == {1}
+    assert len(stages) == len(naps) == 150
 
 
 def test_what_is_asked_grows_with_contacts_and_not_with_users(bench: Bench) -> None:

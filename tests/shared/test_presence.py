@@ -1,0 +1,48 @@
+"""The use cases where nothing in `tests/acceptance` or `tests/model` says it more plainly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import fakeredis
+import pytest
+
+from shared.delivery import Request, Unavailable
+from shared.frames import Answer
+from shared.presence import PresenceService
+from tests.support.service import Bench
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench(fakeredis.FakeRedis())
+    yield bench
+    bench.close()
+
+
+class AwayStore:
+    """The bench's store, which cannot be reached for the first few calls."""
+
+    def __init__(self, bench: Bench, failures: int) -> None:
+        self._store, self.buckets, self.failures = bench.store, bench.store.buckets, failures
+
+    def call(self, requests: Sequence[Request], now: int) -> list[Answer]:
+        if self.failures:
+            self.failures -= 1
+            raise Unavailable("away")
+        return self._store.call(requests, now)
+
+    def users(self, cursor: str) -> tuple[set[str], str]:
+        return self._store.users(cursor)
+
+
+def test_a_sweeper_waits_for_a_redis_that_is_away(bench: Bench) -> None:
+    """Redis is away for some seconds while a sweeper runs: the same run settles who became due meanwhile."""
+    bench.service.set_contacts("alice", ["bob"])
+    bench.open("alice")
+    bench.clock.advance(76)
+    store = AwayStore(bench, failures=5)
+    sweeper = PresenceService(store, bench.pusher, bench.settings, bench.clock, bench.meter)
+    assert sweeper.cleanup_stale_connections("run", bench.clock.advance) == 1
+    assert store.failures == 0
+    assert bench.sees("bob", "alice")["status"] == "offline"
