@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any, Self
 
+from local.awslambda.invocation import FunctionError, Invoker, Throttled
 from local.iam import ACCOUNT
-from local.invocation import FunctionError, Invoker, Throttled
 from shared.routes import SCHEDULES, Schedule
 
 logger = logging.getLogger(__name__)

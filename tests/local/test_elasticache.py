@@ -18,8 +18,8 @@ import pytest
 import redis
 from redis.exceptions import MovedError
 
+from local.awslambda.invocation import ROOT
 from local.elasticache import CacheError, RedisServer, cache, check, free_port, redacted, server_binary
-from local.invocation import ROOT
 from tests.support.redis_cluster import start_cluster
 
 PATIENCE = 20.0

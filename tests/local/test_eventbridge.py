@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from local.awslambda.invocation import FunctionError, Throttled
 from local.eventbridge import Scheduler, event
-from local.invocation import FunctionError, Throttled
 from shared.routes import SCHEDULES, Schedule
 
 SWEEPER = Schedule("sweeper", every_minutes=1)

@@ -1,6 +1,6 @@
 """Functions whose handler does what a test says, in each of the ways to run them; and a line to the handler.
 
-Used by the tests of `local/awslambda.py`, `local/sandbox.py` and `local/inprocess.py`.
+Used by the tests of `local/awslambda/functions.py`, `local/awslambda/sandbox.py` and `local/awslambda/inprocess.py`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import importlib.util
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Self
 
-from local.awslambda import LAPTOP, Function, Functions, Invoker, Policy
-from local.inprocess import InProcess
+from local.awslambda.functions import LAPTOP, Function, Functions, Invoker, Policy
+from local.awslambda.inprocess import InProcess
 
 PATIENCE = 20.0
 """Seconds that a test waits for what happens soon when all is well."""

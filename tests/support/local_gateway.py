@@ -1,6 +1,6 @@
 """The local gateway on a real port, with functions whose answers a test writes down.
 
-Used by the tests of `local/websocket_api.py`, `local/management_api.py`, `local/http_api.py` and what they consist of.
+Used by the tests of everything in `local/apigateway`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from websockets.asyncio.client import ClientConnection
 
-from local.authorizer import TokenSource
-from local.faults import Faults
-from local.http_api import HttpApi
+from local.apigateway.authorizer import TokenSource
+from local.apigateway.faults import Faults
+from local.apigateway.http_api import HttpApi
+from local.apigateway.server import HOST, serve
+from local.apigateway.websocket_api import WebSocketApi
+from local.apigateway.websocket_connection import Connection, Cuts
+from local.awslambda.invocation import FunctionError
 from local.iam import KeyPair, SignatureVerifier
-from local.invocation import FunctionError
-from local.server import HOST, serve
-from local.websocket_api import WebSocketApi
-from local.websocket_connection import Connection, Cuts
 from shared.routes import AUTHORIZER, HTTP_ROUTES, WEBSOCKET_ROUTES, HttpRoute, WebSocketRoute
 
 REGION = "eu-central-1"

@@ -1,0 +1,360 @@
+"""API Gateway's HTTP API on a real port: events, answers, signatures and quotas."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import pytest
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from local.awslambda.invocation import Throttled
+from local.iam import KeyPair
+from shared.routes import HttpRoute
+from tests.support.local_gateway import Event, Gateway, crash, running_gateway, sign
+
+ROUTES = (
+    HttpRoute("GET", "/v1/health", "open"),
+    HttpRoute("POST", "/v1/presence/query", "user"),
+    HttpRoute("PUT", "/v1/users/{id}/contacts", "backend"),
+    HttpRoute("GET", "/v1/users/{id}/contacts", "backend"),
+    HttpRoute("PUT", "/v1/me/blocks/{userId}", "user"),
+)
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    """A gateway with one route of each kind."""
+    async with running_gateway(http_routes=ROUTES) as running:
+        yield running
+
+
+@dataclass
+class Answer:
+    """What a client of the HTTP API gets."""
+
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+async def call(
+    gateway: Gateway, method: str, target: str, body: bytes = b"", headers: Any = None, *, signed: bool = False
+) -> Answer:
+    """Send one request, its target as it is written."""
+    url = gateway.url + target
+    if signed:
+        headers = gateway.signed(method, url, body, **dict(headers or {}))
+    data = io.BytesIO(body) if body else None
+    async with (
+        aiohttp.ClientSession(skip_auto_headers=["Content-Type"]) as session,
+        session.request(method, URL(url, encoded=True), headers=headers, data=data) as response,
+    ):
+        return Answer(response.status, response.headers, await response.read())
+
+
+async def test_an_event_has_the_keys_of_a_captured_one(gateway: Gateway) -> None:
+    """A plain GET is an event without cookies, query, path parameters and body.
+
+    Keys and order: awslabs/aws-lambda-rust-runtime, example-apigw-v2-request-no-authorizer.json.
+    """
+    await call(gateway, "GET", "/v1/health", headers={"User-Agent": "agent/1", "X-Custom": "Value"})
+    (event,) = gateway.functions.events_of("api")
+    assert list(event) == [
+        "version",
+        "routeKey",
+        "rawPath",
+        "rawQueryString",
+        "headers",
+        "requestContext",
+        "isBase64Encoded",
+    ]
+    assert (event["version"], event["routeKey"]) == ("2.0", "GET /v1/health")
+    assert (event["rawPath"], event["rawQueryString"], event["isBase64Encoded"]) == ("/v1/health", "", False)
+    assert list(event["headers"]) == [
+        "accept",
+        "accept-encoding",
+        "content-length",
+        "host",
+        "user-agent",
+        "x-amzn-trace-id",
+        "x-custom",
+        "x-forwarded-for",
+        "x-forwarded-port",
+        "x-forwarded-proto",
+    ]
+    assert event["headers"]["x-custom"] == "Value"
+    context = event["requestContext"]
+    assert list(context) == [
+        "accountId",
+        "apiId",
+        "domainName",
+        "domainPrefix",
+        "http",
+        "requestId",
+        "routeKey",
+        "stage",
+        "time",
+        "timeEpoch",
+    ]
+    assert context["http"] == {
+        "method": "GET",
+        "path": "/v1/health",
+        "protocol": "HTTP/1.1",
+        "sourceIp": "127.0.0.1",
+        "userAgent": "agent/1",
+    }
+    assert (context["routeKey"], context["stage"]) == ("GET /v1/health", "$default")
+    assert re.fullmatch(r"[A-Za-z0-9_-]{15}=", context["requestId"])
+    assert re.fullmatch(r"\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000", context["time"])
+
+
+async def test_a_full_event_has_cookies_query_parameters_and_body(gateway: Gateway) -> None:
+    """Repeated query parameters are joined by commas, cookies are no header, path parameters are decoded.
+
+    Keys and order: the documentation's example of payload format 2.0, without what this API never has.
+    """
+    await call(
+        gateway,
+        "PUT",
+        "/v1/me/blocks/bob%40example.com%7C1?a=1&a=2&b=%20x&c",
+        b'{"\xc3\xa4":1}',
+        [
+            ("Cookie", "one=1; two=2"),
+            ("Content-Type", "application/json; charset=utf-8"),
+            ("X-Twice", "a"),
+            ("X-Twice", "b"),
+        ],
+    )
+    (event,) = gateway.functions.events_of("api")
+    assert list(event) == [
+        "version",
+        "routeKey",
+        "rawPath",
+        "rawQueryString",
+        "cookies",
+        "headers",
+        "queryStringParameters",
+        "requestContext",
+        "pathParameters",
+        "body",
+        "isBase64Encoded",
+    ]
+    assert event["routeKey"] == "PUT /v1/me/blocks/{userId}"
+    assert event["pathParameters"] == {"userId": "bob@example.com|1"}
+    assert event["rawPath"] == event["requestContext"]["http"]["path"] == "/v1/me/blocks/bob@example.com|1"
+    assert event["rawQueryString"] == "a=1&a=2&b=%20x&c"
+    assert event["queryStringParameters"] == {"a": "1,2", "b": " x", "c": ""}
+    assert event["cookies"] == ["one=1", "two=2"]
+    assert "cookie" not in event["headers"]
+    assert event["headers"]["x-twice"] == "a,b"
+    assert (event["body"], event["isBase64Encoded"]) == ('{"ä":1}', False)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "is_text"),
+    [
+        ("application/json", True),
+        ("text/plain; charset=utf-8", True),
+        ("application/xml", True),
+        ("application/octet-stream", False),
+        ("application/x-www-form-urlencoded", False),
+        (None, False),
+    ],
+)
+async def test_a_body_that_is_no_text_arrives_in_base64(
+    gateway: Gateway, content_type: str | None, is_text: bool
+) -> None:
+    """Only text, JSON, XML and JavaScript arrive as they are; what has no content type does not."""
+    headers = {"Content-Type": content_type} if content_type else {}
+    await call(gateway, "POST", "/v1/presence/query", b"body", headers)
+    (event,) = gateway.functions.events_of("api")
+    assert event["isBase64Encoded"] is not is_text
+    assert event["body"] == ("body" if is_text else base64.b64encode(b"body").decode())
+
+
+async def test_a_compressed_body_is_passed_on_as_it_is(gateway: Gateway) -> None:
+    """The gateway unpacks nothing, or a signature could not be checked."""
+    await call(gateway, "POST", "/v1/presence/query", b"\x1f\x8bnot really", {"Content-Encoding": "gzip"})
+    (event,) = gateway.functions.events_of("api")
+    assert base64.b64decode(event["body"]) == b"\x1f\x8bnot really"
+
+
+# Routes
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("POST", "/v1/health"),
+        ("HEAD", "/v1/health"),
+        ("OPTIONS", "/v1/health"),
+        ("GET", "/v1/health/"),
+        ("GET", "/v1"),
+        ("GET", "/"),
+        ("PUT", "/v1/users//contacts"),
+        ("PUT", "/v1/users/a/b/contacts"),
+        ("PUT", "/v1/users/a/contacts/b"),
+        ("GET", "/v2/health"),
+    ],
+)
+async def test_what_is_no_route_is_not_found(gateway: Gateway, method: str, target: str) -> None:
+    """A path or method that is in no route is 404, and no function is invoked."""
+    answer = await call(gateway, method, target, signed=True)
+    assert answer.status == 404
+    if method != "HEAD":
+        assert answer.json == {"message": "Not Found"}
+    assert gateway.functions.events == []
+
+
+# Signatures
+
+
+async def test_a_route_of_the_backend_needs_a_signature(gateway: Gateway) -> None:
+    """A signed call reaches the function with the caller's identity, in the keys that AWS uses for it."""
+    answer = await call(gateway, "PUT", "/v1/users/a%7Cb/contacts?x=1", b'{"add":["bob"]}', signed=True)
+    assert answer.status == 200
+    (event,) = gateway.functions.events_of("api")
+    assert event["pathParameters"] == {"id": "a|b"}
+    assert list(event["requestContext"])[2] == "authorizer"
+    iam = event["requestContext"]["authorizer"]["iam"]
+    assert list(iam) == [
+        "accessKey",
+        "accountId",
+        "callerId",
+        "cognitoIdentity",
+        "principalOrgId",
+        "userArn",
+        "userId",
+    ]
+    assert iam["accessKey"] == gateway.keys.access_key_id
+    assert iam["userArn"] == "arn:aws:iam::000000000000:user/local"
+
+
+@pytest.mark.parametrize("wrong", ["unsigned", "bearer", "key", "secret", "region", "service", "body", "method"])
+async def test_a_wrong_signature_is_forbidden(gateway: Gateway, wrong: str) -> None:
+    """Whatever is wrong with a signature, the answer is 403 and the same: it helps nobody to know."""
+    url, body, keys = gateway.url + "/v1/users/alice/contacts", b"{}", gateway.keys
+    headers = {
+        "unsigned": {},
+        "bearer": {"Authorization": "Bearer x.y.z"},
+        "key": sign(KeyPair.create(), "PUT", url, body),
+        "secret": sign(KeyPair(keys.access_key_id, "wrong"), "PUT", url, body),
+        "region": sign(keys, "PUT", url, body, region="us-east-1"),
+        "service": sign(keys, "PUT", url, body, service="lambda"),
+        "body": sign(keys, "PUT", url, b"{} "),
+        "method": sign(keys, "GET", url, body),
+    }[wrong]
+    answer = await call(gateway, "PUT", "/v1/users/alice/contacts", body, headers)
+    assert (answer.status, answer.json) == (403, {"message": "Forbidden"})
+    assert gateway.functions.events == []
+
+
+async def test_other_routes_are_not_the_gateways_to_guard(gateway: Gateway) -> None:
+    """An open route and a user's route reach the function unsigned; its token is the function's business."""
+    assert (await call(gateway, "GET", "/v1/health")).status == 200
+    await call(gateway, "POST", "/v1/presence/query", b"{}", {"Authorization": "Bearer x.y.z"})
+    event = gateway.functions.events_of("api")[1]
+    assert event["headers"]["authorization"] == "Bearer x.y.z"
+    assert "authorizer" not in event["requestContext"]
+
+
+# Answers
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "content_type", "body"),
+    [
+        ({"statusCode": 204}, 204, None, b""),
+        ({"statusCode": 201, "body": "ä"}, 201, "text/plain;charset=UTF-8", "ä".encode()),
+        (
+            {"statusCode": 400, "headers": {"content-type": "application/problem+json"}, "body": "{}"},
+            400,
+            "application/problem+json",
+            b"{}",
+        ),
+        ({"statusCode": "200", "body": "eA==", "isBase64Encoded": True}, 200, "text/plain;charset=UTF-8", b"x"),
+        ({"statusCode": 200, "headers": {"Content-Length": "99"}, "body": "x"}, 200, "text/plain;charset=UTF-8", b"x"),
+        ({"message": "hi"}, 200, "application/json; charset=utf-8", b'{"message": "hi"}'),
+        ("Hello", 200, "application/json; charset=utf-8", b"Hello"),
+        ([1], 200, "application/json; charset=utf-8", b"[1]"),
+        (None, 200, "application/json; charset=utf-8", b"null"),
+    ],
+)
+async def test_a_functions_answer_becomes_a_response(
+    gateway: Gateway, answer: Any, status: int, content_type: str | None, body: bytes
+) -> None:
+    """An answer with a status is a response; any other value is the body of a 200."""
+    gateway.functions.answers["api"] = answer
+    response = await call(gateway, "GET", "/v1/health")
+    assert (response.status, response.body) == (status, body)
+    if content_type:
+        assert response.headers["Content-Type"] == content_type
+
+
+async def test_an_answer_may_set_headers_and_cookies(gateway: Gateway) -> None:
+    """Headers are passed on, and each cookie is a Set-Cookie of its own."""
+    gateway.functions.answers["api"] = {
+        "statusCode": 200,
+        "headers": {"Retry-After": 1, "X-A": "b"},
+        "cookies": ["one=1; Secure", "two=2"],
+    }
+    response = await call(gateway, "GET", "/v1/health")
+    assert (response.headers["Retry-After"], response.headers["X-A"]) == ("1", "b")
+    assert response.headers.getall("Set-Cookie") == ["one=1; Secure", "two=2"]
+
+
+async def never(event: Event) -> None:
+    """A function that does not answer in time, as seen by the gateway."""
+    raise TimeoutError
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "message"),
+    [
+        (crash(), 500, "Internal Server Error"),
+        ({"statusCode": "two hundred"}, 500, "Internal Server Error"),
+        ({"statusCode": 200, "body": {"not": "text"}}, 500, "Internal Server Error"),
+        ({"statusCode": 200, "body": "ä", "isBase64Encoded": True}, 500, "Internal Server Error"),
+        ({"statusCode": 200, "headers": ["a"]}, 500, "Internal Server Error"),
+        ({"statusCode": 42}, 500, "Internal Server Error"),
+        (Throttled(), 503, "Service Unavailable"),
+        (never, 503, "Service Unavailable"),
+    ],
+)
+async def test_a_function_that_fails_is_the_gateways_answer(
+    gateway: Gateway, answer: Any, status: int, message: str
+) -> None:
+    """A crash or nonsense is 500, no room or no time 503; the function's error text is never shown."""
+    gateway.functions.answers["api"] = answer
+    response = await call(gateway, "GET", "/v1/health")
+    assert (response.status, response.json) == (status, {"message": message})
+
+
+# Quotas
+
+
+async def test_headers_have_a_quota(gateway: Gateway) -> None:
+    """Request line and headers over 10,240 bytes together are 431."""
+    assert (await call(gateway, "GET", "/v1/health", headers={"X-Long": "x" * 9_000})).status == 200
+    answer = await call(gateway, "GET", "/v1/health", headers={"X-Long": "x" * 10_200})
+    assert (answer.status, answer.json) == (431, {"message": "Request Header Fields Too Large"})
+
+
+async def test_a_body_has_a_quota(gateway: Gateway) -> None:
+    """A body over 10 MB is 413 and reaches no function."""
+    headers = {"Content-Type": "text/plain"}
+    assert (await call(gateway, "POST", "/v1/presence/query", b"x" * 10 * 1024 * 1024, headers)).status == 200
+    assert (await call(gateway, "POST", "/v1/presence/query", b"x" * (10 * 1024 * 1024 + 1), headers)).status == 413
+    assert len(gateway.functions.events_of("api")) == 1

@@ -1,0 +1,149 @@
+"""Signed calls: accepted by the gateway, repeated when that helps, and put into words when they fail."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.awslambda.invocation import Throttled
+from local.cli.backend import Backend
+from local.cli.complaint import Complaint
+from local.cli.home import Home, Run
+from tests.support.local_gateway import REGION, Event, Gateway, crash, running_gateway
+
+DONE = {"statusCode": 204}
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    """A gateway whose functions a test writes."""
+    async with running_gateway() as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def home(tmp_path: Path, gateway: Gateway) -> Iterator[Home]:
+    """What a run with the gateway's key pair left for the other commands."""
+    home = Home(tmp_path)
+    home.credentials.touch(mode=0o600)
+    home.credentials.write_text(
+        f"[default]\naws_access_key_id = {gateway.keys.access_key_id}\n"
+        f"aws_secret_access_key = {gateway.keys.secret_access_key}\n"
+    )
+    with home.running(Run(url=gateway.url, ws_url=gateway.websocket_url, region=REGION, pid=1)):
+        yield home
+
+
+def problem(status: int, detail: str) -> Event:
+    """An answer of the service that is an error."""
+    return {"statusCode": status, "body": json.dumps({"title": "A title", "detail": detail})}
+
+
+async def test_a_call_is_signed_for_the_run_that_is_known(gateway: Gateway, home: Home) -> None:
+    """Without a URL the run of this directory is meant, and its key pair signs."""
+    gateway.functions.answers["api"] = DONE
+    async with Backend.find(home) as backend:
+        await backend.set_contacts("alice", ["bob"], mutual=False)
+    (event,) = gateway.functions.events_of("api")
+    assert event["routeKey"] == "PUT /v1/users/{id}/contacts"
+    assert json.loads(event["body"]) == {"add": ["bob"], "mutual": False}
+    assert event["requestContext"]["authorizer"]["iam"]["accessKey"] == gateway.keys.access_key_id
+
+
+@pytest.mark.parametrize("user", ["a@b.example", "x:y|z", "~a=b+c-d_e", "tenant:alice"])
+async def test_every_user_id_survives_the_path(gateway: Gateway, home: Home, user: str) -> None:
+    """Any character of a user id is signed as it is sent, and arrives as it was."""
+    gateway.functions.answers["api"] = DONE
+    async with Backend.find(home, gateway.url + "/") as backend:
+        await backend.set_privacy(user, {"invisible": True})
+    assert gateway.functions.events_of("api")[0]["pathParameters"] == {"id": user}
+
+
+async def test_pages_follow_each_other(gateway: Gateway, home: Home) -> None:
+    """The cursor of one page asks for the next, and none ends."""
+
+    async def page(event: Event) -> Any:
+        last = event.get("queryStringParameters", {}).get("cursor") == "0-17"
+        return {"users": [{"userId": "bob" if last else "alice"}], "next": None if last else "0-17"}
+
+    gateway.functions.answers["api"] = page
+    async with Backend.find(home) as backend:
+        assert await backend.graph_page("") == ([{"userId": "alice"}], "0-17")
+        assert await backend.graph_page("0-17") == ([{"userId": "bob"}], "")
+
+
+@pytest.mark.parametrize("trouble", [Throttled("busy"), problem(503, "Redis cannot be reached")])
+async def test_what_may_pass_is_tried_again(gateway: Gateway, home: Home, trouble: Any) -> None:
+    """A service that is busy, or whose Redis is away for a moment, is asked again."""
+    answers = iter([trouble, trouble, DONE])
+
+    async def answer(_: Event) -> Any:
+        this = next(answers)
+        if isinstance(this, Exception):
+            raise this
+        return this
+
+    gateway.functions.answers["api"] = answer
+    async with Backend.find(home) as backend:
+        await backend.set_graph_loaded()
+    assert len(gateway.functions.events_of("api")) == 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (problem(409, "alice would have more than 5000 contacts"), "answered 409: alice would have more than 5000"),
+        (problem(400, "add: too many"), "answered 400: add: too many"),
+        (crash(), "answered 500: Internal Server Error"),
+        ({"statusCode": 418}, "answered 418: no reason given"),
+        ({"statusCode": 200, "body": "<html>"}, "is something else: it answers no JSON"),
+    ],
+)
+async def test_a_failure_is_put_into_words(gateway: Gateway, home: Home, answer: Any, words: str) -> None:
+    """What the service or the gateway says is wrong is what is told, in one line, at once."""
+    gateway.functions.answers["api"] = answer
+    async with Backend.find(home) as backend:
+        with pytest.raises(Complaint, match=words) as complaint:
+            await backend.health()
+    assert "\n" not in str(complaint.value)
+    assert len(gateway.functions.events_of("api")) == 1
+
+
+async def test_wrong_credentials_are_said_to_be(gateway: Gateway, home: Home) -> None:
+    """A service whose key pair is not ours is told apart from one that is ill."""
+    home.credentials.unlink()
+    home.key_pair(make=True)
+    async with Backend.find(home) as backend:
+        with pytest.raises(Complaint, match=r"403: Forbidden \(are these the credentials of that service"):
+            await backend.set_graph_loaded()
+    assert gateway.functions.events == []
+
+
+async def test_a_service_that_is_not_there_is_said_to_be_not_there(home: Home) -> None:
+    """Nobody listens at the port: is it running?"""
+    async with Backend.find(home, "http://127.0.0.1:1") as backend:
+        with pytest.raises(Complaint, match=r"nothing answers at http://127.0.0.1:1: is `presence run` running\?"):
+            await backend.health()
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8080", "localhost", "ftp://127.0.0.1", "http://"])
+async def test_what_is_no_url_is_refused(home: Home, url: str) -> None:
+    """A URL without its scheme is a frequent mistake, and is named."""
+    with pytest.raises(Complaint, match="is no URL of an HTTP API"):
+        async with Backend.find(home, url):
+            pass
+
+
+async def test_a_deployed_stack_is_signed_for_with_aws_credentials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Elsewhere than on this machine, credentials are found as AWS tools find them, and the region is in the host."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    async with Backend.find(Home(tmp_path), "https://a1b2.execute-api.eu-west-3.amazonaws.com") as backend:
+        assert vars(backend._signer)["_region_name"] == "eu-west-3"
+        assert backend._signer.credentials.access_key == "AKIATEST"
