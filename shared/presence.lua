@@ -25,6 +25,7 @@ local FORMER = 86400000      -- how long a former contact keeps the frozen recor
 local SETTLED = 2000         -- a frame younger than this may still be on its way
 local WIDEST, NARROWEST = 1000, 100 -- a viewer's window, in ms, when frames come faster than one in NARROWEST
 local MOST_TOLD = 500        -- viewers told one by one in one go
+local HELLO = 1000           -- how long a new connection may take to speak before others announce it
 local SCHEMA = '1'
 
 local KINDS = { 'user', 'devices', 'contacts', 'sees', 'hidden', 'settings', 'tell', 'pending' }
@@ -745,6 +746,7 @@ function verbs.connect(u, request)
     if not create_connection(u, said, idle_from) then return { word = 'closed' } end
   end
   settle(u, false)
+  if ended(number(u, 'due')) then set_due(u, now + HELLO) end -- what is due is telling, and nothing else
   return { word = 'live' }
 end
 
