@@ -385,7 +385,8 @@ end
 
 local function window_end(u) return (number(u, 'feedAt') or 0) + (number(u, 'window') or 0) end
 
-local function settle(u, post)
+-- `post`: the caller tells what is to be told. Where it does not, that stays due, `patience` ms from now.
+local function settle(u, post, patience)
   load_user(u)
   local out = {}
   local last = number(u, 'last')
@@ -463,7 +464,7 @@ local function settle(u, post)
     if #open > 0 and post then
       out.own = { seq = next_seq(u), connections = open, self = self_of(u) }
     elseif #open > 0 then
-      due = now
+      due = earliest(due, now + (patience or 0))
     end
   end
 
@@ -509,7 +510,7 @@ local function settle(u, post)
     if not LOADED then
       due = earliest(due, now + S.announce_lease)
     elseif (unannounced and not leased) or lease <= now then
-      due = now
+      due = earliest(due, now + (patience or 0))
     else
       due = earliest(due, lease)
     end
@@ -522,7 +523,7 @@ local function settle(u, post)
     elseif post then
       out.flush = take_pending(u, open)
     else
-      due = now
+      due = earliest(due, now + (patience or 0))
     end
   end
 
@@ -745,8 +746,7 @@ function verbs.connect(u, request)
     local idle_from = said.active and now or now - S.away_after
     if not create_connection(u, said, idle_from) then return { word = 'closed' } end
   end
-  settle(u, false)
-  if ended(number(u, 'due')) then set_due(u, now + HELLO) end -- what is due is telling, and nothing else
+  settle(u, false, HELLO)
   return { word = 'live' }
 end
 

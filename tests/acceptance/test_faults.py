@@ -102,7 +102,6 @@ def everywhere_unavailable(service: PresenceService, connection: Connection) -> 
         lambda: service.get_user_presence("bob", "alice"),
         lambda: service.set_contacts("alice", ["bob"]),
         lambda: service.set_privacy("alice", invisible=True),
-        lambda: service.cleanup_stale_connections("run", lambda seconds: None),
         service.health,
         lambda: service.graph_page(""),
     ]

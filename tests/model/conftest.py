@@ -26,6 +26,7 @@ def server() -> Iterator[redis.Redis]:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[RedisCluster]:
+    """Three nodes, which share the slots."""
     with start_cluster() as servers:
         client = RedisCluster.from_url(servers[0].url, protocol=2)
         yield client

@@ -15,6 +15,7 @@ from tests.support.service import Bench
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
+    """A service on fakeredis, whose graph is loaded."""
     bench = Bench(fakeredis.FakeRedis())
     yield bench
     bench.close()

@@ -12,7 +12,7 @@ import json
 import signal
 from asyncio.subprocess import PIPE, Process
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -177,6 +177,7 @@ class Client:
         self._active = active
         self._changes: defaultdict[str, deque[Frame]] = defaultdict(deque)
         self._answers: defaultdict[str, deque[Frame]] = defaultdict(deque)
+        self._heard: dict[str, int] = {}
         self._seq = 0
         self._early: set[int] = set()
         self._news = asyncio.Condition()
@@ -215,6 +216,10 @@ class Client:
         await self.until(lambda: bool(answers))
         return answers.popleft()
 
+    def waiting(self, kind: str) -> int:
+        """How many frames of a type nobody has asked for yet; "gateway" is the type of those that have none."""
+        return len(self._answers[kind])
+
     async def query(self, *users: str) -> list[Frame]:
         """What `get_presence` answers about these users."""
         await self.send("get_presence", userIds=users)
@@ -229,6 +234,14 @@ class Client:
         """Wait for frames until something holds."""
         async with asyncio.timeout(patience), self._news:
             await self._news.wait_for(holds)
+
+    async def until_more_than(self, frames: int) -> None:
+        """Wait for the next frame after so many."""
+        await self.until(lambda: len(self.frames) > frames)
+
+    async def sees(self, statuses: Mapping[str, str]) -> None:
+        """Wait until these are the statuses of all whom this client may see, however it learns of them."""
+        await self.until(lambda: {user: record["status"] for user, record in self.records.items()} == statuses)
 
     async def until_closed(self) -> int:
         """Wait until the connection is over; gives the code with which it ended."""
@@ -287,28 +300,38 @@ class Client:
         self.own = frame.get("self", self.own)
         match frame.get("type"):
             case "user_online" | "user_offline" | "presence_status":
-                self._learn(frame)
+                self._learn(frame, frame["seq"])
             case "presence_batch":
                 for event in frame["events"]:
-                    self._learn(event)
+                    self._learn(event, frame["seq"])
             case "presence_snapshot":
-                assert frame["parts"] == 1
-                for record in frame["users"]:
-                    if self._is_news(record):
-                        self.records[record["userId"]] = record
+                self._replace(frame)
                 self._answers["presence_snapshot"].append(frame)
             case other:
                 self._answers[other or "gateway"].append(frame)
         self._number(frame)
 
-    def _learn(self, event: Frame) -> None:
+    def _learn(self, event: Frame, seq: int) -> None:
         if self._is_news(event):
             self.records[event["userId"]] = event
             self._changes[event["userId"]].append(event)
+        self._heard[event["userId"]] = max(seq, self._heard.get(event["userId"], 0))
+
+    def _replace(self, snapshot: Frame) -> None:
+        """Take a snapshot for all there is, except what was told since it was made."""
+        assert snapshot["parts"] == 1
+        if snapshot["resumed"]:
+            return
+        told_since = {user for user, seq in self._heard.items() if seq > snapshot["seq"]}
+        said = {record["userId"]: record for record in snapshot["users"]}
+        for user in self.records.keys() - said.keys() - told_since:
+            del self.records[user]
+        self.records |= {user: record for user, record in said.items() if self._is_news(record)}
 
     def _is_news(self, record: Frame) -> bool:
-        known: int = self.records.get(record["userId"], {}).get("rev", -1)
-        return bool(record.get("rev", 0) > known)
+        """Whether a record is newer than the one that is known; one of a stranger has no `rev`, and always is."""
+        known = self.records.get(record["userId"], {})
+        return bool("rev" not in record or record["rev"] > known.get("rev", -1))
 
     def _number(self, frame: Frame) -> None:
         """Keep the highest number that was received without a hole."""

@@ -1,0 +1,72 @@
+"""Random histories of the whole service, held against the model.
+
+Most run on a real server, which is the quickest; a few on fakeredis and on a cluster, where keys and slots matter.
+A failing history is shrunk and printed with its seed. `PRESENCE_SOAK=20` runs twenty times as many.
+"""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis.strategies as st
+import redis
+from hypothesis import HealthCheck, given, settings
+
+from tests.model.conftest import Client
+from tests.model.histories import USERS, Player, Step, histories
+from tests.model.world import World
+
+SOAK = int(os.environ.get("PRESENCE_SOAK", "1"))
+SEEDS = st.integers(0, 2**20)
+ACQUAINTED = st.sampled_from([True, True, True, False])
+
+
+def play(client: Client, steps: list[Step], *, faulty: bool, watched: bool, seed: int, acquainted: bool) -> None:
+    """Play a history, compare at each step, and let things settle."""
+    client.flushall()
+    world = World(client, USERS, lossless=not faulty, watched=watched, seed=seed)
+    try:
+        player = Player(world)
+        if acquainted:
+            for user in USERS:
+                world.set_contacts(user, add=[other for other in USERS if other > user])
+            for user in USERS:
+                world.sync(world.connect(user))
+        for step in steps:
+            player.play(step)
+            if watched:
+                world.check()
+        world.settle_down()
+        world.check()
+        world.check_pictures()
+        world.fall_silent("dan")
+    finally:
+        world.close()
+
+
+@settings(max_examples=60 * SOAK)
+@given(steps=histories(faulty=False, size=40), seed=SEEDS, acquainted=ACQUAINTED)
+def test_a_history_without_faults(server: redis.Redis, steps: list[Step], seed: int, acquainted: bool) -> None:
+    """Every record is exact at every moment, and each change is told once, to those who may see it and nobody else."""
+    play(server, steps, faulty=False, watched=True, seed=seed, acquainted=acquainted)
+
+
+@settings(max_examples=30 * SOAK)
+@given(steps=histories(faulty=False, size=40), seed=SEEDS, acquainted=ACQUAINTED)
+def test_a_history_that_nobody_looks_at(server: redis.Redis, steps: list[Step], seed: int, acquainted: bool) -> None:
+    """Reading settles, so what is read all the time could hide what goes wrong when nobody reads."""
+    play(server, steps, faulty=False, watched=False, seed=seed, acquainted=acquainted)
+
+
+@settings(max_examples=60 * SOAK)
+@given(steps=histories(faulty=True, size=40), seed=SEEDS, acquainted=ACQUAINTED)
+def test_a_history_with_faults(server: redis.Redis, steps: list[Step], seed: int, acquainted: bool) -> None:
+    """Functions die at every step; frames are lost, late, shuffled and doubled: in the end every picture is right."""
+    play(server, steps, faulty=True, watched=True, seed=seed, acquainted=acquainted)
+
+
+@settings(max_examples=8 * SOAK, suppress_health_check=list(HealthCheck))
+@given(steps=histories(faulty=True, size=25), seed=SEEDS, acquainted=ACQUAINTED)
+def test_a_history_on_every_kind_of_store(client: Client, steps: list[Step], seed: int, acquainted: bool) -> None:
+    """The same on fakeredis, on a server and on three nodes: what is kept for a user lies in one slot."""
+    play(client, steps, faulty=True, watched=True, seed=seed, acquainted=acquainted)

@@ -1,0 +1,114 @@
+"""Two worlds that differ only in what a hidden user does: a viewer cannot tell them apart, by any surface or number.
+
+"hid" hides from "vic" in one way or another and goes on living in one world; in the other nothing is heard of it. What
+vic receives (every byte, on every connection) and could read is written down in both and has to be the same, until hid
+shows itself again. From then on the model says what vic may see, which is the present record and nothing older.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import hypothesis.strategies as st
+import redis
+from hypothesis import given, settings
+
+from shared.delivery import Frame
+from tests.model.histories import Player, Step, steps_of
+from tests.model.world import World
+
+HIDDEN, VIEWER, OTHERS = "hid", "vic", ("ann", "bob")
+USERS = (HIDDEN, VIEWER, *OTHERS)
+WAYS = ("invisible", "hide", "block", "remove")
+
+deeds = steps_of(  # none of which takes time: both worlds have the same
+    "connect", "sync", "beat", "update", "describe", "query", "leave", "disconnect", "vanish", "sign_out",
+    "set_status", "gone", users=[HIDDEN], named=OTHERS, kill=False,
+)  # fmt: skip
+events = steps_of(
+    "connect", "sync", "beat", "reconnect", "update", "describe", "query", "leave", "disconnect", "vanish", "invisible",
+    "policy", "hide", "contacts", "moment", "live", "silence", users=[VIEWER, *OTHERS], named=OTHERS, kill=False,
+)  # fmt: skip
+
+
+class Trace:
+    """All that vic can observe."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        client.flushall()
+        self.world = World(client, USERS, watched=False)
+        self.player = Player(self.world)
+        self.seen: list[Any] = []
+        posted = self.world.bench.pusher.deliver
+
+        def deliver(frame: Frame) -> None:
+            if frame.connection_id.startswith(VIEWER):
+                self.seen.append((self.world.now, frame))
+            posted(frame)
+
+        self.world.bench.pusher.deliver = deliver
+
+    def play(self, steps: list[Step]) -> None:
+        """Make steps happen; whoever is due is settled between them, and vic looks at everything."""
+        for step in steps:
+            self.player.play(step)
+            self.world.sweep(0)
+
+    def look(self) -> None:
+        service = self.world.bench.service
+        self.seen.append((
+            self.world.now,
+            service.get_bulk_presence(VIEWER, list(USERS)),
+            service.inspect_user(VIEWER),
+            service.get_user_contacts(VIEWER),
+            service.get_privacy(VIEWER),
+        ))  # fmt: skip
+
+    def hide(self, way: str, on: bool) -> None:
+        match way:
+            case "invisible":
+                self.world.set_privacy(HIDDEN, invisible=on)
+            case "hide":
+                self.world.set_privacy(HIDDEN, hide_from=[VIEWER] if on else [])
+            case "block":
+                self.world.set_privacy(HIDDEN, blocks=[VIEWER] if on else [])
+            case _:
+                add, remove = ([], [VIEWER]) if on else ([VIEWER], [])
+                self.world.set_contacts(HIDDEN, add=add, remove=remove, mutual=False)
+
+
+@settings(max_examples=40)
+@given(
+    way=st.sampled_from(WAYS),
+    before=st.lists(st.one_of(deeds, events), max_size=8),
+    during=st.lists(st.tuples(st.lists(deeds, max_size=3), events), max_size=10),
+    after=st.lists(st.one_of(deeds, events), max_size=4),
+)
+def test_what_a_hidden_user_does_shows_nowhere(
+    server: redis.Redis, way: str, before: list[Step], during: list[tuple[list[Step], Step]], after: list[Step]
+) -> None:
+    """Frames, snapshots, answers and their numbers are the same whatever the hidden user does; and then it shows."""
+    traces = []
+    for lives in (True, False):
+        trace = Trace(server)
+        for user in USERS:
+            trace.world.set_contacts(user, add=[other for other in USERS if other > user])
+        for user in (HIDDEN, VIEWER):
+            trace.world.sync(trace.world.connect(user))
+        trace.play(before)
+        trace.hide(way, on=True)
+        trace.world.sweep(0)
+        for hidden_steps, step in during:
+            if lives:
+                trace.play(hidden_steps)
+            trace.play([step])
+            trace.look()
+        traces.append(trace.seen[:])
+        trace.hide(way, on=False)
+        trace.play(after)
+        trace.world.settle_down()
+        trace.world.check()
+        trace.world.check_pictures()
+        trace.world.close()
+    assert json.dumps(traces[0], default=repr) == json.dumps(traces[1], default=repr)

@@ -1,0 +1,493 @@
+"""Users, their clients and the service, held against the model: what histories are made of.
+
+Each method is one thing that may happen. It happens to the model first and then to the service; whatever the service
+posts meanwhile is compared, frame by frame, with what the model lets that viewer see at that moment. `check` compares
+what anybody could read. Which things happen, and when, is for the histories to choose.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+from redis.cluster import RedisCluster
+
+from shared.delivery import Frame, Request, view
+from shared.frames import record
+from shared.messages import GetPresence, Heartbeat, PresenceUpdate, StatusChange, Sync
+from shared.presence import Connection
+from shared.settings import Settings
+from tests.model.client import Client
+from tests.model.presence_model import Model
+from tests.support.service import Bench
+
+SETTINGS = Settings(buckets=4, rate_burst=10_000, away_after=100)
+"""Few buckets, so that users share some; away before a device's second TTL; and histories in no hurry."""
+
+
+@dataclass(slots=True)
+class Socket:
+    """A client's end of a connection."""
+
+    connection: Connection
+    client: Client = field(default_factory=Client)
+    synced: bool = False
+    """Whether a snapshot has come since the connection is live: before that a client knows nothing, and need not."""
+    speaks: bool = True
+    """False once the client has closed it, was told that it is closed, or vanished."""
+    n: int = 0
+    numbers: set[int] = field(default_factory=set)
+    """Those of the frames that were posted to it."""
+    told: dict[str, int] = field(default_factory=dict)
+    """user → `rev` of the latest event about them."""
+    read: set[str] = field(default_factory=set)
+    """Users of whom that event was read when a window was over, and not announced."""
+
+
+class World:
+    """A service and its model.
+
+    Args:
+        redis_client: an empty Redis.
+        users: who there is.
+        lossless: every frame arrives at once, in order; then exactly what has to be told is told, once.
+        watched: everything is read after each event, so that nothing settles late and `rev` is exact.
+        seed: for what is lost or shuffled on the way to clients.
+    """
+
+    def __init__(
+        self,
+        redis_client: redis.Redis | RedisCluster,
+        users: Sequence[str],
+        *,
+        lossless: bool = True,
+        watched: bool = True,
+        seed: int = 0,
+    ) -> None:
+        self.users, self.lossless, self.watched = list(users), lossless, watched
+        self.bench = Bench(redis_client, SETTINGS)
+        self.model = Model(SETTINGS)
+        self.sockets: dict[str, Socket] = {}
+        self.told: list[tuple[int, str, dict[str, Any]]] = []
+        """(when, connection, event) for all that was posted about contacts."""
+        self.loss = 0.0
+        self._random = random.Random(seed)
+        self._in_flight: list[Frame] = []
+        self._related: dict[tuple[str, str], dict[str, Any]] = {}
+        """(viewer, user) → what the viewer could see before the latest stage, where that stage changed it."""
+        self._settled: dict[str, int] = dict.fromkeys(users, self.now)
+        self.bench.pusher.deliver = self._posted
+        self.bench.on_stage = self._ran
+
+    @property
+    def now(self) -> int:
+        return self.bench.clock()
+
+    def close(self) -> None:
+        self.bench.store._threads.shutdown()
+
+    # Connections
+
+    def connect(self, user: str, *, client: Client | None = None, kill: int = 0, **claims: Any) -> Socket:
+        """A handshake, perhaps of a client that was connected before."""
+        name = f"{user}-{len(self.of(user)) + 1}="
+        connection = self.bench.connection(user, name, **claims)
+        socket = self.sockets[name] = Socket(connection, client or Client())
+        accepted = self.model.connect(connection, self.now)
+        with self._dying(kill):
+            assert self.bench.service.set_user_online(connection) == accepted
+        socket.speaks = accepted
+        return socket
+
+    def sync(self, socket: Socket, *, replaces: str | None = None, resume: bool = False, kill: int = 0) -> None:
+        """A sync, with the number of the last frame where `resume` says so."""
+        self._lapse(socket)
+        message = Sync(action="sync", replaces=replaces, seq=socket.client.seq if resume else None)
+        heard = self.model.hear(socket.connection, self.now, settle=False)
+        if heard and replaces:
+            self.model.replace(socket.connection, replaces, self.now)
+            if replaces in self.sockets:
+                self.sockets[replaces].speaks = False
+        self.model.settle(socket.connection.user_id, self.now)
+        with self._speaking(socket, heard, kill):
+            self.bench.service.sync(socket.connection, message)
+
+    def beat(self, socket: Socket, *, active: bool = True, numbered: bool = True, kill: int = 0) -> None:
+        """A heartbeat as clients send it: with the device's own status and the number of the last frame."""
+        self._lapse(socket)
+        status = self._own_status(socket)
+        heard = self.model.hear(socket.connection, self.now, active=active, status=status)
+        seq = socket.client.seq if numbered else None
+        message = Heartbeat.model_validate({"action": "heartbeat", "active": active, "status": status, "seq": seq})
+        with self._speaking(socket, heard, kill):
+            self.bench.service.update_heartbeat(socket.connection, message)
+
+    def update(self, socket: Socket, change: dict[str, Any], *, n: int | None = None, kill: int = 0) -> None:
+        """A presence update, numbered as clients number them; `n` lags behind where it is given."""
+        self._lapse(socket)
+        socket.n += 1
+        change = {**change, "n": max(1, socket.n - n) if n is not None else socket.n}
+        heard = self.model.hear(socket.connection, self.now, active=True, settle=False)
+        if heard:
+            self.model.choose(socket.connection.user_id, change, self.now, socket.connection.id)
+        message = PresenceUpdate.model_validate({"action": "presence_update", **change})
+        with self._speaking(socket, heard, kill):
+            self.bench.service.update_user_status(socket.connection, message)
+
+    def query(self, socket: Socket, users: list[str]) -> None:
+        """A bulk query over the socket."""
+        self._lapse(socket)
+        heard = self.model.hear(socket.connection, self.now)
+        with self._speaking(socket, heard, 0):
+            self.bench.service.answer_query(socket.connection, GetPresence(action="get_presence", userIds=users))
+
+    def leave(self, socket: Socket, kill: int = 0) -> None:
+        """Sign-out of one connection."""
+        self.model.leave(socket.connection.user_id, socket.connection.id, self.now)
+        socket.speaks = False
+        with self._dying(kill):
+            self.bench.service.leave(socket.connection.user_id, socket.connection.id)
+
+    def disconnect(self, user: str, connection_id: str, kill: int = 0) -> None:
+        """API Gateway's `$disconnect`, perhaps of a connection whose `$connect` is still to come."""
+        self.model.disconnect(user, connection_id, self.now)
+        if connection_id in self.sockets:
+            self.sockets[connection_id].speaks = False
+        self.bench.pusher.gone.add(connection_id)
+        with self._dying(kill):
+            self.bench.service.set_user_offline(user, connection_id)
+
+    def vanish(self, socket: Socket, *, gone: bool) -> None:
+        """A client that is not heard of again; posts to it succeed, or are answered with 410."""
+        socket.speaks = False
+        if gone:
+            self.bench.pusher.gone.add(socket.connection.id)
+
+    def sign_out(self, user: str, kill: int = 0) -> None:
+        """Sign-out everywhere."""
+        self.model.sign_out(user, self.now)
+        for socket in self.of(user):
+            socket.speaks = False
+        with self._dying(kill):
+            self.bench.service.sign_out(user)
+
+    # Settings and relations
+
+    def set_status(self, user: str, change: dict[str, Any], kill: int = 0) -> None:
+        """A claim or a custom status, without a connection."""
+        self.model.settle(user, self.now)
+        self.model.choose(user, {"scope": "user", **change}, self.now)
+        with self._dying(kill):
+            self.bench.service.set_status(user, StatusChange.model_validate({"scope": "user", **change}))
+
+    def set_privacy(self, user: str, *, kill: int = 0, **wanted: Any) -> None:
+        """Invisibility, the policy for `lastSeen`, and who is hidden from or blocked; as the service takes them."""
+        model = self.model
+        if wanted.get("invisible") is not None:
+            model.set_invisible(user, wanted["invisible"], self.now)
+        if wanted.get("last_seen"):
+            model.set_last_seen(user, wanted["last_seen"], self.now)
+        for name, reason, on, off in (("hide_from", "h", "hide", "show"), ("blocks", "b", "block", "unblock")):
+            if wanted.get(name) is not None:
+                before = model.hides(user, reason)
+                for viewer in sorted(before ^ set(wanted[name])):
+                    model.relate(user, viewer, on if viewer not in before else off, self.now)
+        with self._dying(kill):
+            self.bench.service.set_privacy(user, **wanted)
+
+    def set_contacts(
+        self, user: str, *, add: Sequence[str] = (), remove: Sequence[str] = (), mutual: bool = True, kill: int = 0
+    ) -> None:
+        """The application changes the graph; the model hears of it when the service gets there."""
+        with self._dying(kill):
+            self.bench.service.set_contacts(user, add, remove, mutual=mutual)
+
+    # Time and faults
+
+    def advance(self, seconds: float) -> None:
+        """Time passes while nothing runs."""
+        self.bench.clock.advance(seconds)
+        for user in self.users:
+            self.model.settle(user, self.now)
+            self._settled[user] = self.now
+        self._note_lapses()
+
+    def sweep(self, seconds: float) -> None:
+        """Time passes while sweepers run."""
+        self.bench.sweep(seconds)
+        self._walk()
+
+    def lose(self, user: str, kinds: Sequence[str]) -> None:
+        """The store loses keys of a user, a second after all else, and the user's clients beat."""
+        if not any(socket.speaks for socket in self.of(user)) or self.model.user(user)["invisible"]:
+            return
+        self.advance(1)
+        self.check()
+        for kind in kinds:
+            self.bench.client.delete(self.bench.store.key(kind, user))
+            self.model.lose(user, kind)
+        if "user" in kinds:
+            self._lose_counters([user])
+        for socket in self.of(user):
+            if socket.speaks:
+                self.beat(socket)
+
+    def restart(self) -> None:
+        """The store comes back empty; the backend loads privacy, then contacts; then clients beat."""
+        self.advance(1)
+        self.bench.client.flushall()
+        old, self.model = self.model, Model(SETTINGS)
+        self.model.loaded = False
+        self._lose_counters(self.users)
+        self.check()
+        for user in self.users:
+            facts = old.user(user)
+            self.set_privacy(
+                user, invisible=facts["invisible"], last_seen=facts["last_seen"],
+                hide_from=sorted(old.hides(user, "h")), blocks=sorted(old.hides(user, "b")),
+            )  # fmt: skip
+        for user in self.users:
+            self.set_contacts(user, add=sorted(old.user(user)["contacts"]), mutual=False)
+        self.check()
+        self.bench.service.set_graph_loaded(True)
+        self.model.loaded = True
+        for socket in list(self.sockets.values()):
+            if socket.speaks:
+                self.beat(socket)
+
+    def _lose_counters(self, users: Sequence[str]) -> None:
+        """After a loss a user's frames are numbered anew, and what its viewers were told is forgotten."""
+        for socket in self.sockets.values():
+            if socket.connection.user_id in users:
+                socket.synced, socket.numbers = False, set()
+            for user in users:
+                socket.told.pop(user, None)
+
+    def arrive(self) -> None:
+        """What is on its way arrives: in any order, and some of it twice."""
+        frames = self._in_flight + self._random.choices(self._in_flight, k=len(self._in_flight) // 4)
+        self._in_flight = []
+        self._random.shuffle(frames)
+        for frame in frames:
+            self._arrived(frame)
+
+    def of(self, user: str) -> list[Socket]:
+        """All sockets that a user ever had."""
+        return [socket for socket in self.sockets.values() if socket.connection.user_id == user]
+
+    # Comparisons
+
+    def check(self) -> None:
+        """What anybody could read is what the model says, and nothing is due too late."""
+        self._walk()
+        self._check_due()
+        pairs = [(viewer, user) for viewer in self.users for user in self.users]
+        requests = [view(viewer, user) for viewer, user in pairs]
+        for (viewer, _), answer in zip(pairs, self.bench.store.call(requests, self.now), strict=True):
+            self._compare(viewer, record(answer))
+        if self.lossless:
+            for socket in self.sockets.values():
+                assert not (socket.synced and socket.speaks and socket.client.behind), socket.connection.id
+        for user in self.users:
+            state = self.bench.service.inspect_user(user)
+            own = self.model.own(user, self.now)
+            assert {name: state[name] for name in own} == own, user
+            devices = {
+                device["connectionId"]: (
+                    device["deviceId"],
+                    device["status"],
+                    device["connectedAt"],
+                    device["lastActive"],
+                )
+                for device in state["devices"]
+            }
+            assert devices == self.model.devices(user, self.now), user
+
+    def check_pictures(self) -> None:
+        """Every client that is still there shows what the server would say."""
+        for socket in self.sockets.values():
+            user = socket.connection.user_id
+            if not socket.speaks or not socket.synced or socket.connection.id not in self.model.sockets(user, self.now):
+                continue
+            for other in self.users:
+                if other != user:
+                    seen = self.model.view(user, other, self.now)
+                    shown = socket.client.status(other), socket.client.custom(other)
+                    right = [(seen["status"], seen.get("customStatus"))]
+                    if user not in self.model.user(other)["contacts"]:
+                        right.append(("offline", None))  # snapshots do not list former contacts
+                    assert shown in right, (socket.connection.id, other)
+            own = self.model.own(user, self.now)
+            assert {name: socket.client.own[1][name] for name in own} == own, socket.connection.id
+
+    def fall_silent(self, survivor: str) -> None:
+        """Everybody but one vanishes; whoever that one saw is offline, and told once, when TTL or grace is over."""
+        for socket in self.sockets.values():
+            socket.speaks = False
+        observer = self.connect(survivor)
+        self.sync(observer)
+        ends = {}
+        for user in self.users:
+            if self.model.view(survivor, user, self.now)["status"] != "offline" and user != survivor:
+                connections = self.model.user(user)["connections"].values()
+                live = [c["deadline"] for c in connections if c["state"] == "live"]
+                ends[user] = max(live or [c["beat"] + self.model.grace for c in connections])
+        before = len(self.told)
+        for _ in range(4):
+            self.sweep(25)
+            self.beat(observer)
+        for user, end in ends.items():
+            told = [
+                when
+                for when, name, event in self.told[before:]
+                if name == observer.connection.id and event["userId"] == user and event["status"] == "offline"
+            ]
+            assert len(told) == 1, f"{user} was said to be offline {len(told)} times"
+            assert told[0] <= end + 2000, f"{user} was a ghost for {told[0] - end} ms"
+            assert end <= self.now
+
+    def settle_down(self) -> None:
+        """Leases run out, everybody beats twice, and what was missed is made up for."""
+        self.loss = 0
+        self.sweep(12)
+        for _ in range(2):
+            self.arrive()
+            for socket in list(self.sockets.values()):
+                if socket.speaks:
+                    self.beat(socket, active=False)
+                if socket.speaks and (socket.client.behind or not socket.synced):
+                    self.sync(socket)
+            self.sweep(4)
+        self.arrive()
+
+    def _compare(self, viewer: str, seen: Any) -> None:
+        expected = self.model.view(viewer, seen["userId"], self.now)
+        # Between two users a block ends or begins in the very stage that finds where to post.
+        if self._exact(seen) != self._exact(self._related.get((viewer, seen["userId"]), {})):
+            assert self._exact(seen) == self._exact(expected), viewer
+
+    def _exact(self, seen: Any) -> dict[str, Any]:
+        return {k: v for k, v in seen.items() if self.watched or k in ("userId", "status", "customStatus")}
+
+    def _check_due(self) -> None:
+        for user in self.users:
+            due = self.bench.client.hget(self.bench.store.key("user", user), "due")
+            following = self.model.next_change(user, self.now)
+            if following is not None and self.bench.client.exists(self.bench.store.key("user", user)):
+                assert due, f"{user} changes at {following} and is never due"
+                assert int(due) <= following, f"{user} changes at {following} and is due at {due!r}"
+                bucket = self.bench.store.key("user", user).partition("user:")[0]
+                assert self.bench.client.zscore(bucket + "due", user) is not None, user
+
+    # Behind the scenes
+
+    @contextmanager
+    def _dying(self, at: int) -> Iterator[None]:
+        if at:
+            with self.bench.killed(at):
+                yield
+        else:
+            yield
+
+    @contextmanager
+    def _speaking(self, socket: Socket, heard: object, kill: int) -> Iterator[None]:
+        """A message comes in; the service closes the connection if and only if it may not speak."""
+        before = len(self.bench.pusher.closed)
+        with self._dying(kill):
+            yield
+        closed = socket.connection.id in self.bench.pusher.closed[before:]
+        if not socket.connection.polling and not kill:
+            assert closed == (heard is None), socket.connection.id
+        if heard is None:
+            socket.speaks = False
+
+    def _lapse(self, socket: Socket) -> None:
+        """Sweep a connection that is over by now: unswept it would be as it was, swept it begins anew."""
+        if not self.watched and socket.connection.id not in self.model.devices(socket.connection.user_id, self.now):
+            self.bench.service.inspect_user(socket.connection.user_id)
+
+    def _own_status(self, socket: Socket) -> str | None:
+        c = self.model.user(socket.connection.user_id)["connections"].get(socket.connection.id)
+        return c["status"] if c and c["state"] == "live" else socket.connection.status
+
+    def _walk(self) -> None:
+        """Bring the model up to now, through each change that time alone makes."""
+        for user in self.users:
+            at = self._settled[user]
+            while (following := self.model.next_change(user, at)) is not None and following <= self.now:
+                at = following
+                self.model.settle(user, at)
+            self._settled[user] = self.now
+        self._note_lapses()
+
+    def _note_lapses(self) -> None:
+        """A client that was silent for too long is told nothing, and has to sync when it is heard again."""
+        for socket in self.sockets.values():
+            if socket.synced and socket.connection.id not in self.model.devices(socket.connection.user_id, self.now):
+                socket.synced = False
+
+    def _ran(self, requests: list[Request], now: int) -> None:
+        """A stage was run: what it changed between users is now so."""
+        self._walk()
+        self._related.clear()
+        for request in requests:
+            if request.verb == "relate":
+                for viewer, edit in request.args["edits"]:
+                    self._related[viewer, request.user] = self.model.view(viewer, request.user, now)
+                    self.model.relate(request.user, viewer, edit, now)
+            elif request.verb == "gone":
+                self.model.lost(request.user, request.args["ids"], now)
+
+    def _posted(self, frame: Frame) -> None:
+        """The service posts a frame: it goes to an open socket, and says what that viewer may see now."""
+        socket, said = self.sockets[frame.connection_id], json.loads(frame.data)
+        viewer = socket.connection.user_id
+        events = said.get("events", [said] if "userId" in said else [])
+        for event in events:
+            self.told.append((self.now, frame.connection_id, event))
+        for event in [*events, *said.get("users", [])]:
+            self._compare(viewer, {k: v for k, v in event.items() if k not in ("type", "seq")})
+        if "self" in said:
+            own = self.model.own(viewer, self.now)
+            assert {name: said["self"][name] for name in own} == own, viewer
+        if said["type"] != "presence_snapshot" and not socket.connection.polling and said["type"] != "presence":
+            assert frame.connection_id in self.model.sockets(viewer, self.now)
+        if self.lossless:
+            self._check_told_once(socket, said, events)
+            self._arrived(frame)
+        elif self._random.random() >= self.loss:
+            self._in_flight.append(frame)
+
+    def _check_told_once(self, socket: Socket, said: dict[str, Any], events: list[dict[str, Any]]) -> None:
+        client = socket.client
+        if said["type"] not in ("presence_snapshot", "presence"):
+            assert said["seq"] not in socket.numbers, f"{socket.connection.id} got number {said['seq']} twice"
+            socket.numbers.add(said["seq"])
+        for event in events:
+            user, known = event["userId"], client.records.get(event["userId"])
+            told = socket.told.get(user, -1)
+            # A frame that waited for the viewer's window says the newest, whether or not that is being announced too.
+            viewer = socket.connection.user_id
+            read = any(request == view(viewer, user) for stage in self.bench.stages[-2:] for request in stage)
+            again = event["rev"] == told and (read or user in socket.read)
+            assert event["rev"] > told or again, f"{socket.connection.id} was told {event} again"
+            socket.told[user] = event["rev"]
+            (socket.read.add if read else socket.read.discard)(user)
+            # A snapshot may have been quicker than an event; the hint is about the one before it.
+            if socket.synced and known and known.get("rev") == told < event["rev"]:
+                on, was_on = event["status"] != "offline", known["status"] != "offline"
+                hint = {(False, True): "user_online", (True, False): "user_offline"}
+                assert event["type"] == hint.get((was_on, on), "presence_status"), event
+                if event["rev"] == known["rev"] + 1:
+                    before, after = ((r["status"], r["customStatus"]) for r in (known, event))
+                    assert before != after, f"{socket.connection.id} was told {event}, and nothing has changed"
+
+    def _arrived(self, frame: Frame) -> None:
+        socket, said = self.sockets[frame.connection_id], json.loads(frame.data)
+        socket.client.receive(said)
+        socket.synced = socket.synced or said["type"] == "presence_snapshot"
