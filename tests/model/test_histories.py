@@ -1,12 +1,10 @@
 """Random histories of the whole service, held against the model.
 
 Most run on a real server, which is the quickest; a few on fakeredis and on a cluster, where keys and slots matter.
-A failing history is shrunk and printed with its seed. `PRESENCE_SOAK=20` runs twenty times as many.
+A failing history is shrunk and printed with its seed. In CI there are four times as many (`tests/conftest.py`).
 """
 
 from __future__ import annotations
-
-import os
 
 import hypothesis.strategies as st
 import redis
@@ -16,7 +14,7 @@ from tests.model.conftest import Client
 from tests.model.histories import USERS, Player, Step, histories
 from tests.model.world import World
 
-SOAK = int(os.environ.get("PRESENCE_SOAK", "1"))
+HISTORIES = settings().max_examples
 SEEDS = st.integers(0, 2**20)
 ACQUAINTED = st.sampled_from([True, True, True, False])
 
@@ -44,28 +42,28 @@ def play(client: Client, steps: list[Step], *, faulty: bool, watched: bool, seed
         world.close()
 
 
-@settings(max_examples=60 * SOAK)
+@settings(max_examples=HISTORIES)
 @given(steps=histories(faulty=False, size=40), seed=SEEDS, acquainted=ACQUAINTED)
 def test_a_history_without_faults(server: redis.Redis, steps: list[Step], seed: int, acquainted: bool) -> None:
     """Every record is exact at every moment, and each change is told once, to those who may see it and nobody else."""
     play(server, steps, faulty=False, watched=True, seed=seed, acquainted=acquainted)
 
 
-@settings(max_examples=30 * SOAK)
+@settings(max_examples=HISTORIES // 2)
 @given(steps=histories(faulty=False, size=40), seed=SEEDS, acquainted=ACQUAINTED)
 def test_a_history_that_nobody_looks_at(server: redis.Redis, steps: list[Step], seed: int, acquainted: bool) -> None:
     """Reading settles, so what is read all the time could hide what goes wrong when nobody reads."""
     play(server, steps, faulty=False, watched=False, seed=seed, acquainted=acquainted)
 
 
-@settings(max_examples=60 * SOAK)
+@settings(max_examples=HISTORIES)
 @given(steps=histories(faulty=True, size=40), seed=SEEDS, acquainted=ACQUAINTED)
 def test_a_history_with_faults(server: redis.Redis, steps: list[Step], seed: int, acquainted: bool) -> None:
     """Functions die at every step; frames are lost, late, shuffled and doubled: in the end every picture is right."""
     play(server, steps, faulty=True, watched=True, seed=seed, acquainted=acquainted)
 
 
-@settings(max_examples=8 * SOAK, suppress_health_check=list(HealthCheck))
+@settings(max_examples=HISTORIES // 8, suppress_health_check=list(HealthCheck))
 @given(steps=histories(faulty=True, size=25), seed=SEEDS, acquainted=ACQUAINTED)
 def test_a_history_on_every_kind_of_store(client: Client, steps: list[Step], seed: int, acquainted: bool) -> None:
     """The same on fakeredis, on a server and on three nodes: what is kept for a user lies in one slot."""

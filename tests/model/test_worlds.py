@@ -12,7 +12,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import redis
-from hypothesis import given, settings
+from hypothesis import given
 
 from shared.delivery import Frame
 from tests.model.histories import Player, Step, steps_of
@@ -78,7 +78,6 @@ class Trace:
                 self.world.set_contacts(HIDDEN, add=add, remove=remove, mutual=False)
 
 
-@settings(max_examples=40)
 @given(
     way=st.sampled_from(WAYS),
     before=st.lists(st.one_of(deeds, events), max_size=8),
