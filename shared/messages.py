@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self, TypedDict
+from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +23,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
 
 from shared.settings import OnlineStatus
 
