@@ -19,7 +19,7 @@ from tests.support.clients import PATIENCE, Client, Frame, HandshakeRefused, Joi
 from tests.support.deployment import Deployment, of
 
 SCHEDULE = 65.0
-"""Seconds until a sweeper settles what silence left behind, where nobody's heartbeat has done it before."""
+"""Seconds until the first sweeper begins to settle what silence leaves behind, where a service was just deployed."""
 
 
 async def offline(viewer: Client, user: str, silence: float) -> Frame:

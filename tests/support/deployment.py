@@ -34,9 +34,6 @@ SHORT_TIMES = {
     "PRESENCE_GRACE": "1.5",
     "PRESENCE_PUSH_BUDGET": "2",
     "PRESENCE_ANNOUNCE_LEASE": "3",
-    # The schedule's first run finds nobody, and its next comes after a minute. Heartbeats settle whoever is due in
-    # their own bucket, so with a single one nothing waits for the schedule.
-    "PRESENCE_BUCKETS": "1",
 }
 """Settings with which nothing takes long."""
 
