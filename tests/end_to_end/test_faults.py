@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 ENVIRONMENT = SHORT_TIMES | {
     "PRESENCE_ANNOUNCE_LEASE": "1",
     "PRESENCE_PUSH_BUDGET": "0.9",
+    # The sweeper is killed with all other functions, and the schedule takes a minute to start the next. Until then
+    # heartbeats settle whoever is due in their own bucket: with a single one, everybody.
+    "PRESENCE_BUCKETS": "1",
     # What is refused because there is too much of it would hide what else is wrong.
     "PRESENCE_RATE_LIMIT": "1000",
     "PRESENCE_RATE_BURST": "1000",

@@ -129,7 +129,7 @@ def test_health_is_bad_when_nobody_settles_what_is_due(sandbox: WarmSandbox) -> 
     assert problem["dueLate"] > MOST_LATE
     assert problem["graph"] == "loaded"
     assert "sweeper" in problem["detail"]
-    assert sandbox.invoke("sweeper", {})["settled"] >= 1
+    assert sandbox.sweep()["settled"] >= 1
     assert ask(sandbox, "GET", "/v1/health", signed=False) == (200, {"graph": "loaded", "dueLate": 0})
 
 

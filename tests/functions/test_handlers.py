@@ -382,13 +382,13 @@ def test_the_sweeper_settles_what_silence_left_behind(sandbox: WarmSandbox) -> N
     bench.clock.now = now_ms() - 600_000
     bench.service.set_contacts("alice", ["bob"])
     bench.open("alice", ID)
-    assert sandbox.invoke("sweeper", {"source": "aws.scheduler"})["settled"] >= 1
+    assert sandbox.sweep()["settled"] >= 1
     assert real(sandbox)["status"] == "offline"
 
 
-def test_the_sweeper_of_an_empty_system_returns_at_once(sandbox: WarmSandbox) -> None:
-    """Where nobody is live there is nothing to wait for."""
-    assert sandbox.invoke("sweeper", {}) == {"settled": 0}
+def test_the_sweeper_of_an_empty_system_settles_nobody(sandbox: WarmSandbox) -> None:
+    """Where nobody is live there is nobody to settle."""
+    assert sandbox.sweep() == {"settled": 0}
 
 
 # The start of a sandbox

@@ -83,8 +83,12 @@ class Deployment:
         return await asyncio.to_thread(self._call, method, self.url + path, body, signed)
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """The JSON of a call by the backend that succeeds."""
-        status, answer = await self.call(method, path, body)
+        """The JSON of a call by the backend that succeeds, tried again while Redis is away, as backends do."""
+        for _ in range(10):
+            status, answer = await self.call(method, path, body)
+            if status != 503:
+                break
+            await asyncio.sleep(1)  # what its Retry-After says
         assert status < 300, answer
         return answer
 

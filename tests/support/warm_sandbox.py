@@ -10,6 +10,7 @@ import importlib
 import json
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,17 @@ class WarmSandbox:
 
     def __init__(self, client: redis.Redis, management: ManagementServer) -> None:
         self.redis, self.management = client, management
+
+    def sweep(self) -> Any:
+        """Run the sweeper for one look: a newer run takes its turn as soon as it has begun."""
+        meta = "presence:{0}:meta"
+        self.redis.hset(meta, "sweeper", "")
+        with ThreadPoolExecutor(1) as threads:
+            run = threads.submit(self.invoke, "sweeper", {"source": "aws.scheduler"})
+            while not run.done() and not self.redis.hget(meta, "sweeper"):
+                pass  # a look takes milliseconds, and each question to Redis one of them
+            self.redis.hset(meta, "sweeper", "a newer run")
+            return run.result()
 
     def invoke(self, function: str, event: dict[str, Any]) -> Any:
         """The handler's answer, as JSON carries it."""
