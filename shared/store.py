@@ -133,7 +133,10 @@ class Store:
 
     def close(self) -> None:
         """Give the connections back."""
-        if self._client:
+        if isinstance(self._client, RedisCluster):
+            for node in self._nodes():  # which redis-py's own `close` leaves open
+                node.connection_pool.disconnect()
+        elif self._client:
             self._client.close()
         self._threads.shutdown(wait=False)
 

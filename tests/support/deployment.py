@@ -84,11 +84,12 @@ class Deployment:
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
         """The JSON of a call by the backend that succeeds, tried again while Redis is away, as backends do."""
+        status, answer = await self.call(method, path, body)
         for _ in range(10):
-            status, answer = await self.call(method, path, body)
             if status != 503:
                 break
             await asyncio.sleep(1)  # what its Retry-After says
+            status, answer = await self.call(method, path, body)
         assert status < 300, answer
         return answer
 
