@@ -384,6 +384,17 @@ def move_bucket(nodes: list[RedisServer], bucket: int, owner: int) -> None:
             order(client, f"CLUSTER SETSLOT {slot} NODE {heir}")
 
 
+def test_a_closed_store_leaves_no_connection_open(cluster: list[RedisServer]) -> None:
+    """After `close` no node of the cluster has a connection of ours any more."""
+    with opened(cluster[0].url, redis_cluster=True) as store:
+        store.call([connect(user) for user in USERS], EPOCH)
+    for server in cluster:
+        with redis.Redis.from_url(server.url) as node:
+            until = time.monotonic() + 5
+            while len(node.client_list(_type="normal")) > 1:
+                assert time.monotonic() < until
+
+
 def test_a_moved_slot_is_followed_and_nothing_else_runs_twice() -> None:
     """A slot moves to another node between two calls: the next call finds it, and other buckets' scripts ran once."""
     with start_cluster(3) as nodes, opened(nodes[0].url, redis_cluster=True) as store:
