@@ -130,6 +130,18 @@ def test_10_a_user_is_away_when_no_device_was_used_for_five_minutes(bench: Bench
     assert [change["status"] for change in bench.pusher.changes(bob.id)] == ["away", "online"]
 
 
+def test_10_activity_on_one_device_keeps_another_from_looking_idle(bench: Bench) -> None:
+    """A laptop lies idle while a phone, on which the user chose away, is in use: the person is there, so online."""
+    bench.service.set_contacts("alice", ["bob"])
+    laptop, phone = bench.open("alice", device="laptop"), bench.open("alice", device="phone")
+    bench.update(phone, status="away")
+    for _ in range(20):
+        bench.sweep(30)
+        bench.beat(laptop, active=False)
+        bench.beat(phone, active=True)
+        assert bench.sees("bob", "alice")["status"] == "online"
+
+
 @everywhere
 def test_10_exactly_away_is_seen_on_read_before_anybody_was_told(bench: Bench) -> None:
     """A reader sees away from the very millisecond in which five minutes have passed."""

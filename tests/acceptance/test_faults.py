@@ -71,6 +71,10 @@ class Crowd:
         for user, connection in self.connections.items():
             self.bench.beat(connection, status=self.chosen[user], seq=self.clients[user].seq)
 
+    def others(self, user: str) -> list[Client]:
+        """The clients of those who are there and see somebody else."""
+        return [self.clients[viewer] for viewer in self.connections if viewer != user]
+
     def expected(self) -> dict[str, str]:
         """Who is what."""
         return {user: self.chosen[user] if user in self.connections else "offline" for user in USERS}
@@ -183,6 +187,7 @@ def test_28_after_a_failover_that_loses_the_last_seconds_all_is_right_within_one
     bench.sweep(3)
     crowd.check()
 
+    told = {user: max(client.records[user]["rev"] for client in crowd.others(user)) for user in crowd.connections}
     fail_over(client, replica)
     for beat in range(5):
         bench.sweep(25)
@@ -194,6 +199,8 @@ def test_28_after_a_failover_that_loses_the_last_seconds_all_is_right_within_one
                 del shown[gone], expected[gone]
             assert shown == expected, (viewer, beat)
     crowd.check()
+    for user, rev in told.items():
+        assert bench.sees("carol" if user != "carol" else "dave", user)["rev"] >= rev, "no client takes it for old"
     crowd.choose("carol", "busy")
     crowd.choose("carol", "online")
     bench.sweep(3)

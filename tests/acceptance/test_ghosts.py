@@ -234,6 +234,35 @@ def test_04_an_old_connection_never_changes_the_newer_state(bench: Bench, device
 
 
 @everywhere
+@pytest.mark.parametrize("end", ["leave", "disconnect", "replaces", "sign out"])
+def test_04_what_a_closed_connection_still_says_revives_nobody(bench: Bench, end: str) -> None:
+    """Messages that were under way when their connection ended come a minute later: they close it, and nothing else."""
+    bench.service.set_contacts("alice", ["bob"])
+    alice = bench.open("alice")
+    match end:
+        case "leave":
+            bench.service.leave("alice", alice.id)
+        case "disconnect":
+            bench.service.set_user_offline("alice", alice.id)
+        case "replaces":
+            newer = bench.connection("alice")
+            bench.service.sync(newer, Sync(action="sync", replaces=alice.id))
+            bench.service.leave("alice", newer.id)
+        case "sign out":
+            bench.service.sign_out("alice")
+    for wait in (11, 24, 24):
+        bench.clock.advance(wait)
+        bench.pusher.closed.clear()
+        bench.beat(alice, status="busy")
+        bench.update(alice, status="busy")
+        bench.service.sync(alice, Sync(action="sync"))
+        assert not bench.service.set_user_online(alice)
+        assert set(bench.pusher.closed) == {alice.id}
+        assert bench.service.inspect_user("alice")["devices"] == []
+        assert bench.sees("bob", "alice")["status"] == "offline"
+
+
+@everywhere
 def test_04_a_disconnect_that_overtakes_its_own_connect_leaves_no_ghost(bench: Bench) -> None:
     """`$disconnect` comes before `$connect`: the connection is refused, and nobody was ever online."""
     bench.service.set_contacts("alice", ["bob"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from shared.delivery import Frame
 from shared.messages import GetPresence, Sync
 from shared.presence import Connection
 from tests.support.service import Bench
@@ -151,6 +152,22 @@ def test_22_a_block_acts_at_once_on_both_sides(bench: Bench) -> None:
     bench.update(bob, status="busy")
     bench.sweep(20)
     assert bench.pusher.changes(alice.id) == bench.pusher.changes(bob.id) == []
+
+
+@everywhere
+def test_22_a_block_while_a_change_is_being_announced_is_told_right_after_it(bench: Bench) -> None:
+    """Alice blocks Bob while a function still posts a change of hers: it tells Bob when it is done, no lease later."""
+    alice, bob = related(bench)
+
+    def block(_frame: Frame) -> None:
+        bench.pusher.deliver = lambda _frame: None
+        bench.sandbox().set_privacy("alice", blocks=["bob"])
+
+    bench.pusher.deliver = block
+    bench.update(alice, status="busy")
+    bench.sweep(1.5)  # a viewer's window, at most
+    assert bench.pusher.changes(bob.id)[-1]["status"] == "offline"
+    assert bench.pusher.changes(alice.id)[-1]["status"] == "offline"
 
 
 @everywhere

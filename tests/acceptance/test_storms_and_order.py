@@ -338,6 +338,25 @@ def test_16_whoever_missed_nothing_resumes(bench: Bench) -> None:
     assert [(user["userId"], user["status"]) for user in frame["users"]] == [("bob", "busy")]
 
 
+@everywhere
+def test_16_a_change_that_still_waits_for_the_window_is_something_missed(bench: Bench) -> None:
+    """A reconnect with the current number while a change waits to be told is answered in full, with that change."""
+    bench.service.set_contacts("alice", ["bob"])
+    alice, bob = bench.open("alice", device="browser"), bench.open("bob")
+    bench.sweep(3)
+    for status in ("busy", "online", "away", "busy"):
+        bench.update(bob, status=status)
+    assert bench.client.exists(bench.store.key("pending", "alice")), "the last change waits for alice's window"
+    seq = bench.pusher.to(alice.id)[-1]["seq"]
+    bench.service.set_user_offline("alice", alice.id)
+    again = bench.connection("alice", device="browser")
+    bench.service.set_user_online(again)
+    bench.service.sync(again, Sync(action="sync", seq=seq))
+    frame = next(frame for frame in bench.pusher.to(again.id) if frame["type"] == "presence_snapshot")
+    assert not frame["resumed"]
+    assert [user["status"] for user in frame["users"]] == ["busy"]
+
+
 def test_16_a_large_snapshot_comes_in_parts_that_fit(bench: Bench) -> None:
     """A snapshot too large for one frame comes in parts of at most 32 KB, with one number, complete."""
     users = [f"user{number:04}" for number in range(1200)]
