@@ -99,6 +99,7 @@ def test_what_a_hidden_user_does_shows_nowhere(
         trace.hide(way, on=True)
         trace.world.sweep(0)
         for hidden_steps, step in during:
+            trace.world.sweep(0)  # looking may have made somebody due: in both worlds at this moment
             if lives:
                 trace.play(hidden_steps)
             trace.play([step])
