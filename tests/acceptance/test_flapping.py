@@ -208,6 +208,8 @@ def test_11_a_replaced_connection_ends_without_a_trace(bench: Bench) -> None:
     assert bench.pusher.closed == [old.id]
     bench.service.set_user_offline("alice", old.id)
     bench.service.update_heartbeat(old, Heartbeat(action="heartbeat", status="away"))
-    bench.live(20, bob)
+    bench.live(5, bob)
     assert bench.pusher.changes(bob.id) == []
     assert bench.sees("bob", "alice")["status"] == "busy"
+    bench.service.leave("alice", new.id)
+    assert bench.sees("bob", "alice")["status"] == "offline", "what was replaced has no grace that could keep her"

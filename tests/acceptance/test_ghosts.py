@@ -86,7 +86,6 @@ def test_01_without_a_sweeper_living_neighbours_find_the_dead(bench: Bench) -> N
     for _ in range(20):
         bench.clock.advance(15)
         bench.beat(watcher)
-    bench.sweep(1)
     assert sorted(change["userId"] for change in bench.pusher.changes(watcher.id)) == sorted(here)
 
 
