@@ -709,7 +709,7 @@ local function relate(u, viewer, edit)
     entry.custom = before.custom
     entry.seen = on and (u.set.lastSeen ~= 'nobody' and ms(now) or '') or (before.seen and ms(before.seen) or '')
     local untold = (number(u, 'told') or 0) < (number(u, 'rev') or 0)
-    if on then tell(entry.rev, untold and (u.state.said or 'offline') or before.status) end
+    if on or untold then tell(entry.rev, untold and (u.state.said or 'offline') or before.status) end
     put(u, { floor = math.max(number(u, 'floor') or 0, entry.rev),
       thaw = earliest(number(u, 'thaw'), custom_until(entry.custom)) or '' })
   elseif sees and not saw then

@@ -105,3 +105,15 @@ def test_a_user_whose_record_was_evicted_and_who_never_comes_back_goes_offline(b
         bench.client.delete(bench.store.key(kind, "ann"))
     bench.live(90, bob)
     assert [event["status"] for event in bench.pusher.changes(bob.id, "ann")] == ["offline"]
+
+
+def test_whoever_hides_while_its_end_is_still_to_be_told_is_no_ghost(bench: Bench) -> None:
+    """A viewer who is hidden from between a user's end and its announcement is told of the end all the same."""
+    bench.service.set_contacts("ann", ["bob"])
+    bench.open("ann")
+    bob = bench.open("bob")
+    bench.clock.advance(75)  # nobody swept
+    bench.beat(bob)
+    bench.service.set_privacy("ann", hide_from=["bob"])
+    bench.live(12, bob)
+    assert [event["status"] for event in bench.pusher.changes(bob.id, "ann")] == ["offline"]
