@@ -127,14 +127,14 @@ async def test_a_redis_that_goes_and_comes_back_empty(
     deployment: Deployment, service: PresenceRun, redis: Redis, people: People, join: Join
 ) -> None:
     """Under load Redis ends: every message is told `unavailable`, and no function ends. It comes back with nothing in
-    it: nobody sees anybody until contacts are loaded and said to be. Then heartbeats let everybody see what is so.
+    it: nobody sees anybody until contacts are loaded and said to be. Then heartbeats let everybody see what is so,
+    chosen statuses too, once who was told `unavailable` has said them again.
     """
     clients = await gathering(people, join)
     alice, bob, carol = clients
     users = [client.user for client in clients]
     truth = {alice.user: "busy", bob.user: "online", carol.user: "online"}
     await alice.send("presence_update", status="busy")
-    alice.status = "busy"
     await all_see(clients, truth)
     workers = service.children()
     async with contextlib.AsyncExitStack() as stack:
@@ -157,6 +157,7 @@ async def test_a_redis_that_goes_and_comes_back_empty(
             assert set(asking.answers) <= {"offline", "unavailable"}
     for client in clients:
         assert {record["status"] for record in (await client.sync())["users"]} == {"offline"}
+    await alice.send("presence_update", status="busy")
     await deployment.ask("PUT", "/v1/graph", {"loaded": True})
     await all_see(clients, truth)
     assert (await deployment.call("GET", "/v1/health", signed=False))[0] == 200
