@@ -63,13 +63,14 @@ class Deployment:
         signed with the credentials that AWS tools find here; the run of this directory is known without either.
         """
         run, settings = Home().run(), Settings.from_env()
-        if run and run.url == url:
+        if run and run.url == url.rstrip("/"):
             return cls._of_run(Home(), run, settings)
         session = Session()
         credentials = session.get_credentials()
         assert credentials, "no AWS credentials are found to sign the backend's calls with"
         in_host = re.search(r"\.execute-api\.([a-z0-9-]+)\.amazonaws\.com", url)
-        region = in_host[1] if in_host else session.get_config_variable("region")
+        region = in_host[1] if in_host else os.environ.get("AWS_REGION") or session.get_config_variable("region")
+        assert region, "no region is found to sign the backend's calls for: set AWS_REGION"
         return cls(url.rstrip("/"), ws_url, settings, IdentityProvider.find(Home(), os.environ), credentials, region)
 
     @classmethod
