@@ -155,7 +155,7 @@ class Delivery:
         for task in as_list(answer.get("tell")):
             if "other" in task:
                 edit = "blocked" if task["blocked"] else "unblocked"
-                work.requests.append(Request(task["other"], "relate", {"edits": [[user_id, edit]]}))
+                work.requests.append(Request(task["other"], "relate", {"edits": [[user_id, edit, task["turn"]]]}))
                 told["!" + task["other"]] = task["version"]
             else:
                 work.views[task["viewer"], user_id] = task["record"]
@@ -191,6 +191,8 @@ class Delivery:
 
     def _post(self, work: Work, following: Work) -> dict[str, list[str]]:
         """Find where everything goes and post it; gives the connections that are gone, by user."""
+        if work.closing:  # first: whoever was signed out must not wait for others to be told
+            self._pusher.close(work.closing)
         self._find_targets(work, following)
         self._read_late_comers(work)
         frames = list(work.frames)
@@ -201,8 +203,6 @@ class Delivery:
         for viewer, flush in work.flushes:
             frames += ((viewer, frame) for frame in self._change_frames(work, viewer, flush))
         gone = self._pusher.post([frame for _, frame in frames]) if frames else set()
-        if work.closing:
-            self._pusher.close(work.closing)
         if work.shared_views:
             self._meter.count("Announcements", len(work.shared_views))
         by_user: dict[str, list[str]] = {}

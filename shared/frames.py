@@ -101,7 +101,8 @@ def own_state(user_id: str, state: Answer, settings: Settings, connection_id: st
         rotate = speaking["connectedAt"] + round(settings.rotate_after * 1000)
         if speaking["cap"]:
             renew = speaking["cap"] - round((TOKEN_LEEWAY + settings.heartbeat_interval) * 1000)
-            rotate = max(speaking["connectedAt"], min(rotate, renew))
+            half_way = (speaking["connectedAt"] + speaking["cap"]) // 2  # for tokens shorter than a heartbeat
+            rotate = min(rotate, max(renew, half_way - TOKEN_LEEWAY * 500))
         own |= {
             "connectionId": connection_id,
             "n": speaking["n"],

@@ -50,6 +50,10 @@ LATEST_TIME = 99_999_999_999_999
 """A time in the year 5138: later ones are mistakes, and 14 digits are what Lua's JSON keeps."""
 
 
+LINE_CONTROLS = frozenset("\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Line separators and the overrides of writing direction: they would change what stands around a text."""
+
+
 def _user_id(value: str) -> str:
     if not USER_ID.match(value):
         raise ValueError("must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ : @ | + = - and not . or ..")
@@ -57,7 +61,7 @@ def _user_id(value: str) -> str:
 
 
 def _printable(value: str) -> str:
-    if any(ord(char) < 32 or 127 <= ord(char) < 160 or char in "\u2028\u2029" for char in value):
+    if any(ord(char) < 32 or 127 <= ord(char) < 160 or char in LINE_CONTROLS for char in value):
         raise ValueError("must not contain control characters")
     return value
 

@@ -26,6 +26,7 @@ local SETTLED = 2000         -- a frame younger than this may still be on its wa
 local WIDEST, NARROWEST = 1000, 100 -- a viewer's window, in ms, when frames come faster than one in NARROWEST
 local MOST_TOLD = 500        -- viewers told one by one in one go
 local HELLO = 1000           -- how long a new connection may take to speak before others announce it
+local FAILED = 60000         -- when a user whose record could not be read is tried again
 local SCHEMA = '1'
 
 local KINDS = { 'user', 'devices', 'contacts', 'sees', 'hidden', 'settings', 'tell', 'pending' }
@@ -177,19 +178,19 @@ local function check_meta()
   if not meta[1] then
     call('HSET', META, 'schema', SCHEMA, 'buckets', S.buckets)
   elseif meta[1] ~= SCHEMA or tonumber(meta[2]) ~= S.buckets then
-    return false, { err = 'PRESENCE this store has schema ' .. meta[1] .. ' and ' .. meta[2] ..
-      ' buckets, and this release schema ' .. SCHEMA .. ' and ' .. ms(S.buckets) .. ' buckets' }
+    return false, 'PRESENCE this store has schema ' .. meta[1] .. ' and ' .. meta[2] ..
+      ' buckets, and this release schema ' .. SCHEMA .. ' and ' .. ms(S.buckets) .. ' buckets'
   end
   return meta[3] == '1'
 end
 
-local LOADED, REFUSED -- whether people may see each other here; read once in a call, by the first verb that needs it
+-- Whether people may see each other here.
+local LOADED, REFUSED = check_meta()
+if REFUSED then return redis.error_reply(REFUSED) end
 
 -- The record alone, which is all that a read needs before the user is due.
 local function load_state(u)
   if u.state then return end
-  if LOADED == nil then LOADED, REFUSED = check_meta() end
-  if REFUSED then error(REFUSED.err, 0) end
   u.state = hash(u.user)
 end
 
@@ -286,19 +287,21 @@ local function record_of(u, viewer, status, custom, seen, rev, device)
   return { userId = u.id, status = status, custom = custom, seen = seen, rev = rev, deviceType = device }
 end
 
+local function may_see_last(u) return call('HGET', u.settings, 'lastSeen') ~= 'nobody' end
+
 -- What a viewer may see by the relations between the two, loaded or not.
 local function related_view(u, viewer)
   local entry = viewer ~= u.id and entry_of(u, viewer) or nil
   if hides(entry) then
     if not entry.rev or long_gone(entry) then return { userId = u.id, status = 'offline' } end
-    return record_of(u, viewer, 'offline', entry.custom, tonumber(entry.seen), entry.rev)
+    return record_of(u, viewer, 'offline', entry.custom, may_see_last(u) and tonumber(entry.seen) or nil, entry.rev)
   end
   if viewer ~= u.id and call('SISMEMBER', u.contacts, viewer) == 0 then
     return { userId = u.id, status = 'offline' }
   end
   local status = u.state.status or 'offline'
   local seen = status == 'offline' and tonumber(u.state.seen or '') or nil
-  if seen and call('HGET', u.settings, 'lastSeen') == 'nobody' then seen = nil end
+  if seen and not may_see_last(u) then seen = nil end
   local rev = math.max(number(u, 'rev') or 0, entry and entry.rev or 0)
   return record_of(u, viewer, status, u.state.custom or '', seen, rev,
     status ~= 'offline' and u.state.type or nil)
@@ -491,7 +494,8 @@ local function settle(u, post, patience)
         if most == 0 then break end
         most = most - 1
         if string.sub(viewer, 1, 1) == '!' then
-          tell[#tell + 1] = { other = string.sub(viewer, 2), version = version, blocked = string.sub(version, 1, 1) == 'b' }
+          tell[#tell + 1] = { other = string.sub(viewer, 2), version = version, blocked = string.sub(version, 1, 1) == 'b',
+            turn = tonumber(string.sub(version, 3)) }
         else
           tell[#tell + 1] = { viewer = viewer, version = version, was = string.match(version, '%a+$'),
             record = view(u, viewer) }
@@ -663,8 +667,9 @@ local function choose(u, change, connection)
 end
 
 -- Change why a viewer may or may not see the user, and remember to tell the viewer what that changes for it.
-local function relate(u, viewer, edit)
+local function relate(u, viewer, edit, turn)
   local entry = entry_of(u, viewer)
+  if turn and entry and (entry.turn or 0) > turn then return end -- a word that was overtaken on its way
   local why, left = entry and entry.why or '', entry and entry.left
   local contact = call('SISMEMBER', u.contacts, viewer) == 1
   local saw = contact and not hides(entry)
@@ -691,15 +696,15 @@ local function relate(u, viewer, edit)
     reason('h', edit == 'hide')
   elseif edit == 'block' or edit == 'unblock' then
     reason('b', edit == 'block')
-    call('HSET', u.tell, '!' .. viewer, (edit == 'block' and 'b ' or 'u ') .. ms(now))
+    put(u, { turn = math.max(now, (number(u, 'turn') or 0) + 1) })
+    call('HSET', u.tell, '!' .. viewer, (edit == 'block' and 'b ' or 'u ') .. u.state.turn)
   elseif edit == 'blocked' or edit == 'unblocked' then
     reason('B', edit == 'blocked')
   end
   local sees = contact and why == ''
-  if not entry and why == '' then
-    entry = nil
-  else
+  if entry or turn or why ~= '' then
     entry = entry or {}
+    entry.turn = turn or entry.turn
     entry.why, entry.at = why, now
     entry.left = left
   end
@@ -707,7 +712,7 @@ local function relate(u, viewer, edit)
     local on = before.status ~= 'offline'
     entry.rev = before.rev + (on and 1 or 0)
     entry.custom = before.custom
-    entry.seen = on and (u.set.lastSeen ~= 'nobody' and ms(now) or '') or (before.seen and ms(before.seen) or '')
+    entry.seen = on and ms(now) or u.state.seen or ''
     local untold = (number(u, 'told') or 0) < (number(u, 'rev') or 0)
     if on or untold then tell(entry.rev, untold and (u.state.said or 'offline') or before.status) end
     put(u, { floor = math.max(number(u, 'floor') or 0, entry.rev),
@@ -725,7 +730,7 @@ local function relate(u, viewer, edit)
   elseif not sees and contact and not entry.rev then
     entry.rev, entry.custom, entry.seen = 0, '', '' -- a contact that was never seen: as of a user who never came
   end
-  if not entry or (why == '' and not entry.rev) then
+  if not entry or (why == '' and not entry.rev and not entry.turn) then
     call('HDEL', u.hidden, viewer)
   else
     entry.custom, entry.seen = entry.custom or '', entry.seen or ''
@@ -882,7 +887,7 @@ end
 -- Who may see this user, and who is kept from it: a list of {viewer, edit}.
 function verbs.relate(u, request)
   settle(u, false)
-  for _, edit in ipairs(request.edits) do relate(u, edit[1], edit[2]) end
+  for _, edit in ipairs(request.edits) do relate(u, edit[1], edit[2], edit[3]) end
   for viewer in pairs(hash(u.hidden)) do
     if not entry_of(u, viewer) then call('HDEL', u.hidden, viewer) end
   end
@@ -1004,8 +1009,6 @@ function verbs.heads(_, request)
 end
 
 function verbs.bucket(_, request)
-  local _, refused = check_meta()
-  if refused then error(refused.err, 0) end
   if request.loaded ~= nil then call('HSET', META, 'loaded', request.loaded and '1' or '0') end
   local oldest = call('ZRANGE', DUE, 0, 0, 'WITHSCORES')
   return { loaded = call('HGET', META, 'loaded') == '1',
@@ -1015,7 +1018,13 @@ end
 local answers = {}
 for index, request in ipairs(requests) do
   local u = open_user(index, request.user)
-  answers[index] = verbs[request.verb](u, request)
+  if request.verb == 'settle' then
+    local done, answer = pcall(verbs.settle, u) -- one record that cannot be read must not stop the others' sweep
+    answers[index] = done and answer or { failed = tostring(answer) }
+    if not done then call('ZADD', DUE, 'XX', ms(now + FAILED), u.id) end
+  else
+    answers[index] = verbs[request.verb](u, request)
+  end
   save(u)
 end
 return cjson.encode(answers)

@@ -9,7 +9,9 @@ This module imports no Redis and no AWS: it reaches them through the protocols o
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +30,8 @@ from shared.messages import (
     Sync,
 )
 from shared.settings import Settings
+
+_logger = logging.getLogger(__name__)
 
 SWEEP_MS = 150_000
 """How long a sweeper works at most; the next one has taken over by then (EventBridge keeps its minute to ±60 s)."""
@@ -168,7 +172,8 @@ class PresenceService:
         if "self" in answer:
             work.snapshot = self._snapshot(connection, message.id, answer)
         self._delivery.carry_out(work)
-        self._settle(as_list(answer.get("help")))
+        with suppress(Unavailable):  # the neighbours stay due; this client's beat has been heard
+            self._settle(as_list(answer.get("help")))
 
     def update_user_status(self, connection: Connection, message: PresenceUpdate) -> None:
         """The user chose a status or a custom status, on this device or as a claim over all of them.
@@ -403,6 +408,9 @@ class PresenceService:
     def _tell_all(self, requests: Sequence[Request]) -> None:
         work = Work()
         for request, answer in zip(requests, self._ask(*requests), strict=True):
+            if "failed" in answer:
+                self._meter.count("RecordsFailed")
+                _logger.error("a record cannot be read: %s", answer["failed"])
             self._delivery.collect(work, request.user, answer)
         self._delivery.carry_out(work)
 

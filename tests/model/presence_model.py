@@ -219,13 +219,9 @@ class Model:
         sees = viewer in u["contacts"] and not entry["why"]
         frozen = entry["frozen"]
         if saw and not sees:
-            on = before["status"] != "offline"
-            seen = now if on and u["last_seen"] == "everyone" else before["lastSeen"]
-            entry["frozen"] = {
-                "custom": before["customStatus"],
-                "seen": None if on and u["last_seen"] != "everyone" else seen,
-                "rev": before["rev"] + on,
-            }
+            on = u["status"] != "offline"
+            seen = now if on else u["seen"]
+            entry["frozen"] = {"custom": before["customStatus"], "seen": seen, "rev": before["rev"] + on}
             u["floor"] = max(u["floor"], entry["frozen"]["rev"])
         elif sees and not saw:
             if frozen and (u["status"] != "offline" or u["shown"] != self._custom(frozen["custom"], now)):
@@ -303,17 +299,18 @@ class Model:
         former = entry and entry["frozen"] and entry["left"] is not None and entry["left"] + FORMER > now
         if viewer != id and viewer not in u["contacts"] and not former:
             return bare
+        told = u["last_seen"] == "everyone"
         if entry and entry["why"]:
             frozen = entry["frozen"]
-            custom = self._custom(frozen["custom"], now)
-            return bare | {"customStatus": custom, "deviceType": None, "lastSeen": frozen["seen"], "rev": frozen["rev"]}
+            seen, custom = frozen["seen"] if told else None, self._custom(frozen["custom"], now)
+            return bare | {"customStatus": custom, "deviceType": None, "lastSeen": seen, "rev": frozen["rev"]}
         offline = u["status"] == "offline"
         return {
             "userId": id,
             "status": u["status"],
             "customStatus": self._custom(u["shown"], now),
             "deviceType": None if offline else u["type"],
-            "lastSeen": u["seen"] if offline and u["last_seen"] == "everyone" else None,
+            "lastSeen": u["seen"] if offline and told else None,
             "rev": max(u["rev"] or 0, entry["frozen"]["rev"] if entry else 0),
         }
 

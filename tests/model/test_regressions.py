@@ -117,3 +117,35 @@ def test_whoever_hides_while_its_end_is_still_to_be_told_is_no_ghost(bench: Benc
     bench.service.set_privacy("ann", hide_from=["bob"])
     bench.live(12, bob)
     assert [event["status"] for event in bench.pusher.changes(bob.id, "ann")] == ["offline"]
+
+
+def test_an_unblock_that_was_overtaken_undoes_no_later_block(bench: Bench) -> None:
+    """The word of an unblock reaches the other side after that of the block that followed it, and is ignored."""
+    service, store = bench.service, bench.store
+    service.set_contacts("alice", ["bob"])
+    bench.open("alice")
+    bench.open("bob")
+    service.set_privacy("alice", blocks=["bob"])
+    service.set_privacy("alice", blocks=[])
+    service.set_privacy("alice", blocks=["bob"])
+    [word] = [request for stage in bench.stages for request in stage if _is_word(request, "unblocked")]
+    assert bench.sees("alice", "bob")["status"] == "offline"
+    store.call([word], bench.clock())
+    assert bench.sees("alice", "bob")["status"] == "offline"
+
+
+def _is_word(request: Request, edit: str) -> bool:
+    return request.verb == "relate" and request.user == "bob" and request.args["edits"][0][1] == edit
+
+
+def test_a_record_that_cannot_be_read_stops_nobody_elses_sweep(bench: Bench) -> None:
+    """One user's hash holds nonsense: the others who are due at the same moment are settled, and it is counted."""
+    others = [f"user{number}" for number in range(12)]
+    for user in ["broken", *others]:
+        bench.open(user)
+    bench.service.set_privacy("broken", hide_from=["somebody"])
+    bench.client.hset(bench.store.key("hidden", "broken"), "somebody", "nonsense")
+    bench.client.hset(bench.store.key("user", "broken"), "thaw", "1")
+    bench.sweep(80)
+    assert {bench.service.inspect_user(user)["status"] for user in others} == {"offline"}
+    assert bench.meter.counts["RecordsFailed"] >= 1

@@ -363,6 +363,8 @@ class World:
                 if socket.speaks and (socket.client.behind or not socket.synced):
                     self.sync(socket)
             self.sweep(4)
+        while any(self.bench.client.exists(self.bench.store.key("pending", user)) for user in self.users):
+            self.sweep(1)  # something ended just now, and waits for a viewer's window
         self.arrive()
 
     def _compare(self, viewer: str, seen: Any) -> None:
@@ -437,7 +439,7 @@ class World:
         self._related.clear()
         for request in requests:
             if request.verb == "relate":
-                for viewer, edit in request.args["edits"]:
+                for viewer, edit, *_turn in request.args["edits"]:
                     self._related[viewer, request.user] = self.model.view(viewer, request.user, now)
                     self.model.relate(request.user, viewer, edit, now)
             elif request.verb == "gone":
