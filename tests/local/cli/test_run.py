@@ -262,8 +262,9 @@ def test_a_start_that_fails_half_way_leaves_no_process(tmp_path: Path) -> None:
         while len(children) < 8 and service.process.poll() is None:
             children = service.children()
         assert service.wait() == 1
-        assert "bucket" in service.output[0]
-        assert service.output[1:] == ["presence: GET /v1/health is answered 500: an error of ours; it is in the log"]
+        # The health call meets the other layout, and the sweeper may have met it too.
+        assert any("8 buckets" in line for line in service.output[:-1])
+        assert service.output[-1] == "presence: GET /v1/health is answered 500: an error of ours; it is in the log"
         assert len(children) >= 8
         assert await_gone(children) == set()
 
