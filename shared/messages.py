@@ -40,8 +40,6 @@ MAX_REQUEST_BYTES = 1024 * 1024
 USER_ID = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._~:@|+=-]{1,128}\Z")
 """A user id: as it stands in a token's `sub`, in paths and in keys. Not `.` or `..`, which paths would swallow."""
 DEVICE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
-CONNECTION_ID = re.compile(r"[A-Za-z0-9_=-]{1,128}\Z")
-"""API Gateway's connection ids: base64url with its padding."""
 
 DeviceType = Literal["web", "mobile", "desktop"]
 Status = Literal["online", "busy", "away", "offline"]
@@ -68,7 +66,7 @@ def _printable(value: str) -> str:
 
 UserId = Annotated[str, AfterValidator(_user_id)]
 ConnectionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_=-]{1,128}$")]
-DeviceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+"""API Gateway's connection ids: base64url with its padding."""
 Time = Annotated[int, Field(ge=0, le=LATEST_TIME)]
 Sequence = Annotated[int, Field(ge=0, le=LATEST_TIME)]
 

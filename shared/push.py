@@ -1,9 +1,9 @@
 """Fan-out: posts frames to open connections through API Gateway's management API (`@connections`).
 
 CPU is what a push costs, so this is the standard library alone: asyncio over kept-alive HTTP/1.1 connections burns
-less than a tenth of what boto3 does per post. The loop runs only inside a call, so in a sandbox that is frozen between
-two events nothing is under way. At most 16 connections, one request in flight on each: a peer that hangs occupies one
-of them and delays nobody else.
+about a tenth of what boto3 does per post (docs/decisions/0010). The loop runs only inside a call, so in a sandbox that
+is frozen between two events nothing is under way. At most 16 connections, one request in flight on each: a peer that
+hangs occupies one of them, and only sixteen at once hold up the others.
 
 Nothing about presence belongs here: who is told, and what, is decided before. What could not be delivered is counted
 and forgotten, since a client that misses a frame sees the hole in `seq` and asks.

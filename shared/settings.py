@@ -52,8 +52,6 @@ class Settings(BaseModel):
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", repr=False)
     redis_url_arn: str = ""
     redis_cluster: bool = False
-    redis_iam_user: str = ""
-    redis_iam_cache: str = ""
     buckets: Annotated[int, Field(ge=1, le=1024)] = 16
 
     # Whose token

@@ -105,8 +105,6 @@ def test_what_was_set_comes_back_in_a_functions_environment() -> None:
         redis_url="rediss://cache.example:6379/0",
         redis_url_arn="arn:aws:secretsmanager:eu-central-1:1:secret:url",
         redis_cluster=True,
-        redis_iam_user="presence",
-        redis_iam_cache="cache",
         buckets=32,
         jwt_secret="s" * 32,
         jwt_secret_arn="arn:aws:secretsmanager:eu-central-1:1:secret:jwt",
