@@ -9,10 +9,14 @@ PYTHONS := $(if $(PYTHON),$(PYTHON),python3.13 python3.12 python3.11 python3.14 
 
 # Each names a finished installation, and is made again only when its lock has changed.
 RUN := $(VENV)/run.installed
+INFRA := $(VENV)/infra.installed
 DEV := $(VENV)/dev.installed
+CDK := infra/cdk-cli/node_modules/.package-lock.json
 CLIENTS := tests/clients/node_modules/.package-lock.json
+# In an environment of its own: its pins are no concern of ours.
+MINISTACK := .venv-ministack/ministack.installed
 
-# Node.js and npm: the machine's own, else those that the dev lock puts into the virtual environment.
+# Node.js and npm: the machine's own, else those that the infra lock puts into the virtual environment.
 WITH_NODE := PATH="$$PATH:$(CURDIR)/$(BIN)"
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras \
@@ -28,7 +32,7 @@ setup: $(RUN) ## install what `make run` needs into .venv (PYTHON=... chooses th
 run: $(RUN) ## run the service on this machine (ARGS="--help" lists its options)
 	@exec $(BIN)/presence run $(ARGS)
 
-test: $(DEV) $(CLIENTS) ## run all tests (ARGS="tests/shared -x" runs some)
+test: $(DEV) $(CLIENTS) $(CDK) $(MINISTACK) ## run all tests (ARGS="tests/shared -x" runs some)
 	@$(WITH_NODE) $(BIN)/pytest $(ARGS)
 
 check: $(DEV) ## lint, formatting, types, directions of imports, and the repository's own rules
@@ -46,11 +50,15 @@ lock: $(DEV) ## write the locks anew after a change to requirements/*.in (ARGS=-
 	$(COMPILE) requirements/lambda.in --output-file requirements/lambda.txt
 	$(COMPILE) requirements/lambda.in requirements/run.in --constraint requirements/lambda.txt \
 		--output-file requirements/run.txt
-	$(COMPILE) requirements/lambda.in requirements/run.in requirements/dev.in --constraint requirements/run.txt \
-		--output-file requirements/dev.txt
+	$(COMPILE) requirements/lambda.in requirements/run.in requirements/infra.in --constraint requirements/run.txt \
+		--output-file requirements/infra.txt
+	$(COMPILE) requirements/lambda.in requirements/run.in requirements/infra.in requirements/dev.in \
+		--constraint requirements/infra.txt --output-file requirements/dev.txt
+	$(COMPILE) requirements/ministack.in --output-file requirements/ministack.txt
 
 clean: ## remove everything that these words have made
-	rm -rf $(VENV) tests/clients/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(dir $(MINISTACK)) infra/cdk-cli/node_modules tests/clients/node_modules cdk.out \
+		.mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
 
 # An interpreter counts when it runs: pyenv leaves shims on PATH for versions that are not chosen. Debian ships Python
 # without ensurepip; there a pip outside the virtual environment puts one into it.
@@ -76,11 +84,27 @@ $(RUN): requirements/run.txt requirements/lambda.in requirements/run.in pyprojec
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(DEV): requirements/dev.txt $(RUN)
+$(INFRA): requirements/infra.txt $(RUN)
+	@echo "$(VENV): installing requirements/infra.txt"
+	@$(PIP) install --require-hashes --requirement requirements/infra.txt
+	@touch $@
+
+$(DEV): requirements/dev.txt $(INFRA)
 	@echo "$(VENV): installing requirements/dev.txt"
 	@$(PIP) install --require-hashes --requirement requirements/dev.txt
 	@touch $@
 
 $(CLIENTS): tests/clients/package.json tests/clients/package-lock.json tests/clients/.npmrc | $(DEV)
 	@cd tests/clients && $(WITH_NODE) npm ci --loglevel=error
+	@touch $@
+
+$(CDK): infra/cdk-cli/package.json infra/cdk-cli/package-lock.json infra/cdk-cli/.npmrc | $(INFRA)
+	@cd infra/cdk-cli && $(WITH_NODE) npm ci --loglevel=error
+	@touch $@
+
+# Without a pip of its own, which Debian's Python could not give it.
+$(MINISTACK): requirements/ministack.txt | $(DEV)
+	@echo "$(@D): installing requirements/ministack.txt"
+	@$(BIN)/python -m venv --clear --without-pip $(@D)
+	@$(PIP) --python $(@D)/bin/python install --require-hashes --requirement requirements/ministack.txt
 	@touch $@

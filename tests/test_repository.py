@@ -27,7 +27,13 @@ from shared.routes import FUNCTIONS
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
-LOCKS = {"lambda": ["lambda"], "run": ["lambda", "run"], "dev": ["lambda", "run", "dev"]}
+LOCKS = {
+    "lambda": ["lambda"],
+    "run": ["lambda", "run"],
+    "infra": ["lambda", "run", "infra"],
+    "dev": ["lambda", "run", "infra", "dev"],
+    "ministack": ["ministack"],
+}
 """Each lock, and the `.in` files that it is made from."""
 
 MACHINES = [
@@ -129,9 +135,9 @@ def test_what_is_imported_is_asked_for(lock: str, packages: set[str], given: set
 
 
 def test_the_locks_agree() -> None:
-    """What runs in Lambda runs on the laptop, and what runs on the laptop is what is tested."""
+    """What runs in Lambda runs on the laptop, and what runs on the laptop and deploys is what is tested."""
     locks = {lock: {str(pin) for pin, _ in pinned(lock)} for lock in LOCKS}
-    assert locks["lambda"] <= locks["run"] <= locks["dev"]
+    assert locks["lambda"] <= locks["run"] <= locks["infra"] <= locks["dev"]
 
 
 def test_no_lambda_carries_boto3() -> None:
