@@ -14,8 +14,10 @@
 --
 -- A connection is one of
 --   live          until its deadline
---   disconnected  its socket closed; counts for the grace when none is live; may not speak again
---   lost          its socket was found gone; as above, but may speak again
+--   disconnected  its socket closed; until its deadline, the end of the grace, it counts when none is live; may not
+--                 speak again
+--   lost          its socket was found gone; as above, but may speak again, and never counts for longer than it would
+--                 have lived unfound
 --   closed        it left, or was replaced or signed out; may not speak again
 -- Redis 6.2 is enough; an empty list in an answer may come out as {} or [].
 
@@ -84,12 +86,13 @@ local function forget_connection(u, c)
 end
 
 local function is_live(c) return c.state == 'live' and c.deadline > now end
-local function lingers(c) return (c.state == 'disconnected' or c.state == 'lost') and c.beat + S.grace > now end
+local function lingers(c) return (c.state == 'disconnected' or c.state == 'lost') and c.deadline > now end
 local function may_speak(c) return c.state == 'live' or c.state == 'lost' end
 
-local function close_connection(u, c, state)
+-- It may count for a grace, until `deadline`.
+local function close_connection(u, c, state, deadline)
   c.active = math.min(c.active, now)
-  c.state, c.beat, c.deadline, c.tat = state, now, now, now
+  c.state, c.beat, c.deadline, c.tat = state, now, deadline or now, now
   write_connection(u, c)
 end
 
@@ -408,9 +411,8 @@ local function settle(u, post, patience)
         forget_connection(u, c)
       end
     elseif lingers(c) then
-      last = math.max(last or 0, c.beat)
       lingering[#lingering + 1] = c
-      due = earliest(due, c.beat + S.grace)
+      due = earliest(due, c.deadline)
     elseif c.state == 'lost' or c.beat + TOMBSTONE <= now then
       forget_connection(u, c)
     end
@@ -815,7 +817,8 @@ function verbs.disconnect(u, request)
   if not c then
     bury(u, request.id)
   elseif c.state == 'live' then
-    close_connection(u, c, 'disconnected')
+    put(u, { last = now })
+    close_connection(u, c, 'disconnected', now + S.grace)
   elseif c.state == 'lost' then
     c.state = 'disconnected' -- its grace is running already
     write_connection(u, c)
@@ -828,7 +831,9 @@ function verbs.gone(u, request)
   settle(u, false)
   for _, id in ipairs(request.ids) do
     local c = u.connections[id]
-    if c and is_live(c) and c.connected + YOUNG < now then close_connection(u, c, 'lost') end
+    if c and is_live(c) and c.connected + YOUNG < now then
+      close_connection(u, c, 'lost', math.min(c.deadline, now + S.grace))
+    end
   end
   settle(u, false)
   return {}

@@ -36,6 +36,21 @@ def test_17_the_last_connection_gone_is_offline_after_the_grace(bench: Bench) ->
     assert [change["type"] for change in bench.pusher.changes(alice.id)] == ["user_offline"]
 
 
+def test_17_gone_lengthens_nobodys_life_and_is_no_sign_of_it(bench: Bench) -> None:
+    """A post finds a socket gone shortly before its TTL runs out: offline at the TTL, last seen at the last beat."""
+    bench.service.set_contacts("alice", ["bob"])
+    alice, bob = bench.open("alice"), bench.open("bob")
+    beaten = bench.clock()
+    bench.live(60, alice)
+    bench.sweep(12)
+    bench.pusher.gone.add(bob.id)
+    bench.pusher.clear()
+    bench.update(alice, status="busy")
+    bench.sweep(3.1)
+    [change] = bench.pusher.changes(alice.id)
+    assert (change["type"], change["lastSeen"]) == ("user_offline", beaten)
+
+
 def test_17_gone_counts_only_for_the_connection_that_was_posted_to(bench: Bench) -> None:
     """A 410 says nothing about a connection that may still be opening, nor about the one that came after it."""
     bench.service.set_contacts("alice", ["bob"])

@@ -108,7 +108,8 @@ class Model:
         if c is None:
             u["connections"][connection_id] = self._buried(now)
         elif c["state"] == "live":
-            self._close(c, "disconnected", now)
+            u["last"] = now
+            self._close(c, "disconnected", now, now + self.grace)
         elif c["state"] == "lost":
             c["state"] = "disconnected"
         self.settle(id, now)
@@ -133,7 +134,7 @@ class Model:
         for connection_id in connection_ids:
             c = self.user(id)["connections"].get(connection_id)
             if c and self._is_live(c, now) and c["connected"] + YOUNG < now:
-                self._close(c, "lost", now)
+                self._close(c, "lost", now, min(c["deadline"], now + self.grace))
         self.settle(id, now)
 
     def sign_out(self, id: str, now: int) -> None:
@@ -240,11 +241,9 @@ class Model:
         """Look at a user again: what has ended, what the user is now, and what contacts may see of it."""
         u = self.user(id)
         for connection_id, c in list(u["connections"].items()):
-            if c["state"] in ("live", "disconnected", "lost") and not self._forgotten(c, now):
+            if c["state"] == "live":
                 u["last"] = max(u["last"] or 0, c["beat"])
             if self._forgotten(c, now):
-                if c["state"] == "live":
-                    u["last"] = max(u["last"] or 0, c["beat"])
                 del u["connections"][connection_id]
         if u["claim"] and _ended(u["claim"]["until"], now):
             u["claim"] = None
@@ -281,7 +280,7 @@ class Model:
         """When something about this user next changes by itself."""
         u = self.user(id)
         times = [c["deadline"] for c in u["connections"].values() if self._is_live(c, now)]
-        times += [c["beat"] + self.grace for c in u["connections"].values() if self._lingers(c, now)]
+        times += [c["deadline"] for c in u["connections"].values() if self._lingers(c, now)]
         candidates = self._candidates(u, now)
         if any(c["status"] == "online" for c in candidates):
             times.append(max(c["active"] for c in candidates) + self.away_after)
@@ -397,8 +396,8 @@ class Model:
             "n": {"status": 0, "claim": 0, "customStatus": 0},
         }  # fmt: skip
 
-    def _close(self, c: Live, state: str, now: int) -> None:
-        c.update(state=state, beat=now, deadline=now)
+    def _close(self, c: Live, state: str, now: int, deadline: int = 0) -> None:
+        c.update(state=state, beat=now, deadline=deadline or now)
 
     def _is_live(self, c: Live, now: int) -> bool:
         return bool(c["state"] == "live" and c["deadline"] > now)
@@ -407,7 +406,7 @@ class Model:
         return not self._is_live(c, now) and not self._lingers(c, now)
 
     def _lingers(self, c: Live, now: int) -> bool:
-        return c["state"] in ("disconnected", "lost") and c["beat"] + self.grace > now
+        return c["state"] in ("disconnected", "lost") and c["deadline"] > now
 
     def _forgotten(self, c: Live, now: int) -> bool:
         if c["state"] == "live":

@@ -336,7 +336,7 @@ class World:
             if self.model.view(survivor, user, self.now)["status"] != "offline" and user != survivor:
                 connections = self.model.user(user)["connections"].values()
                 live = [c["deadline"] for c in connections if c["state"] == "live"]
-                ends[user] = max(live or [c["beat"] + self.model.grace for c in connections])
+                ends[user] = max(live or [c["deadline"] for c in connections])
         before = len(self.told)
         for _ in range(4):
             self.sweep(25)
