@@ -11,29 +11,42 @@ PYTHONS := $(if $(PYTHON),$(PYTHON),python3.13 python3.12 python3.11 python3.14 
 RUN := $(VENV)/run.installed
 INFRA := $(VENV)/infra.installed
 DEV := $(VENV)/dev.installed
-CDK := infra/cdk-cli/node_modules/.package-lock.json
+CDK_CLI := infra/cdk-cli/node_modules/.package-lock.json
 CLIENTS := tests/clients/node_modules/.package-lock.json
 # In an environment of its own: its pins are no concern of ours.
 MINISTACK := .venv-ministack/ministack.installed
 
-# Node.js and npm: the machine's own, else those that the infra lock puts into the virtual environment.
-WITH_NODE := PATH="$$PATH:$(CURDIR)/$(BIN)"
+# Node.js and npm come with the infra lock: the same ones everywhere, and none that CDK no longer supports.
+WITH_NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
+CDK := $(WITH_NODE) infra/cdk-cli/node_modules/.bin/cdk
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras \
 	--no-emit-index-url --custom-compile-command 'make lock' $(ARGS)
 
-.PHONY: help setup run test check fmt lock clean
+.PHONY: help setup run test check fmt lock clean bootstrap synth deploy destroy
 
 help: ## list these words
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 setup: $(RUN) ## install what `make run` needs into .venv (PYTHON=... chooses the interpreter)
 
 run: $(RUN) ## run the service on this machine (ARGS="--help" lists its options)
 	@exec $(BIN)/presence run $(ARGS)
 
-test: $(DEV) $(CLIENTS) $(CDK) $(MINISTACK) ## run all tests (ARGS="tests/shared -x" runs some)
+test: $(DEV) $(CLIENTS) $(CDK_CLI) $(MINISTACK) ## run all tests (ARGS="tests/shared -x" runs some)
 	@$(WITH_NODE) $(BIN)/pytest $(ARGS)
+
+bootstrap: $(INFRA) $(CDK_CLI) ## once for an AWS account and region: make room for what CDK uploads
+	@$(CDK) bootstrap $(ARGS)
+
+synth: $(INFRA) $(CDK_CLI) ## write the CloudFormation template into cdk.out (ARGS="-c cache=vpc" chooses)
+	@$(CDK) synth --quiet $(ARGS)
+
+deploy: $(INFRA) $(CDK_CLI) ## deploy to AWS (docs/deploy.md); ARGS as for synth
+	@$(CDK) deploy $(ARGS)
+
+destroy: $(INFRA) $(CDK_CLI) ## remove what was deployed; a last snapshot of the cache stays
+	@$(CDK) destroy $(ARGS)
 
 check: $(DEV) ## lint, formatting, types, directions of imports, and the repository's own rules
 	$(BIN)/ruff check --quiet .
@@ -57,7 +70,7 @@ lock: $(DEV) ## write the locks anew after a change to requirements/*.in (ARGS=-
 	$(COMPILE) requirements/ministack.in --output-file requirements/ministack.txt
 
 clean: ## remove everything that these words have made
-	rm -rf $(VENV) $(dir $(MINISTACK)) infra/cdk-cli/node_modules tests/clients/node_modules cdk.out \
+	rm -rf $(VENV) $(dir $(MINISTACK)) infra/cdk-cli/node_modules tests/clients/node_modules build cdk.out \
 		.mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
 
 # An interpreter counts when it runs: pyenv leaves shims on PATH for versions that are not chosen. Debian ships Python
@@ -98,7 +111,7 @@ $(CLIENTS): tests/clients/package.json tests/clients/package-lock.json tests/cli
 	@cd tests/clients && $(WITH_NODE) npm ci --loglevel=error
 	@touch $@
 
-$(CDK): infra/cdk-cli/package.json infra/cdk-cli/package-lock.json infra/cdk-cli/.npmrc | $(INFRA)
+$(CDK_CLI): infra/cdk-cli/package.json infra/cdk-cli/package-lock.json infra/cdk-cli/.npmrc | $(INFRA)
 	@cd infra/cdk-cli && $(WITH_NODE) npm ci --loglevel=error
 	@touch $@
 

@@ -1,0 +1,1 @@
+"""The AWS around the service, as one CDK stack: `cdk deploy` reads `cdk.json`, which runs `infra.app`."""

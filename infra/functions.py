@@ -1,0 +1,153 @@
+"""The functions: one for each folder in `functions/`, with a role that may do what it needs and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+from infra.bundle import Bundle
+from infra.cache import Cache, may_read
+from infra.options import Options
+from shared.routes import FUNCTIONS, HTTP_ROUTES
+from shared.settings import PREFIX, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a function needs of AWS.
+
+    Memory is in MB, and CPU comes with it: those that post to many connections at once get more. Timeouts are in
+    seconds; API Gateway waits at most 29 for a function behind a WebSocket and 30 behind an HTTP API.
+    """
+
+    memory: int = 256
+    timeout: int = 25
+    state: bool = True
+    """Reads and writes the state in Redis."""
+    posts: bool = True
+    """Posts frames to connections."""
+    closes: bool = True
+    """Closes connections: those that were signed out, replaced, or dead."""
+    tokens: bool = False
+    """Verifies tokens, and so reads the secret that they are signed with."""
+
+
+NEEDS: Mapping[str, Needs] = {
+    "api": Needs(memory=512, tokens=any(route.access == "user" for route in HTTP_ROUTES)),
+    "authorize": Needs(timeout=5, state=False, posts=False, closes=False, tokens=True),
+    "connect": Needs(timeout=5, posts=False, closes=False),
+    "disconnect": Needs(closes=False),
+    "heartbeat": Needs(),
+    "query": Needs(memory=512),
+    # One run lasts until the next has taken over, or 150 s.
+    "sweeper": Needs(timeout=180),
+    "update": Needs(memory=512),
+}
+
+_ARCHITECTURES = {"arm64": lambda_.Architecture.ARM_64, "x86_64": lambda_.Architecture.X86_64}
+_RETENTION = {
+    1: logs.RetentionDays.ONE_DAY,
+    7: logs.RetentionDays.ONE_WEEK,
+    30: logs.RetentionDays.ONE_MONTH,
+    90: logs.RetentionDays.THREE_MONTHS,
+    365: logs.RetentionDays.ONE_YEAR,
+}
+_TOKENS = ("jwt_secret_arn", "jwks_url", "jwt_issuer", "jwt_audience")
+
+
+class Functions(Construct):
+    """All functions, by name in `by_name`.
+
+    Args:
+        scope: the stack.
+        id: its name in there.
+        options: the deployment's choices.
+        bundle: what is uploaded.
+        cache: where the state is.
+        settings: the service's, complete.
+        connections: the ARN of the stage's connections, up to the method: `arn:…:API/STAGE`.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        id: str,
+        *,
+        options: Options,
+        bundle: Bundle,
+        cache: Cache,
+        settings: Settings,
+        connections: str,
+    ) -> None:
+        super().__init__(scope, id)
+        self._cache, self._settings, self._connections = cache, settings, connections
+        runtime = lambda_.Runtime(f"python{options.python}", lambda_.RuntimeFamily.PYTHON)
+        architecture = _ARCHITECTURES[options.architecture]
+        code = lambda_.Code.from_asset(str(bundle.code))
+        layer = lambda_.LayerVersion(
+            self,
+            "Dependencies",
+            code=lambda_.Code.from_asset(str(bundle.layer)),
+            compatible_runtimes=[runtime],
+            compatible_architectures=[architecture],
+            description="What the functions import: requirements/lambda.txt",
+        )
+        self.by_name: dict[str, lambda_.Function] = {}
+        for name in FUNCTIONS:
+            needs, room = NEEDS[name], Construct(self, name.capitalize())
+            log_group = logs.LogGroup(
+                room, "Logs", retention=_RETENTION[options.log_days], removal_policy=cdk.RemovalPolicy.DESTROY
+            )
+            self.by_name[name] = lambda_.Function(
+                room,
+                "Function",
+                description=f"Presence: functions/{name}",
+                runtime=runtime,
+                architecture=architecture,
+                code=code,
+                layers=[layer],
+                handler=f"functions.{name}.handler.handler",
+                memory_size=needs.memory,
+                timeout=cdk.Duration.seconds(needs.timeout),
+                environment={**self._environment(needs), "POWERTOOLS_SERVICE_NAME": options.stack},
+                role=self._role(room, needs, log_group),
+                log_group=log_group,
+                logging_format=lambda_.LoggingFormat.JSON,
+                # Lambda's own three lines for each event would cost more than the event.
+                system_log_level_v2=lambda_.SystemLogLevel.WARN,
+                **(cache.placement if needs.state else {}),
+            )
+
+    def _environment(self, needs: Needs) -> dict[str, str]:
+        """The settings that a function reads: none that lead to what its role may not have."""
+        env = self._settings.to_env()
+        hidden = {
+            *(() if needs.tokens else _TOKENS),
+            *(() if needs.state else self._cache.settings),
+            *(() if needs.posts or needs.closes else ["callback_url"]),
+        }
+        return {name: value for name, value in env.items() if name.removeprefix(PREFIX).lower() not in hidden}
+
+    def _role(self, room: Construct, needs: Needs, log_group: logs.LogGroup) -> iam.Role:
+        role = iam.Role(room, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+        log_group.grant_write(role)
+        if needs.state:
+            for statement in self._cache.access:
+                role.add_to_policy(statement)
+        if needs.tokens and self._settings.jwt_secret_arn:
+            role.add_to_policy(may_read(self._settings.jwt_secret_arn))
+        methods = (["POST"] if needs.posts else []) + (["DELETE"] if needs.closes else [])
+        if methods:
+            role.add_to_policy(
+                iam.PolicyStatement(
+                    actions=["execute-api:ManageConnections"],
+                    resources=[f"{self._connections}/{method}/@connections/*" for method in methods],
+                )
+            )
+        return role
