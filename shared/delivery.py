@@ -58,11 +58,14 @@ class Store(Protocol):
 class Pusher(Protocol):
     """What reaches clients."""
 
-    def post(self, frames: Sequence[Frame]) -> set[str]:
-        """Post all frames within a time budget; gives the connections that are gone. Never raises for a delivery."""
+    def post(self, frames: Sequence[Frame], within: float = ...) -> set[str]:
+        """Post all frames, in so many seconds at most; gives the connections that are gone.
 
-    def close(self, connection_ids: Iterable[str]) -> None:
-        """Close connections; one that is gone already is fine."""
+        Never raises for a delivery.
+        """
+
+    def close(self, connection_ids: Iterable[str], within: float = ...) -> None:
+        """Close connections, in so many seconds at most; one that is gone already is fine."""
 
 
 class Meter(Protocol):
@@ -104,6 +107,8 @@ class Snapshot(NamedTuple):
 class Work:
     """What answers of the state machine ask for."""
 
+    give_up: int
+    """When the time of the event is over, in ms: what was not posted by then is left to whoever finds it due."""
     requests: list[Request] = field(default_factory=list)
     """The other sides of blocks."""
     changes: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -139,6 +144,14 @@ class Delivery:
     ) -> None:
         self._store, self._pusher, self._settings, self._clock, self._meter = store, pusher, settings, clock, meter
 
+    def begin(self) -> Work:
+        """Nothing to do yet, and the time that one event has for everything."""
+        return Work(self._clock() + round(self._settings.push_budget * 1000))
+
+    def seconds_left(self, work: Work) -> float:
+        """How much of its time the work has left; 0 when that is over."""
+        return max(0, work.give_up - self._clock()) / 1000
+
     def collect(self, work: Work, user_id: str, answer: Answer) -> Work:
         """Add what one user's answer asks for; gives `work` back."""
         if "own" in answer:
@@ -171,15 +184,23 @@ class Delivery:
         return work
 
     def carry_out(self, work: Work) -> None:
-        """Post, close and report, and then do what the reports bring up, within the time budget.
+        """Post, close and report, and then do what the reports bring up, until the work's time is over.
+
+        What was not posted is not reported.
 
         Raises:
             Unavailable: the store went away meanwhile; what was not reported will be said again.
         """
-        give_up = self._clock() + round(self._settings.push_budget * 1000)
-        while work and self._clock() < give_up:
-            following = Work()
-            gone = self._post(work, following)
+        while work and self.seconds_left(work):
+            following = Work(work.give_up)
+            if work.closing:  # first: whoever was signed out must not wait for others to be told
+                self._pusher.close(work.closing, self.seconds_left(work))
+            frames = self._frames(work, following)
+            if not self.seconds_left(work):
+                break
+            gone = self._post(frames, self.seconds_left(work))
+            if work.shared_views:
+                self._meter.count("Announcements", len(work.shared_views))
             reports = [Request(user, "announced", report) for user, report in work.reports.items()]
             reports += [Request(user, "gone", {"ids": ids}) for user, ids in gone.items()]
             for report, answer in zip(reports, self._ask(reports), strict=True):
@@ -189,10 +210,8 @@ class Delivery:
     def _ask(self, requests: Sequence[Request]) -> list[Answer]:
         return self._store.call(requests, self._clock())
 
-    def _post(self, work: Work, following: Work) -> dict[str, list[str]]:
-        """Find where everything goes and post it; gives the connections that are gone, by user."""
-        if work.closing:  # first: whoever was signed out must not wait for others to be told
-            self._pusher.close(work.closing)
+    def _frames(self, work: Work, following: Work) -> list[tuple[str, Frame]]:
+        """Find where everything goes: (the connection's user, the frame)."""
         self._find_targets(work, following)
         self._read_late_comers(work)
         frames = list(work.frames)
@@ -202,9 +221,11 @@ class Delivery:
             frames += ((viewer, Frame(connection_id, data)) for data in parts)
         for viewer, flush in work.flushes:
             frames += ((viewer, frame) for frame in self._change_frames(work, viewer, flush))
-        gone = self._pusher.post([frame for _, frame in frames]) if frames else set()
-        if work.shared_views:
-            self._meter.count("Announcements", len(work.shared_views))
+        return frames
+
+    def _post(self, frames: Sequence[tuple[str, Frame]], within: float) -> dict[str, list[str]]:
+        """Post frames; gives the connections that are gone, by user."""
+        gone = self._pusher.post([frame for _, frame in frames], within) if frames else set()
         by_user: dict[str, list[str]] = {}
         for user, connection_id in dict.fromkeys((user, frame.connection_id) for user, frame in frames):
             if connection_id in gone:

@@ -119,14 +119,16 @@ class PresenceService:
 
     def leave(self, user_id: str, connection_id: str) -> None:
         """Sign-out of one connection, without a grace."""
-        work = Work(closing=[connection_id])
+        work = self._delivery.begin()
+        work.closing = [connection_id]
         self._delivery.collect(work, user_id, *self._ask(Request(user_id, "leave", {"id": connection_id})))
         self._delivery.carry_out(work)
 
     def sign_out(self, user_id: str) -> int:
         """Close every connection and refuse tokens issued before now; gives how many sockets were closed."""
         [answer] = self._ask(Request(user_id, "sign_out", {}))
-        work = Work(closing=as_list(answer.get("close")))
+        work = self._delivery.begin()
+        work.closing = as_list(answer.get("close"))
         self._delivery.collect(work, user_id, answer)
         self._delivery.carry_out(work)
         return len(as_list(answer.get("close")))
@@ -167,13 +169,13 @@ class PresenceService:
         answer = self._heard(connection, message.id, "heartbeat", args)
         if answer is None:
             return
-        work = Work()
+        work = self._delivery.begin()
         self._delivery.collect(work, connection.user_id, answer)
         if "self" in answer:
             work.snapshot = self._snapshot(connection, message.id, answer)
         self._delivery.carry_out(work)
         with suppress(Unavailable):  # the neighbours stay due; this client's beat has been heard
-            self._settle(as_list(answer.get("help")))
+            self._settle(as_list(answer.get("help")), Work(work.give_up))
 
     def update_user_status(self, connection: Connection, message: PresenceUpdate) -> None:
         """The user chose a status or a custom status, on this device or as a claim over all of them.
@@ -188,7 +190,7 @@ class PresenceService:
         answer = self._heard(connection, message.id, "update", args)
         if answer is not None:
             self._meter.count("Updates")
-            self._delivery.carry_out(self._delivery.collect(Work(), connection.user_id, answer))
+            self._delivery.carry_out(self._delivery.collect(self._delivery.begin(), connection.user_id, answer))
 
     def sync(self, connection: Connection, message: Sync) -> None:
         """Tell this connection everything that its user may see, or that it has missed nothing.
@@ -204,7 +206,8 @@ class PresenceService:
         answer = self._heard(connection, message.id, "sync", args)
         if answer is None:
             return
-        work = Work(closing=as_list(answer.get("close")))
+        work = self._delivery.begin()
+        work.closing = as_list(answer.get("close"))
         if "own" in answer:  # the snapshot says the same
             answer["own"]["connections"] = [id for id in as_list(answer["own"]["connections"]) if id != connection.id]
         self._delivery.collect(work, connection.user_id, answer)
@@ -224,7 +227,7 @@ class PresenceService:
         frame: dict[str, Any] = {"type": "presence", "users": users}
         if message.id is not None:
             frame["id"] = message.id
-        work = self._delivery.collect(Work(), connection.user_id, answer)
+        work = self._delivery.collect(self._delivery.begin(), connection.user_id, answer)
         work.frames.append((connection.user_id, Frame(connection.id, encode(frame))))
         self._delivery.carry_out(work)
 
@@ -271,7 +274,7 @@ class PresenceService:
         requests = [Request(user_id, "relate", {"edits": edits})]
         if mutual:
             requests += [Request(viewer, "relate", {"edits": [[user_id, edit]]}) for viewer, edit in edits]
-        self._tell_all(requests)
+        self._tell_all(requests, self._delivery.begin())
         self._ask(*self._sees(user_id, "remove", remove, mutual=mutual))
 
     def get_privacy(self, user_id: str) -> dict[str, Any]:
@@ -363,7 +366,7 @@ class PresenceService:
                     break
                 begin = False
                 due, following = heads
-                self._settle(due)
+                self._settle(due, self._delivery.begin())
                 settled += len(due)
                 nap = 0 if due else min(SWEEP_NAP_MS, following - self._clock())
             except Unavailable as error:
@@ -403,10 +406,10 @@ class PresenceService:
         return answer
 
     def _tell(self, user_id: str, request: Request) -> None:
-        self._delivery.carry_out(self._delivery.collect(Work(), user_id, *self._ask(request)))
+        work = self._delivery.begin()
+        self._delivery.carry_out(self._delivery.collect(work, user_id, *self._ask(request)))
 
-    def _tell_all(self, requests: Sequence[Request]) -> None:
-        work = Work()
+    def _tell_all(self, requests: Sequence[Request], work: Work) -> None:
         for request, answer in zip(requests, self._ask(*requests), strict=True):
             if "failed" in answer:
                 self._meter.count("RecordsFailed")
@@ -414,9 +417,9 @@ class PresenceService:
             self._delivery.collect(work, request.user, answer)
         self._delivery.carry_out(work)
 
-    def _settle(self, users: Sequence[str]) -> None:
-        if users:
-            self._tell_all([Request(user, "settle", {}) for user in users])
+    def _settle(self, users: Sequence[str], work: Work) -> None:
+        if users and self._delivery.seconds_left(work):
+            self._tell_all([Request(user, "settle", {}) for user in users], work)
 
     def _buckets(self, verb: str, **args: Any) -> list[Request]:
         return [Request("", verb, args, bucket) for bucket in range(self._store.buckets)]

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import hmac
 import logging
+import math
 import os
 import random
 import re
@@ -29,6 +29,7 @@ from urllib.parse import quote, urlsplit
 
 from shared.delivery import Frame, Meter
 from shared.settings import Settings, SettingsError
+from shared.sigv4 import ALGORITHM, Signer
 
 LINKS = 16
 """Connections to the endpoint, at most: enough to hide its latency, and few enough to open at once."""
@@ -79,11 +80,12 @@ class Pusher:
         self._idle: list[_Link] = []
         self._pace = _Pace(POSTS_PER_SECOND, BURST)
 
-    def post(self, frames: Sequence[Frame]) -> set[str]:
+    def post(self, frames: Sequence[Frame], within: float = math.inf) -> set[str]:
         """Post all frames concurrently, those of one connection in their order; returns the connections that are gone.
 
-        Gone (410) is final. 429, 5xx and lost connections are retried with jitter within `push_budget` seconds. A
-        post that hangs or is refused in any other way is not: neither gets better by repetition.
+        Gone (410) is final. 429, 5xx and lost connections are retried with jitter. A post that hangs or is refused in
+        any other way is not: neither gets better by repetition. After `push_budget` seconds, or `within` if that is
+        less, what is left is given up.
 
         Raises:
             SettingsError: `callback_url` is no URL to post to.
@@ -95,7 +97,7 @@ class Pusher:
         if not queues:
             return set()
         started = time.perf_counter()
-        fan_out = self._run("POST", queues)
+        fan_out = self._run("POST", queues, within)
         self._meter.time("PostTime", (time.perf_counter() - started) * 1000)
         self._count("PostsSent", fan_out.done)
         self._count("PostsGone", len(fan_out.gone))
@@ -103,8 +105,10 @@ class Pusher:
         self._count("PostsFailed", len(frames) - fan_out.done - fan_out.moot)
         return fan_out.gone
 
-    def close(self, connection_ids: Iterable[str]) -> None:
+    def close(self, connection_ids: Iterable[str], within: float = math.inf) -> None:
         """Close connections, each of which then has its `$disconnect`; one that is gone counts as closed.
+
+        It ends when `post` would.
 
         Raises:
             SettingsError, KeyError: as `post` does.
@@ -112,7 +116,7 @@ class Pusher:
         queues = {connection_id: [b""] for connection_id in connection_ids}
         if not queues:
             return
-        fan_out = self._run("DELETE", queues)
+        fan_out = self._run("DELETE", queues, within)
         self._count("ConnectionsClosed", fan_out.done + fan_out.moot)
         self._count("ClosesFailed", len(queues) - fan_out.done - fan_out.moot)
 
@@ -126,23 +130,23 @@ class Pusher:
         if amount:
             self._meter.count(name, amount)
 
-    def _run(self, method: str, queues: Mapping[str, Sequence[bytes]]) -> _FanOut:
+    def _run(self, method: str, queues: Mapping[str, Sequence[bytes]], within: float) -> _FanOut:
         if self._endpoint.scheme not in ("http", "https") or not self._host:
             raise SettingsError("callback_url must be the URL of the WebSocket API's stage, https://HOST/STAGE")
         if self._endpoint.scheme == "https" and self._tls is None:
             self._tls = ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE"))
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-        signer = _Signer(self._endpoint.netloc, self._endpoint.path, os.environ, datetime.now(UTC))
-        fan_out = _FanOut(method, signer)
-        self._loop.run_until_complete(self._send_all(fan_out, queues))
+        signer = Signer("execute-api", os.environ, datetime.now(UTC))
+        fan_out = _FanOut(method, _Requests(self._endpoint.netloc, self._endpoint.path, signer))
+        self._loop.run_until_complete(self._send_all(fan_out, queues, min(self._budget, within)))
         return fan_out
 
-    async def _send_all(self, fan_out: _FanOut, queues: Mapping[str, Sequence[bytes]]) -> None:
+    async def _send_all(self, fan_out: _FanOut, queues: Mapping[str, Sequence[bytes]], within: float) -> None:
         # The loop stood still since the last call: let it hear first which links their peer has closed meanwhile.
         await asyncio.sleep(0)
         tasks = [asyncio.create_task(self._send_in_order(fan_out, *queue)) for queue in queues.items()]
-        _, late = await asyncio.wait(tasks, timeout=self._budget, return_when=asyncio.FIRST_EXCEPTION)
+        _, late = await asyncio.wait(tasks, timeout=within, return_when=asyncio.FIRST_EXCEPTION)
         for task in late:
             task.cancel()
             fan_out.trouble["given up"] += 1
@@ -177,7 +181,7 @@ class Pusher:
                 async with self._permits:
                     if wait := self._pace.reserve(time.monotonic()):
                         await asyncio.sleep(wait)
-                    status = await self._exchange(fan_out, fan_out.signer.request(fan_out.method, connection_id, body))
+                    status = await self._exchange(fan_out, fan_out.requests.write(fan_out.method, connection_id, body))
             except ConnectionError as error:
                 fan_out.trouble[str(error)] += 1
             else:
@@ -235,7 +239,7 @@ class _FanOut:
     """One call: what it sends with, and what has come of it so far."""
 
     method: str
-    signer: _Signer
+    requests: _Requests
     done: int = 0
     gone: set[str] = field(default_factory=set)
     moot: int = 0
@@ -267,43 +271,33 @@ class _Pace:
         return max(0.0, place - now)
 
 
-class _Signer:
-    """AWS Signature Version 4 for requests to one stage that have no query, all signed as of one moment.
+class _Requests:
+    """Writes signed requests to one stage, all as of one moment. They have no query.
 
-    The signed requests of a fan-out share key, date and headers, so each costs three hashes. The tests compare with
-    botocore's signer, byte for byte. Source: AWS IAM User Guide, "Create a signed AWS API request".
+    Those of a fan-out share key, date and headers, so each costs three hashes.
     """
 
-    def __init__(self, host: str, stage_path: str, environ: Mapping[str, str], at: datetime) -> None:
-        moment = at.strftime("%Y%m%dT%H%M%SZ")
-        self._scope = f"{moment[:8]}/{environ['AWS_REGION']}/execute-api/aws4_request"
-        self._key = b"AWS4" + environ["AWS_SECRET_ACCESS_KEY"].encode()
-        for part in self._scope.split("/"):
-            self._key = hmac.digest(self._key, part.encode(), "sha256")
-        signed = {"host": host, "x-amz-date": moment}
-        if token := environ.get("AWS_SESSION_TOKEN"):
-            signed["x-amz-security-token"] = token
+    def __init__(self, host: str, stage_path: str, signer: Signer) -> None:
+        self._signer = signer
+        signed = {"host": host, "x-amz-date": signer.moment}
+        if signer.token:
+            signed["x-amz-security-token"] = signer.token
         self._names = ";".join(signed)
         self._canonical = "".join(f"{name}:{value}\n" for name, value in signed.items())
         self._headers = "".join(f"{name}: {value}\r\n" for name, value in signed.items())
-        self._moment = moment
         self._path = f"{stage_path}/@connections/"
         self._canonical_path = quote(self._path)
-        self._key_id = environ["AWS_ACCESS_KEY_ID"]
 
-    def request(self, method: str, connection_id: str, body: bytes) -> bytes:
-        """A whole HTTP/1.1 request about a connection, signed. The id ends in `=`, which a path carries as `%3D`."""
+    def write(self, method: str, connection_id: str, body: bytes) -> bytes:
+        """A whole HTTP/1.1 request about a connection. The id ends in `=`, which a path carries as `%3D`."""
         quoted = quote(connection_id, safe="")
         content = hashlib.sha256(body).hexdigest()
         # The canonical path is encoded once more than the one sent, as for every service but S3.
         path = self._canonical_path + quoted.replace("%", "%25")
-        canonical = f"{method}\n{path}\n\n{self._canonical}\n{self._names}\n{content}"
-        digest = hashlib.sha256(canonical.encode()).hexdigest()
-        to_sign = f"AWS4-HMAC-SHA256\n{self._moment}\n{self._scope}\n{digest}"
-        signature = hmac.digest(self._key, to_sign.encode(), "sha256").hex()
+        signature = self._signer.sign(f"{method}\n{path}\n\n{self._canonical}\n{self._names}\n{content}")
         return (
             f"{method} {self._path}{quoted} HTTP/1.1\r\n{self._headers}"
-            f"authorization: AWS4-HMAC-SHA256 Credential={self._key_id}/{self._scope}, "
+            f"authorization: {ALGORITHM} Credential={self._signer.credential}, "
             f"SignedHeaders={self._names}, Signature={signature}\r\n"
             f"content-length: {len(body)}\r\n\r\n"
         ).encode() + body

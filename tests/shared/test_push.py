@@ -12,8 +12,9 @@ import boto3
 import pytest
 
 from shared.delivery import Frame
-from shared.push import LINKS, Pusher, _Pace, _Signer
+from shared.push import LINKS, Pusher, _Pace, _Requests
 from shared.settings import SettingsError
+from shared.sigv4 import Signer
 from tests.support.management_server import ManagementServer, Received
 from tests.support.pushing import ALICE, BOB, CAROL, Counts, Make, frames
 
@@ -100,8 +101,8 @@ def test_the_signature_is_the_sdks_byte_for_byte(
     [theirs] = server.requests
 
     moment = datetime.strptime(theirs.headers["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-    signer = _Signer(server.host, "/live", environ | {"AWS_SESSION_TOKEN": token}, moment)
-    head, _, ours = signer.request(method, connection_id, body).partition(b"\r\n\r\n")
+    signer = Signer("execute-api", environ | {"AWS_SESSION_TOKEN": token}, moment)
+    head, _, ours = _Requests(server.host, "/live", signer).write(method, connection_id, body).partition(b"\r\n\r\n")
     line, *headers = head.decode().split("\r\n")
     assert line == f"{theirs.method} {theirs.path} HTTP/1.1"
     assert dict(header.split(": ", 1) for header in headers).items() <= theirs.headers.items()
@@ -173,6 +174,16 @@ def test_a_lasting_fault_ends_with_the_budget_and_raises_nothing(
     assert make(server.url, budget=0.4).post([Frame(ALICE, b"1"), Frame(BOB, b"1"), Frame(BOB, b"2")]) == set()
     assert 0.4 <= time.monotonic() - started < 1.5
     assert meter.counts == {"PostsSent": 1, "PostsFailed": 2}
+
+
+def test_a_call_ends_when_its_caller_has_no_time_left(server: ManagementServer, pusher: Pusher, meter: Counts) -> None:
+    """A caller that has less time than the budget gets its answer within that time, for posting and for closing."""
+    server.answer = server.hang
+    started = time.monotonic()
+    pusher.post(frames(1), within=0.2)
+    pusher.close([ALICE], within=0.2)
+    assert 0.4 <= time.monotonic() - started < 1.5
+    assert meter.counts == {"PostsFailed": 1, "ClosesFailed": 1}
 
 
 @pytest.mark.parametrize("status", [400, 403, 413])

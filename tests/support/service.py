@@ -19,6 +19,7 @@ Redis the state is in is the test's choice. Nothing here asserts anything about 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -111,7 +112,7 @@ class Pusher:
         self.deliver: Callable[[Frame], None] = lambda _frame: None
         self._steps = steps
 
-    def post(self, frames: Sequence[Frame]) -> set[str]:
+    def post(self, frames: Sequence[Frame], within: float = math.inf) -> set[str]:
         gone = set()
         for frame in frames:
             if frame.connection_id in self.gone:
@@ -123,7 +124,7 @@ class Pusher:
             self._steps.take()
         return gone
 
-    def close(self, connection_ids: Iterable[str]) -> None:
+    def close(self, connection_ids: Iterable[str], within: float = math.inf) -> None:
         for connection_id in connection_ids:
             self.closed.append(connection_id)
             self.gone.add(connection_id)
