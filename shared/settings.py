@@ -17,6 +17,13 @@ GATEWAY_IDLE_CUT = 600.0
 """API Gateway closes a WebSocket that was silent for ten minutes (its quota, in seconds)."""
 GATEWAY_HARD_CUT = 7200.0
 """API Gateway closes every WebSocket after two hours (its quota, in seconds)."""
+REDIS_ACCESS = (
+    "on ~presence:* -@all +evalsha +script|load +scan "
+    "+del +exists +pexpire +hdel +hget +hgetall +hmget +hset +hsetnx "
+    "+sadd +scard +sismember +smembers +srem +zadd +zrange +zrangebyscore +zrem +zscore"
+)
+"""What the service's Redis user may do, as an ACL or as the access string of an ElastiCache user: on the store's keys,
+the commands that the store and its script use. A client of a cluster needs `+cluster|slots +command` as well."""
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 OnlineStatus = Literal["online", "busy", "away"]
@@ -52,6 +59,10 @@ class Settings(BaseModel):
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", repr=False)
     redis_url_arn: str = ""
     redis_cluster: bool = False
+    redis_iam_user: str = ""
+    """The ElastiCache user as whom to sign in by IAM; `redis_url` is rediss:// then, and names no user or password."""
+    redis_iam_cache: str = ""
+    """The name of that user's cache, which an IAM token is made for: not its address."""
     buckets: Annotated[int, Field(ge=1, le=1024)] = 16
 
     # Whose token
@@ -94,6 +105,8 @@ class Settings(BaseModel):
             "or two functions would announce the same change": self.announce_lease <= self.push_budget,
             f"rotate_after ({self.rotate_after:g} s) must be below {GATEWAY_HARD_CUT:g} s, "
             "where API Gateway closes every connection": self.rotate_after >= GATEWAY_HARD_CUT,
+            "redis_iam_user and redis_iam_cache go together: give both or neither": bool(self.redis_iam_user)
+            != bool(self.redis_iam_cache),
             "give jwt_secret (or jwt_secret_arn) or jwks_url, not both": bool(
                 (self.jwt_secret or self.jwt_secret_arn) and self.jwks_url
             ),

@@ -7,11 +7,14 @@ script does is in `presence.lua`; nothing here decides anything about presence.
 from __future__ import annotations
 
 import json
+import os
+import random
 import re
 import time
 from binascii import crc32
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, NamedTuple, cast
@@ -33,6 +36,7 @@ from redis.retry import Retry
 from shared.delivery import Meter, Request, Unavailable
 from shared.frames import Answer
 from shared.settings import Settings, SettingsError
+from shared.sigv4 import Signer
 
 KINDS = ("user", "devices", "contacts", "sees", "hidden", "settings", "tell", "pending")
 """The kinds of keys that a user has, in the order in which the script expects them."""
@@ -43,6 +47,10 @@ TIMEOUT = 1.0
 """Seconds to wait for Redis: a stage takes about a millisecond, so whoever waits longer waits for nothing."""
 BREATH = 1.0
 """Seconds after a failure in which no call is tried, so that a fleet of sandboxes does not wait in line."""
+MOST_DOUBLINGS = 5
+"""How often that pause doubles, at most, while signing in to ElastiCache leads nowhere: sign-ins are throttled there."""
+TOKEN_LIFE = 900
+"""Seconds in which a connection has to sign in with its IAM token; more than this ElastiCache refuses."""
 MOST_PER_CALL = 250
 """Requests in one script call: a script holds up everybody else on its node."""
 
@@ -53,6 +61,7 @@ _OPTIONS: dict[str, Any] = {
     "socket_timeout": TIMEOUT,
     "socket_connect_timeout": TIMEOUT,
     "protocol": 2,
+    "driver_info": None,  # telling Redis our library's name would cost a new connection two round trips
     # A frozen sandbox may wake up with a connection that the server has closed: try that once more, at once.
     # A time-out is not tried again: the server may have done the work, and we have waited long enough.
     "retry": Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
@@ -82,6 +91,29 @@ def _script(settings: Settings) -> str:
     return f"local S={{{table},rank={{{rank}}}}}\n" + files("shared").joinpath("presence.lua").read_text("utf-8")
 
 
+class _IamTokens(redis.CredentialProvider):
+    """Signs connections in to ElastiCache: each with a token of its own, by the credentials of that moment.
+
+    Source: Amazon ElastiCache User Guide, "Authenticating with IAM". A name with `.serverless.` in it is a serverless
+    cache's, as AWS's own drivers have it.
+
+    Attributes:
+        unanswered: the tokens given since Redis last answered a stage.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.unanswered = 0
+        self._user, self._cache = settings.redis_iam_user, settings.redis_iam_cache.lower()
+        self._query = {"Action": "connect", "User": self._user}
+        if ".serverless." in (urlsplit(settings.redis_url).hostname or ""):
+            self._query["ResourceType"] = "ServerlessCache"
+
+    def get_credentials(self) -> tuple[str, str]:
+        self.unanswered += 1
+        signer = Signer("elasticache", os.environ, datetime.now(UTC))
+        return self._user, signer.presign(self._cache, self._query, TOKEN_LIFE)
+
+
 class _Call(NamedTuple):
     """One script call: the requests of one bucket, and where their answers belong."""
 
@@ -94,8 +126,11 @@ class _Call(NamedTuple):
 class Store:
     """Runs requests in the script, grouped by bucket; safe to use from several threads.
 
+    With `redis_iam_user` it signs in by IAM, with the credentials that Lambda keeps in the environment. `AWS_CA_BUNDLE`
+    names a file of certificates to trust besides the system's.
+
     Args:
-        client: the Redis to use; None for the cluster at `settings.redis_url`, which is looked up with the first call.
+        client: the Redis to use; None for the one at `settings.redis_url`, which is looked up with the first call.
         settings: the service's settings.
         meter: what is counted.
         monotonic: the time in seconds, for pauses.
@@ -112,7 +147,14 @@ class Store:
         meter: Meter,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._client, self._url, self._meter, self._monotonic = client, settings.redis_url, meter, monotonic
+        self._client, self._meter, self._monotonic = client, meter, monotonic
+        self._kind: type[redis.Redis | RedisCluster] = RedisCluster if settings.redis_cluster else redis.Redis
+        self._url, self._options = settings.redis_url, _OPTIONS.copy()
+        self._iam = _IamTokens(settings) if settings.redis_iam_user else None
+        if self._iam:
+            self._options["credential_provider"] = self._iam
+        if urlsplit(self._url).scheme == "rediss":
+            self._options["ssl_ca_certs"] = os.environ.get("AWS_CA_BUNDLE")
         self.buckets = settings.buckets
         self._text = _script(settings)
         self._sha = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
@@ -124,12 +166,19 @@ class Store:
         """A store on `settings.redis_url`; nothing is sent before the first call.
 
         Raises:
-            SettingsError: the URL is not one of Redis.
+            SettingsError: the URL is not one of Redis, or not one for IAM.
         """
-        if urlsplit(settings.redis_url).scheme not in ("redis", "rediss", "unix"):
+        url = urlsplit(settings.redis_url)
+        if url.scheme not in ("redis", "rediss", "unix"):
             raise SettingsError("redis_url must begin with redis://, rediss:// or unix://")
-        client = None if settings.redis_cluster else redis.Redis.from_url(settings.redis_url, **_OPTIONS)
-        return cls(client, settings, meter)
+        if settings.redis_iam_user and url.scheme != "rediss":
+            raise SettingsError("redis_url must begin with rediss:// if redis_iam_user is given: IAM needs TLS")
+        if settings.redis_iam_user and "@" in url.netloc:
+            raise SettingsError("redis_url must name no user and no password if redis_iam_user is given")
+        store = cls(None, settings, meter)
+        if not settings.redis_cluster:
+            store._opened()
+        return store
 
     def close(self) -> None:
         """Give the connections back."""
@@ -183,7 +232,7 @@ class Store:
 
     def _opened(self) -> redis.Redis | RedisCluster:
         if self._client is None:
-            self._client = RedisCluster.from_url(self._url, **_OPTIONS)
+            self._client = self._kind.from_url(self._url, **self._options)
         return self._client
 
     def _nodes(self) -> list[redis.Redis]:
@@ -230,6 +279,8 @@ class Store:
             for result in results:
                 if isinstance(result, Exception):
                     raise result
+            if self._iam:
+                self._iam.unanswered = 0
         except _FAILURES as error:
             raise self._failed(error) from error
         finally:
@@ -244,11 +295,22 @@ class Store:
             return SettingsError(sentence.splitlines()[0].strip())
         if type(error) is ResponseError and "script" in text.lower() and not _NOT_NOW.search(text):
             return error
-        self._refuse_until = self._monotonic() + BREATH
+        self._refuse_until = self._monotonic() + self._pause()
         self._meter.count("RedisFailures")
         if isinstance(self._client, redis.Redis):  # after a failover the same name is another server's
             self._client.connection_pool.disconnect(inuse_connections=False)
         return Unavailable(f"Redis: {type(error).__name__}: {error}")
+
+    def _pause(self) -> float:
+        """How long no call is tried, in seconds. Tokens that led to nothing make it longer, and different everywhere.
+
+        ElastiCache refuses to sign in whom it throttles, with the words that it has for every trouble before that: a
+        fleet that came back each second would keep the throttle alive.
+        """
+        if not self._iam or not self._iam.unanswered:
+            return BREATH
+        longest: float = BREATH * 2 ** min(self._iam.unanswered, MOST_DOUBLINGS)
+        return longest * random.uniform(0.5, 1)  # noqa: S311 - spreads load, guards nothing
 
     def _on_node(self, client: redis.Redis, calls: list[_Call], now: int) -> list[Any]:
         """Run calls on one node, in one pipeline; a script that the node does not know is loaded and run again.
