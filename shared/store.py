@@ -48,9 +48,9 @@ TIMEOUT = 1.0
 BREATH = 1.0
 """Seconds after a failure in which no call is tried, so that a fleet of sandboxes does not wait in line."""
 MOST_DOUBLINGS = 5
-"""How often that pause doubles, at most, while signing in to ElastiCache leads nowhere: sign-ins are throttled there."""
+"""How often that pause doubles, at most, while signing in to ElastiCache leads nowhere: it throttles sign-ins."""
 TOKEN_LIFE = 900
-"""Seconds in which a connection has to sign in with its IAM token; more than this ElastiCache refuses."""
+"""Seconds in which a connection must have signed in with its IAM token; AWS takes none that is good for longer."""
 MOST_PER_CALL = 250
 """Requests in one script call: a script holds up everybody else on its node."""
 
