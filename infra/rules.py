@@ -20,7 +20,7 @@ NAG = "AwsSolutions::AwsSolutions-"
 def acknowledge(stack: cdk.Stack) -> None:
     """Acknowledge what is listed here wherever the stack has it."""
     api = stack.node.find_child("WebSocket").node.find_child("Api").node.default_child
-    for path, rule, reason in _objections(stack.get_logical_id(cast("cdk.CfnElement", api))):
+    for path, rule, reason in objections(stack.get_logical_id(cast("cdk.CfnElement", api))):
         place: IConstruct | None = stack
         for name in path.split("|"):
             place = place and place.node.try_find_child(name)
@@ -28,8 +28,8 @@ def acknowledge(stack: cdk.Stack) -> None:
             cdk.Validations.of(place).acknowledge(cdk.Acknowledgment(id=rule, reason=reason))
 
 
-def _objections(api: str) -> Iterator[tuple[str, str, str]]:
-    """Where (names of constructs, from the stack down), the rule's id, and why."""
+def objections(api: str) -> Iterator[tuple[str, str, str]]:
+    """Where (names of constructs, from the stack down), the rule's id, and why; `api` is the WebSocket API's id."""
     for path in ("WebSocket|Stage", "Http|Stage"):
         yield (
             path,

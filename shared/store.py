@@ -313,22 +313,27 @@ class Store:
         return longest * random.uniform(0.5, 1)  # noqa: S311 - spreads load, guards nothing
 
     def _on_node(self, client: redis.Redis, calls: list[_Call], now: int) -> list[Any]:
-        """Run calls on one node, in one pipeline; a script that the node does not know is loaded and run again.
+        """Run calls on one node, in one pipeline; a script that the node does not know is sent and run again.
 
         Where a call failed, its error stands in the place of its answer.
         """
         results = self._pipeline(client, calls, now)
         unknown = [place for place, result in enumerate(results) if isinstance(result, NoScriptError)]
         if unknown:
-            client.script_load(self._text)
-            for place, result in zip(unknown, self._pipeline(client, [calls[i] for i in unknown], now), strict=True):
+            again = self._pipeline(client, [calls[place] for place in unknown], now, unknown=True)
+            for place, result in zip(unknown, again, strict=True):
                 results[place] = result
         return results
 
-    def _pipeline(self, client: redis.Redis, calls: list[_Call], now: int) -> list[Any]:
+    def _pipeline(self, client: redis.Redis, calls: list[_Call], now: int, *, unknown: bool = False) -> list[Any]:
+        """Run calls in one round trip; a script that is `unknown` there travels with the first of them."""
         pipeline = client.pipeline(transaction=False)
-        for call in calls:
-            pipeline.evalsha(self._sha, len(call.keys), *call.keys, now, call.body)
+        for place, call in enumerate(calls):
+            arguments = (len(call.keys), *call.keys, now, call.body)
+            if unknown and place == 0:
+                pipeline.eval(self._text, *arguments)
+            else:
+                pipeline.evalsha(self._sha, *arguments)
         return pipeline.execute(raise_on_error=False)
 
     def _on_cluster(self, cluster: RedisCluster, calls: list[_Call], now: int) -> list[Any]:

@@ -161,7 +161,7 @@ def test_fifty_threads_have_one_winner(store: Store) -> None:
 # Scripts -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_flushed_script_is_loaded_again_within_the_call(server: RedisServer) -> None:
+def test_a_flushed_script_is_sent_again_within_the_call(server: RedisServer) -> None:
     """After SCRIPT FLUSH the next call succeeds all the same, and the one after it needs nothing."""
     with opened(server.url) as store:
         store._opened().flushall()
@@ -170,7 +170,7 @@ def test_a_flushed_script_is_loaded_again_within_the_call(server: RedisServer) -
             assert store.call([connect(user) for user in USERS], EPOCH) == [{"word": "live"}] * len(USERS)
         store._opened().config_resetstat()
         store.call([connect(user) for user in USERS], EPOCH)
-        assert "cmdstat_script|load" not in store._opened().info("commandstats")
+        assert "cmdstat_eval" not in store._opened().info("commandstats")
 
 
 def test_every_node_of_a_cluster_gets_the_script(cluster: list[RedisServer]) -> None:

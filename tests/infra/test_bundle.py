@@ -1,0 +1,99 @@
+"""What is uploaded to Lambda: only what runs there, the same for the same input, and enough to start each function."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.bundle import Bundle, build, size
+from shared.routes import FUNCTIONS
+
+HERE = "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64"
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+START = """
+import sys, time
+sys.path[:0] = {paths!r}
+began = time.perf_counter()
+import {module}
+print(round(1000 * (time.perf_counter() - began)), *sorted({{name.partition(".")[0] for name in sys.modules}}))
+"""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle for this machine and this Python, which can run it."""
+    return build(tmp_path_factory.mktemp("bundle"), HERE, PYTHON)
+
+
+def digest(folder: Path) -> str:
+    """A hash over names and contents."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            whole.update(f"{path.relative_to(folder)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return whole.hexdigest()
+
+
+def test_the_same_input_gives_the_same_bytes(bundle: Bundle, tmp_path: Path) -> None:
+    """Built again in another folder, nothing differs: a deployment without a change changes nothing."""
+    again = build(tmp_path / "elsewhere", HERE, PYTHON)
+    assert digest(again.code) == digest(bundle.code)
+    assert digest(again.layer) == digest(bundle.layer)
+
+
+def test_a_layer_that_is_still_right_is_not_built_again(bundle: Bundle) -> None:
+    """Only our own code is copied anew."""
+    before = (bundle.layer / "python" / "redis" / "__init__.py").stat().st_mtime_ns
+    assert build(bundle.layer.parent, HERE, PYTHON) == bundle
+    assert (bundle.layer / "python" / "redis" / "__init__.py").stat().st_mtime_ns == before
+
+
+def test_only_what_runs_in_lambda_is_in_it(bundle: Bundle) -> None:
+    """No tests, no tools, no boto3, which Lambda brings; no name of the machine that built it."""
+    assert {path.name for path in bundle.code.iterdir()} == {"functions", "shared"}
+    assert {path.suffix for path in bundle.code.rglob("*") if path.is_file()} == {".py", ".lua", ".pyc"}
+    assert [path.name for path in bundle.layer.iterdir()] == ["python"]
+    packages = {path.name for path in (bundle.layer / "python").iterdir()}
+    assert {"redis", "pydantic", "aws_lambda_powertools"} <= packages
+    assert not packages & {"boto3", "botocore", "aiohttp", "typer", "awslambdaric", "aws_cdk", "bin", ".lock"}
+    here = str(bundle.code.parent).encode()
+    assert not [path for path in bundle.code.parent.rglob("*") if path.is_file() and here in path.read_bytes()]
+
+
+@pytest.mark.parametrize("architecture", ["arm64", "x86_64"])
+@pytest.mark.parametrize("python", ["3.11", "3.13", "3.14"])
+def test_it_can_be_built_for_any_machine_of_lambda(architecture: str, python: str, tmp_path: Path) -> None:
+    """On this machine, without Docker, for each machine and each Python that Lambda has."""
+    built = build(tmp_path, architecture, python)
+    machine = {"arm64": "aarch64", "x86_64": "x86_64"}[architecture]
+    extensions = [path.name for path in built.layer.rglob("*.so")]
+    assert any(f"cpython-{python.replace('.', '')}-{machine}" in name for name in extensions)
+    assert built.compiled or not list(built.layer.rglob("*.pyc"))
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_each_function_starts_with_the_bundle_alone(function: str, bundle: Bundle) -> None:
+    """Nothing of this machine's environment is on the path, as in a sandbox; what it took is printed."""
+    paths = [str(bundle.code), str(bundle.layer / "python")]
+    code = START.format(paths=paths, module=f"functions.{function}.handler")
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-B", "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    took, *modules = done.stdout.split()
+    print(f"{function}: imported in {took} ms")  # noqa: T201
+    assert not {"boto3", "botocore"} & set(modules), "a tenth of a second that only reading a secret should pay"
+    if function not in ("authorize", "api"):
+        assert "jwt" not in modules
+
+
+def test_its_size_is_known(bundle: Bundle) -> None:
+    """Lambda takes 250 MB of code and layers together, unzipped; a start is the faster the less there is."""
+    print(f"code {size(bundle.code) / 1e6:.1f} MB, layer {size(bundle.layer) / 1e6:.1f} MB")  # noqa: T201
+    assert size(bundle.code) < 2e6
+    assert size(bundle.layer) < 60e6

@@ -1,0 +1,70 @@
+"""A synthesis as `make synth` does it, without the CDK's command line: the app in a process of its own, offline."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent.parent
+HASH = re.compile(r"\b[0-9a-f]{64}\b")
+SECRET = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:redis-AbCdEf"
+MODES = {"public": {}, "vpc": {"cache": "vpc"}, "url": {"cache": "url", "redis_url_secret": SECRET}}
+"""The context of each way to keep the state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Synthesis:
+    """What a synthesis wrote."""
+
+    folder: Path
+    template: dict[str, Any]
+
+    def resources(self, kind: str) -> dict[str, dict[str, Any]]:
+        """The properties of all resources of a type, by logical id."""
+        return {
+            name: resource.get("Properties", {})
+            for name, resource in self.template["Resources"].items()
+            if resource["Type"] == kind
+        }
+
+    def report(self) -> dict[str, Any]:
+        """What the checks found, by the name of each."""
+        report = json.loads((self.folder / "validation-report.json").read_text())
+        return {plugin["pluginName"]: plugin for plugin in report["pluginReports"]}
+
+    def masked(self) -> str:
+        """The template as text, with the hashes of assets masked."""
+        return HASH.sub("HASH", json.dumps(self.template, indent=1, sort_keys=True)) + "\n"
+
+
+def attempt(folder: Path, **context: str) -> subprocess.CompletedProcess[str]:
+    """Run the app, and give what came of it."""
+    return subprocess.run(
+        [sys.executable, "-m", "infra.app"],
+        cwd=ROOT,
+        env={
+            **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CDK_"))},
+            # Node.js of the infra lock, as in the Makefile.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "CDK_CONTEXT_JSON": json.dumps(context),
+            "CDK_OUTDIR": str(folder),
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def synthesise(folder: Path, **context: str) -> Synthesis:
+    """Run the app, which must succeed."""
+    done = attempt(folder, **context)
+    assert done.returncode == 0, done.stderr
+    stack = context.get("stack", "Presence")
+    return Synthesis(folder, json.loads((folder / f"{stack}.template.json").read_text()))
