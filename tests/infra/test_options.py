@@ -67,8 +67,10 @@ def test_what_cdk_puts_there_is_its_own_business() -> None:
         ),
         (
             {"jwks_url": "https://example.com/jwks"},
-            "jwks_url needs jwt_issuer and jwt_audience: "
-            + "without them a token made for another application would be accepted",
+            (
+                "jwks_url needs jwt_issuer and jwt_audience: "
+                "without them a token made for another application would be accepted"
+            ),
         ),
     ],
 )

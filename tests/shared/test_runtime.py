@@ -67,7 +67,7 @@ def lines(written: str) -> list[dict[str, Any]]:
 def test_numbers_are_written_together_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     """Counts and durations of several seconds come as one line of the embedded metric format, each with its unit."""
     clock = Monotonic()
-    meter = Meter("heartbeat", clock)
+    meter = Meter("Presence", "heartbeat", clock)
     for _ in range(3):
         meter.count("Connections")
         meter.time("RedisTime", 1.23456)
@@ -86,14 +86,14 @@ def test_numbers_are_written_together_every_few_seconds(capsys: pytest.CaptureFi
         "PostsSent": "Count",
         "RedisTime": "Milliseconds",
     }
-    assert line["service"] == "heartbeat"
+    assert (line["service"], line["function"]) == ("Presence", "heartbeat")
     assert (line["Connections"], line["PostsSent"], line["RedisTime"]) == ([3.0], [40.0], [1.235] * 3)
 
 
 def test_nothing_is_written_twice_and_nothing_where_nothing_happened(capsys: pytest.CaptureFixture[str]) -> None:
     """After a flush the numbers begin at nothing, and a quiet sandbox writes nothing at all."""
     clock = Monotonic()
-    meter = Meter("update", clock)
+    meter = Meter("Presence", "update", clock)
     for second in range(1, 60):
         clock.now = second
         meter.flush()
@@ -109,7 +109,7 @@ def test_nothing_is_written_twice_and_nothing_where_nothing_happened(capsys: pyt
 def test_a_line_stays_within_what_the_format_allows(capsys: pytest.CaptureFixture[str]) -> None:
     """Of very many durations as many are kept as one line may hold, and all of the counts."""
     clock = Monotonic()
-    meter = Meter("update", clock)
+    meter = Meter("Presence", "update", clock)
     for _ in range(1000):
         meter.time("RedisTime", 1)
         meter.time("PostTime", 2)
