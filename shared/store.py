@@ -329,11 +329,10 @@ class Store:
         """Run calls in one round trip; a script that is `unknown` there travels with the first of them."""
         pipeline = client.pipeline(transaction=False)
         for place, call in enumerate(calls):
-            arguments = (len(call.keys), *call.keys, now, call.body)
             if unknown and place == 0:
-                pipeline.eval(self._text, *arguments)
+                pipeline.eval(self._text, len(call.keys), *call.keys, now, call.body)
             else:
-                pipeline.evalsha(self._sha, *arguments)
+                pipeline.evalsha(self._sha, len(call.keys), *call.keys, now, call.body)
         return pipeline.execute(raise_on_error=False)
 
     def _on_cluster(self, cluster: RedisCluster, calls: list[_Call], now: int) -> list[Any]:
