@@ -52,7 +52,7 @@ def attempt(folder: Path, **context: str) -> subprocess.CompletedProcess[str]:
             **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CDK_"))},
             # Node.js of the infra lock, as in the Makefile.
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "CDK_CONTEXT_JSON": json.dumps(context),
+            "CDK_CONTEXT_JSON": json.dumps({**json.loads((ROOT / "cdk.json").read_text())["context"], **context}),
             "CDK_OUTDIR": str(folder),
         },
         capture_output=True,
