@@ -129,6 +129,11 @@ class Work:
     def __bool__(self) -> bool:
         return any((self.requests, self.changes, self.flushes, self.snapshot, self.frames, self.closing, self.reports))
 
+    @property
+    def posts(self) -> int:
+        """About how many posts it takes."""
+        return len(self.changes) + len(self.flushes) + len(self.frames)
+
     def view_of(self, viewer: str, user: str) -> Answer | None:
         """What the viewer may see of a user, if it is known already."""
         own = self.views.get((viewer, user))

@@ -41,6 +41,11 @@ SWEEP_BATCH = 64
 """Due users that a sweep takes from one bucket at a time."""
 
 
+FAN_OUT = 1_000
+"""Posts after which what concerns many users is carried out before more is begun: half a second's worth. Whoever there
+is no time for then has nothing posted and nothing reported, and stays due."""
+
+
 class LimitReached(Exception):
     """A request that would take somebody over a limit; nothing of it was done."""
 
@@ -415,6 +420,9 @@ class PresenceService:
                 self._meter.count("RecordsFailed")
                 _logger.error("a record cannot be read: %s", answer["failed"])
             self._delivery.collect(work, request.user, answer)
+            if work.posts >= FAN_OUT:
+                self._delivery.carry_out(work)
+                work = Work(work.give_up)
         self._delivery.carry_out(work)
 
     def _settle(self, users: Sequence[str], work: Work) -> None:

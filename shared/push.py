@@ -2,8 +2,9 @@
 
 CPU is what a push costs, so this is the standard library alone: asyncio over kept-alive HTTP/1.1 connections burns
 about a tenth of what boto3 does per post (docs/decisions/0010). The loop runs only inside a call, so in a sandbox that
-is frozen between two events nothing is under way. At most 16 connections, one request in flight on each: a peer that
-hangs occupies one of them, and only sixteen at once hold up the others.
+is frozen between two events nothing is under way. Sixteen requests are in flight at once, each on a connection of its
+own. A post that is not answered soon gives its place to the next one, and whoever hung a moment ago is served last and
+briefly, so that clients that hang hold up nobody else, however many they are.
 
 Nothing about presence belongs here: who is told, and what, is decided before. What could not be delivered is counted
 and forgotten, since a client that misses a frame sees the hole in `seq` and asks.
@@ -32,11 +33,16 @@ from shared.settings import Settings, SettingsError
 from shared.sigv4 import ALGORITHM, Signer
 
 LINKS = 16
-"""Connections to the endpoint, at most: enough to hide its latency, and few enough to open at once."""
+"""Posts under way at once, each on a connection of its own: enough to hide the endpoint's latency, and few enough to
+open at once. Only when posts take long there are more, at most `LINKS * (1 + ANSWER_TIMEOUT / SOON)`."""
 CONNECT_TIMEOUT = 1.0
 """Seconds for TCP and TLS together."""
-ANSWER_TIMEOUT = 2.0
+ANSWER_TIMEOUT = 1.0
 """Seconds. A post to a client that vanished without a word may hang; a healthy one takes milliseconds."""
+SOON = 0.25
+"""Seconds after which a post no longer keeps others waiting, and all that those have who hung within `HUNG_FOR`."""
+HUNG_FOR = 60.0
+"""Seconds for which it is remembered that a client hung: about as long as a dead one is still posted to."""
 IDLE_LIMIT = 20.0
 """Seconds after which an unused connection is not trusted: what lies between may have forgotten it."""
 REFUSALS = 3
@@ -65,7 +71,7 @@ class Pusher:
     certificates to trust in place of the system's, as for AWS's own tools.
 
     For one thread at a time, and not from inside a running event loop: a sandbox handles one event at a time.
-    `clock` (monotonic, seconds) is asked how long a connection was idle.
+    `clock` (monotonic, seconds) is asked how long a connection was idle, and how long ago a client hung.
     """
 
     def __init__(self, settings: Settings, meter: Meter, clock: Callable[[], float] = time.monotonic) -> None:
@@ -78,14 +84,15 @@ class Pusher:
         self._tls: ssl.SSLContext | None = None
         self._permits = asyncio.Semaphore(LINKS)
         self._idle: list[_Link] = []
+        self._hung: dict[str, float] = {}  # connection id → when; the one that was tried last comes last
         self._pace = _Pace(POSTS_PER_SECOND, BURST)
 
     def post(self, frames: Sequence[Frame], within: float = math.inf) -> set[str]:
         """Post all frames concurrently, those of one connection in their order; returns the connections that are gone.
 
         Gone (410) is final. 429, 5xx and lost connections are retried with jitter. A post that hangs or is refused in
-        any other way is not: neither gets better by repetition. After `push_budget` seconds, or `within` if that is
-        less, what is left is given up.
+        any other way is not: neither gets better by repetition. Those that hung lately come after the others. After
+        `push_budget` seconds, or `within` if that is less, what is left is given up.
 
         Raises:
             SettingsError: `callback_url` is no URL to post to.
@@ -145,6 +152,18 @@ class Pusher:
     async def _send_all(self, fan_out: _FanOut, queues: Mapping[str, Sequence[bytes]], within: float) -> None:
         # The loop stood still since the last call: let it hear first which links their peer has closed meanwhile.
         await asyncio.sleep(0)
+        ends = time.monotonic() + within
+        self._hung = {id: at for id, at in self._hung.items() if self._clock() - at < HUNG_FOR}
+        hung = {id: queues[id] for id in self._hung if id in queues}
+        await self._send_side_by_side(fan_out, {id: queues[id] for id in queues if id not in hung}, within)
+        await self._send_side_by_side(fan_out, hung, min(SOON, ends - time.monotonic()))
+        failed = sum(map(len, queues.values())) - fan_out.done - fan_out.moot
+        if failed:
+            _logger.warning("%d %s requests failed: %s", failed, fan_out.method, dict(fan_out.trouble))
+
+    async def _send_side_by_side(self, fan_out: _FanOut, queues: Mapping[str, Sequence[bytes]], within: float) -> None:
+        if not queues:
+            return
         tasks = [asyncio.create_task(self._send_in_order(fan_out, *queue)) for queue in queues.items()]
         _, late = await asyncio.wait(tasks, timeout=within, return_when=asyncio.FIRST_EXCEPTION)
         for task in late:
@@ -155,9 +174,6 @@ class Pusher:
                 fan_out.trouble[str(result)] += 1
             elif isinstance(result, Exception):
                 raise result
-        failed = sum(map(len, queues.values())) - fan_out.done - fan_out.moot
-        if failed:
-            _logger.warning("%d %s requests failed: %s", failed, fan_out.method, dict(fan_out.trouble))
 
     async def _send_in_order(self, fan_out: _FanOut, connection_id: str, bodies: Sequence[bytes]) -> None:
         for index, body in enumerate(bodies):
@@ -165,7 +181,9 @@ class Pusher:
                 status = await self._send(fan_out, connection_id, body)
             except TimeoutError:
                 fan_out.trouble["no answer"] += 1
+                self._hung[connection_id] = self._clock()
                 return  # what follows would hang as well
+            self._hung.pop(connection_id, None)
             if status == 410:
                 fan_out.gone.add(connection_id)
                 fan_out.moot += len(bodies) - index
@@ -178,7 +196,9 @@ class Pusher:
         backoff = FIRST_BACKOFF
         while True:
             try:
-                async with self._permits:
+                async with _Place(self._permits):
+                    if connection_id in self._hung:  # the next time it is others' turn first
+                        self._hung[connection_id] = self._hung.pop(connection_id)
                     if wait := self._pace.reserve(time.monotonic()):
                         await asyncio.sleep(wait)
                     status = await self._exchange(fan_out, fan_out.requests.write(fan_out.method, connection_id, body))
@@ -254,6 +274,27 @@ class _FanOut:
 
 class _UnreachableError(Exception):
     """Nobody answers at the endpoint; to go on would only use up the budget."""
+
+
+class _Place:
+    """One of so many places for posts under way; whoever does not get done soon goes on without."""
+
+    def __init__(self, permits: asyncio.Semaphore) -> None:
+        self._permits = permits
+
+    async def __aenter__(self) -> None:
+        await self._permits.acquire()
+        self._held = True
+        self._timer = asyncio.get_running_loop().call_later(SOON, self._give_back)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._timer.cancel()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self._held:
+            self._held = False
+            self._permits.release()
 
 
 class _Pace:

@@ -176,6 +176,32 @@ def test_14_a_peer_that_hangs_delays_nobody_else(
     assert bench.meter.counts["PostsFailed"] == 1
 
 
+def test_14_forty_peers_that_hang_do_not_hold_up_the_sweeper(
+    bench: Bench, management: ManagementServer, posting: PresenceService
+) -> None:
+    """Forty sockets hang, and the sweeper has to tell them first: the others hear at once, and so at the next look."""
+    crowd = [bench.open(f"viewer{number}") for number in range(40)]
+    ends = ["alice", "carol", "erin"]
+    for user in ends:
+        bench.service.set_contacts(user, [*(viewer.user_id for viewer in crowd), "bob"])
+    bob, connections = bench.open("bob"), [bench.open(user) for user in ends]
+    bench.sweep(2)
+    hanging = {viewer.id for viewer in crowd}
+    management.answer = lambda received: management.hang(received) if received.connection_id in hanging else 200
+    took = []
+    for connection in connections:
+        bench.service.set_user_offline(connection.user_id, connection.id)
+        bench.clock.advance(10)
+        began = time.monotonic()
+        bench.sweep(service=posting)
+        took.append(time.monotonic() - began)
+        [told] = [received for received in management.requests if received.connection_id == bob.id]
+        assert told.at - began < 1.5
+        management.requests.clear()
+    assert took[0] < 3
+    assert max(took[1:]) < 1
+
+
 # Order ---------------------------------------------------------------------------------------------------------------
 
 

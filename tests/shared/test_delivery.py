@@ -24,14 +24,15 @@ def bench() -> Iterator[Bench]:
 
 
 class SlowPusher:
-    """The bench's pusher on a bad day: each fan-out takes four seconds, or the time that it is given."""
+    """The bench's pusher on a bad day: two posts at once take four seconds, and those not begun in time are lost."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
 
     def post(self, frames: Sequence[Frame], within: float = math.inf) -> set[str]:
-        self._bench.clock.advance(min(4, within))
-        return self._bench.pusher.post(frames)
+        in_time = frames[: 2 * math.ceil(within / 4)]
+        self._bench.clock.advance(min(4 * math.ceil(len(in_time) / 2), within))
+        return self._bench.pusher.post(in_time)
 
     def close(self, connection_ids: Iterable[str], within: float = math.inf) -> None:
         self._bench.pusher.close(connection_ids)
@@ -84,3 +85,27 @@ def test_what_there_was_no_time_to_post_is_not_reported(bench: Bench) -> None:
     bench.on_stage = lambda _requests, _now: None
     bench.sweep(6)
     assert [change["status"] for change in bench.pusher.changes(bob.id)] == ["busy"]
+
+
+def test_a_sweep_that_cannot_tell_of_all_in_time_leaves_the_rest_due(
+    bench: Bench, slow: PresenceService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three users end at once and there is time to tell of two: the third is told when its lease is over."""
+    monkeypatch.setattr("shared.presence.FAN_OUT", 2)
+    viewers = []
+    for user in ("alice", "carol", "erin"):
+        friends = [f"{user}-{relation}" for relation in ("friend", "sister")]
+        bench.service.set_contacts(user, friends)
+        bench.open(user)
+        viewers += [bench.open(friend) for friend in friends]
+    bench.live(70, *viewers)
+    bench.pusher.clear()
+    bench.clock.advance(6)
+
+    def told() -> int:
+        return sum(len(bench.pusher.changes(viewer.id)) for viewer in viewers)
+
+    bench.sweep(service=slow)
+    assert told() == 4
+    bench.sweep(bench.settings.announce_lease)
+    assert told() == 6

@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -81,7 +82,8 @@ class ManagementServer:
     def close_links(self) -> None:
         """Close every kept-alive socket, as an endpoint does with those that have been idle for long."""
         for connected in list(self._sockets):
-            connected.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # the client was quicker
+                connected.shutdown(socket.SHUT_RDWR)
 
     def refuse_links(self) -> None:
         """Accept no more sockets; those that are open still get their answers."""
