@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import re
 import shutil
 import socket
 import subprocess
@@ -36,10 +37,11 @@ class CacheError(Exception):
 
 
 class Cache(NamedTuple):
-    """A Redis that answers. `own` tells that it was started for this run, and so is empty and nobody else's."""
+    """A Redis that answers."""
 
     url: str
-    own: bool
+    server: RedisServer | None
+    """The server, if it was started for this run: it is empty then, and nobody else's."""
 
 
 @contextlib.contextmanager
@@ -51,10 +53,10 @@ def cache(url: str = "") -> Iterator[Cache]:
     """
     if url:
         check(url)
-        yield Cache(url, own=False)
+        yield Cache(url, None)
         return
     with RedisServer.start() as server:
-        yield Cache(server.url, own=True)
+        yield Cache(server.url, server)
 
 
 def check(url: str) -> None:
@@ -74,9 +76,14 @@ def check(url: str) -> None:
     except AuthenticationError:
         raise CacheError(f"The Redis at {shown} does not accept this user or password.") from None
     except (RedisError, OSError) as error:
-        raise CacheError(f"No Redis answers at {shown}: {error}.".replace("..", ".")) from None
+        raise CacheError(f"No Redis answers at {shown}: {_plain(error)}.".replace("..", ".")) from None
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
         raise CacheError(f"The Redis at {shown} is version {version}; 6.2 or newer is needed.")
+
+
+def _plain(error: Exception) -> str:
+    """What went wrong, without the number of an error and the address, which `check` says itself."""
+    return re.sub(r"^Error -?\d+ connecting to \S+\. ", "", str(error))
 
 
 def redacted(url: str) -> str:
@@ -167,6 +174,10 @@ class RedisServer:
         self._process.kill()
         self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def wait(self) -> None:
+        """Wait until it has ended, by `stop`, by itself or by somebody else's hand."""
+        self._process.wait()
 
     def _wait(self) -> None:
         """Wait until this very process answers at its port: not another server that has it."""

@@ -7,6 +7,7 @@ Nothing here starts or asks anything.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -93,6 +94,35 @@ class Home:
         return secret
 
     @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Be the only run here while the block lasts. The claim ends with this process, however it ends.
+
+        Raises:
+            Complaint: somebody else is.
+        """
+        self.make()
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            self._claim(folder)
+            # What a run that was killed has left behind leads nowhere.
+            self._file.unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):  # Mostly it is not empty.
+                    self.path.rmdir()
+        finally:
+            os.close(folder)
+
+    def _claim(self, folder: int) -> None:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            run = self.run()
+            who = f"the run at {run.url} (process {run.pid})" if run else "a run that is starting"
+            raise Complaint(f"{who} uses {self.path.resolve()}: end it, or start another one elsewhere") from None
+
+    @contextlib.contextmanager
     def running(self, run: Run) -> Iterator[None]:
         """Tell the other commands about a run while the block lasts."""
         self.make()
@@ -100,8 +130,7 @@ class Home:
         try:
             yield
         finally:
-            if self.run() == run:  # Another run may have taken its place here.
-                self._file.unlink(missing_ok=True)
+            self._file.unlink(missing_ok=True)
 
     def run(self) -> Run | None:
         """The run that was last told about, if any; one that was killed may not be there any more."""

@@ -43,7 +43,7 @@ def script(folder: Path, name: str, text: str) -> None:
 def test_a_run_without_a_url_has_a_server_of_its_own_that_is_gone_afterwards() -> None:
     """A run without a URL has an empty server on the loopback interface, and afterwards nobody listens there."""
     with cache() as given:
-        assert given.own
+        assert given.server is not None
         client = redis.Redis.from_url(given.url)
         assert client.dbsize() == 0
         client.close()
@@ -54,7 +54,7 @@ def test_a_run_without_a_url_has_a_server_of_its_own_that_is_gone_afterwards() -
 def test_a_run_with_a_url_uses_that_server_and_leaves_it_alone(server: RedisServer) -> None:
     """A run with a URL uses that server, and it goes on afterwards."""
     with cache(server.url) as given:
-        assert (given.url, given.own) == (server.url, False)
+        assert (given.url, given.server) == (server.url, None)
     check(server.url)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import json
+import os
 import stat
 from pathlib import Path
 
@@ -63,15 +64,34 @@ def test_a_run_is_known_while_it_lasts(home: Home) -> None:
     assert home.run() is None
 
 
-def test_a_run_that_was_replaced_forgets_only_itself(home: Home) -> None:
-    """When a second run has begun here, the end of the first does not hide it."""
-    later = dataclasses.replace(RUN, pid=2)
-    with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
-        first.enter_context(home.running(RUN))
-        second.enter_context(home.running(later))
-        first.close()
-        assert home.run() == later
-    assert home.run() is None
+def test_a_folder_is_for_one_run(home: Home) -> None:
+    """Whoever comes second is told where the first one is, and can have the folder when that has ended."""
+    with home.claimed():
+        with pytest.raises(Complaint, match="a run that is starting uses "), home.claimed():
+            pass
+        with home.running(RUN):
+            words = rf"the run at http://127.0.0.1:1 \(process 1\) uses {home.path}: end it, or start another one"
+            with pytest.raises(Complaint, match=words), home.claimed():
+                pass
+            assert home.run() == RUN
+        home.key_pair(make=True)
+    with home.claimed():
+        pass
+
+
+def test_what_a_dead_run_left_behind_is_in_nobodys_way(home: Home) -> None:
+    """A run that was killed could not tidy up: the next one does, whoever has its process id by now."""
+    home.make()
+    (home.path / "run.json").write_text(json.dumps(dataclasses.asdict(dataclasses.replace(RUN, pid=os.getpid()))))
+    with home.claimed():
+        assert home.run() is None
+
+
+def test_a_claim_leaves_no_empty_folder(home: Home) -> None:
+    """A run that fails before it has kept anything leaves nothing behind."""
+    with pytest.raises(Complaint), home.claimed():
+        raise Complaint
+    assert not home.path.exists()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"url": 1}', '{"of": "another release"}'])
