@@ -56,6 +56,11 @@ class KeyPair:
     access_key_id: str
     secret_access_key: str = field(repr=False)
 
+    @property
+    def credentials(self) -> ReadOnlyCredentials:
+        """The pair as botocore's signer takes it."""
+        return ReadOnlyCredentials(self.access_key_id, self.secret_access_key, None)
+
     @classmethod
     def create(cls) -> Self:
         """A new random pair that looks like an IAM user's."""
@@ -130,8 +135,7 @@ class SignatureVerifier:
         self.region = region
         self._key_pair = key_pair
         self._clock = clock
-        credentials = ReadOnlyCredentials(key_pair.access_key_id, key_pair.secret_access_key, None)
-        self._signer = _Recomputation(credentials, SERVICE, region)
+        self._signer = _Recomputation(key_pair.credentials, SERVICE, region)
         self._caller = Caller(
             key_pair.access_key_id, ACCOUNT, "AIDA" + key_pair.access_key_id[4:], f"arn:aws:iam::{ACCOUNT}:user/local"
         )

@@ -6,33 +6,22 @@ begins at once.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
-import signal
 import sys
-from collections.abc import Coroutine, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, TypeVar, cast
-from urllib.parse import urlsplit
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
 from local.cli.complaint import Complaint
 from local.cli.home import Home
-from local.cli.identity_provider import IdentityProvider, seconds, user_id_of
-from shared.settings import SettingsError
-
-if TYPE_CHECKING:
-    from local.cli.backend import Backend
-    from local.cli.graph_files import Progress
-
-T = TypeVar("T")
-DEFAULT_WS_URL = "ws://127.0.0.1:8080/live"
+from local.cli.identity_provider import TOKEN_VARIABLE, seconds, user_id_of
+from local.cli.target import Target
+from local.cli.terminal import complaining, finish, progress, reading, remark, until_stopped, writing
 
 app = typer.Typer(
-    help="Who is online: the presence service on this machine, and what an application's backend asks of it.\n\n"
-    "Begin with `presence run`.",
+    help="Who is online: the presence service on this machine or in AWS, and what an application's backend asks of it."
+    "\n\nBegin with `presence run`.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -55,6 +44,46 @@ Url = Annotated[
         metavar="URL",
         help="The service's HTTP side. Default: the run in this directory, else http://127.0.0.1:8080. Calls to this "
         "machine are signed with the key pair in .presence, all others with your AWS credentials.",
+        show_default=False,
+    ),
+]
+WsUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--ws-url",
+        metavar="URL",
+        help="The service's WebSocket side, like wss://HOST/STAGE. Default: what belongs to --url or --stack.",
+        show_default=False,
+    ),
+]
+StackName = Annotated[
+    str | None,
+    typer.Option(
+        "--stack",
+        metavar="NAME",
+        help="A deployed stack: CloudFormation tells its addresses, and your AWS credentials are used.",
+        show_default=False,
+    ),
+]
+Region = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REGION", help="Where the stack is. Default: AWS_REGION, or your profile's.", show_default=False
+    ),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="The AWS profile to use. Default: AWS_PROFILE, or your default one.", show_default=False
+    ),
+]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TOKEN",
+        envvar=TOKEN_VARIABLE,
+        help="A token of your identity provider. Default: one is made, with the secret of the run or the stack, or "
+        "with PRESENCE_JWT_SECRET.",
         show_default=False,
     ),
 ]
@@ -86,26 +115,33 @@ def run(
     Settings come from the environment, as PRESENCE_<NAME>: PRESENCE_HEARTBEAT_INTERVAL=5 PRESENCE_DEVICE_TTL=15, say.
     What the other commands need to find it, and the functions' log, are in the folder .presence.
     """
-    with _complaining():
+    with complaining():
         from rich.console import Console
 
         from local.cli.run import run as run_service
 
-        _until_stopped(run_service(Home(), Console(highlight=False), port=port, redis_url=redis, in_process=in_process))
+        os.environ.pop(TOKEN_VARIABLE, None)  # The service takes what begins with PRESENCE_ for a setting.
+        until_stopped(run_service(Home(), Console(highlight=False), port=port, redis_url=redis, in_process=in_process))
 
 
 @app.command()
 def token(
     user: User,
     ttl: Annotated[str, typer.Option(metavar="TIME", help="How long it is good: 90s, 15m, 1h, 7d.")] = "1h",
+    stack: StackName = None,
+    region: Region = None,
+    profile: Profile = None,
 ) -> None:
     """Print a token of USER, and nothing else.
 
-    It is signed with PRESENCE_JWT_SECRET where that is set, else with the secret of the run in this directory.
+    It is signed with the secret that a stack made for itself, else with PRESENCE_JWT_SECRET, else with the secret of
+    the run in this directory.
     """
-    with _complaining():
+    with complaining():
         life = seconds(ttl)
-        sys.stdout.write(IdentityProvider.find(Home(), os.environ).token(user_id_of(user), life) + "\n")
+        user_id_of(user)
+        provider = Target(Home(), os.environ, stack=stack, region=region, profile=profile).identity_provider()
+        sys.stdout.write(provider.token(user, life) + "\n")
 
 
 @contacts.command("add")
@@ -115,23 +151,27 @@ def add_contacts(
         list[str], typer.Argument(metavar="OTHER...", help="Who sees USER and is seen by USER.", show_default=False)
     ],
     url: Url = None,
+    stack: StackName = None,
+    region: Region = None,
+    profile: Profile = None,
 ) -> None:
     """Let USER and each OTHER see each other: `presence contacts add alice bob carol`."""
-    with _complaining():
+    with complaining():
+        target = _target(url, stack, region, profile)
         user_id_of(user)
         wanted = list(dict.fromkeys(user_id_of(other) for other in others))
         if user in wanted:
             raise Complaint(f"{user} cannot be a contact of {user}")
 
         async def add() -> bool:
-            async with _backend(url) as backend:
+            async with target.backend() as backend:
                 await backend.set_contacts(user, wanted, mutual=True)
                 return (await backend.health()).get("graph") == "loaded"
 
-        loaded = _finish(add())
+        loaded = finish(add())
         sys.stdout.write(f"{user} and {'each of ' if len(wanted) > 1 else ''}{', '.join(wanted)} see each other\n")
         if not loaded:
-            _remark(
+            remark(
                 "but nobody sees anybody before the contacts of this Redis are marked as loaded: "
                 "`presence contacts load FILE` and `presence graph import FILE` do that"
             )
@@ -143,23 +183,27 @@ def load_contacts(
         str, typer.Argument(metavar="FILE", help="A line `a,b` for each pair; - is stdin.", show_default=False)
     ],
     url: Url = None,
+    stack: StackName = None,
+    region: Region = None,
+    profile: Profile = None,
 ) -> None:
     """Let the users of each pair in FILE see each other, and mark the contacts as loaded.
 
     All lines are checked first: where one is bad, nothing is written.
     """
-    with _complaining():
+    with complaining():
         from local.cli.graph_files import load, read_edges
 
-        with _reading(file) as lines:
+        target = _target(url, stack, region, profile)
+        with reading(file) as lines:
             edges = read_edges(lines, file)
 
         async def bring() -> None:
-            async with _backend(url) as backend:
-                with _progress() as progress:
-                    await load(backend, edges, progress)
+            async with target.backend() as backend:
+                with progress() as tell:
+                    await load(backend, edges, tell)
 
-        _finish(bring())
+        finish(bring())
         sys.stdout.write(f"loaded {len(edges)} pair{_s(edges)}\n")
 
 
@@ -167,24 +211,29 @@ def load_contacts(
 def export_graph(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Where to write; - is stdout.", show_default=False)] = "-",
     url: Url = None,
+    stack: StackName = None,
+    region: Region = None,
+    profile: Profile = None,
 ) -> None:
     """Write everything that the application or users gave to FILE: a line of JSON for each user.
 
     That is contacts, what is hidden, blocks, custom statuses and claims. FILE is replaced when all is there.
     """
-    with _complaining():
+    with complaining():
         from local.cli.graph_files import export
+
+        target = _target(url, stack, region, profile)
 
         async def write() -> int:
             count = 0
-            with _writing(file) as out:
-                async with _backend(url) as backend:
+            with writing(file) as out:
+                async with target.backend() as backend:
                     async for line in export(backend):
                         out.write(line + "\n")
                         count += 1
             return count
 
-        count = _finish(write())
+        count = finish(write())
         if file != "-":
             sys.stdout.write(f"wrote {count} user{'' if count == 1 else 's'} to {file}\n")
 
@@ -192,24 +241,32 @@ def export_graph(
 @graph.command("import")
 def import_graph(
     file: Annotated[str, typer.Argument(metavar="FILE", help="What `export` wrote; - is stdin.", show_default=False)],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Also take away what is in the service and not in FILE.")
+    ] = False,
     url: Url = None,
+    stack: StackName = None,
+    region: Region = None,
+    profile: Profile = None,
 ) -> None:
     """Bring a backup to the service: what is hidden first, then contacts; then mark the contacts as loaded.
 
-    All lines are checked first: where one is bad, nothing is written. Contacts that are not in FILE stay.
+    All lines are checked first: where one is bad, nothing is written. What is in the service and not in FILE stays,
+    unless --replace is given: then the service knows afterwards what FILE knows, and nothing else.
     """
-    with _complaining():
+    with complaining():
         from local.cli.graph_files import read_backup, restore
 
-        with _reading(file) as lines:
+        target = _target(url, stack, region, profile)
+        with reading(file) as lines:
             users = read_backup(lines, file)
 
         async def bring() -> None:
-            async with _backend(url) as backend:
-                with _progress() as progress:
-                    await restore(backend, users, progress)
+            async with target.backend() as backend:
+                with progress() as tell:
+                    await restore(backend, users, tell, replace=replace)
 
-        _finish(bring())
+        finish(bring())
         sys.stdout.write(f"imported {len(users)} user{_s(users)}\n")
 
 
@@ -225,14 +282,11 @@ def watch(
             show_default=False,
         ),
     ] = None,
-    ws_url: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="The service's WebSocket side, like wss://HOST/STAGE. Default: what belongs to --url.",
-            show_default=False,
-        ),
-    ] = None,
+    ws_url: WsUrl = None,
+    token: Token = None,
+    stack: StackName = None,
+    region: Region = None,
+    profile: Profile = None,
     plain: Annotated[
         bool,
         typer.Option("--plain", help="A line for each change, its fields divided by tabs; also when piped."),
@@ -243,140 +297,58 @@ def watch(
     This connects as USER, who is thereby online, and away after a while, since nobody sees keys being pressed. A
     connection that is lost is made anew.
     """
-    with _complaining():
-        provider = IdentityProvider.find(Home(), os.environ)
+    with complaining():
         user_id_of(user)
+        target = Target(Home(), os.environ, url=url, ws_url=ws_url, stack=stack, region=region, profile=profile)
+        tokens = target.tokens(token)
+        tokens.token(user)  # Says at once when there cannot be one.
         from rich.console import Console
 
         from local.cli.watch import watch as show
 
-        where = _ws_url(url, ws_url)
-        _until_stopped(show(where, user, provider, Console(), sys.stderr, plain=plain))
+        until_stopped(show(target.ws_url, user, tokens, Console(), sys.stderr, plain=plain))
 
 
-def _ws_url(url: str | None, ws_url: str | None) -> str:
-    if ws_url:
-        if urlsplit(ws_url).scheme not in ("ws", "wss"):
-            raise Complaint(f"--ws-url begins with ws:// or wss://, and {ws_url} does not")
-        return ws_url
-    if url:
-        from local.cli.backend import is_local
+@app.command()
+def doctor(
+    stack: StackName = None,
+    region: Region = None,
+    profile: Profile = None,
+    url: Url = None,
+    ws_url: WsUrl = None,
+    token: Token = None,
+) -> None:
+    """See whether a deployed stack works, and what to do where it does not.
 
-        if not is_local(url):
-            raise Complaint("give --ws-url too: a deployed stack takes WebSockets at another address than --url")
-        return f"ws://{urlsplit(url).netloc}/live"
-    known = Home().run()
-    return known.ws_url if known else DEFAULT_WS_URL
+    A line for each look at it: the stack, its health, strangers who are refused, and two throw-away users who see each
+    other, with the time that this takes. They are nobody's contacts afterwards. Exit code 1 when something failed.
 
+    Where tokens come from an identity provider, give the one of a test user with --token: it connects for a moment.
+    Without --stack it is the run in this directory that is looked at, or what --url and --ws-url lead to.
+    """
+    with complaining():
+        target = Target(Home(), os.environ, url=url, ws_url=ws_url, stack=stack, region=region, profile=profile)
+        from rich.console import Console
+        from rich.text import Text
 
-# What was typed and what goes wrong
+        from local.cli.doctor import Doctor, Finding
 
+        console = Console(highlight=False)
+        colours = {"ok": "green", "note": "yellow", "failed": "bold red"}
 
-@contextlib.contextmanager
-def _complaining() -> Iterator[None]:
-    """Turn what is expected to go wrong into one line (or one for each bad line of a file) and exit code 1."""
-    try:
-        yield
-    except (Complaint, SettingsError) as error:
-        _refuse(str(error))
-    except UnicodeDecodeError as error:
-        _refuse(f"not a text in UTF-8: {error.reason} at byte {error.start}")
-    except BrokenPipeError:
-        # Whoever read has had enough, like `head`; Python would complain when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        _refuse(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        def show(finding: Finding) -> None:
+            verdict = (f"{finding.verdict:<8}", colours[finding.verdict])
+            console.print(Text.assemble(verdict, (f"{finding.subject:<14}", "bold"), finding.words), soft_wrap=True)
 
-
-def _refuse(words: str) -> NoReturn:
-    for line in words.splitlines():
-        _remark(line)
-    raise typer.Exit(1) from None
+        healthy = finish(Doctor(target, show, token).examine())
+    if not healthy:
+        raise typer.Exit(1)
 
 
-def _remark(line: str) -> None:
-    sys.stderr.write(f"presence: {line}\n")
+def _target(url: str | None, stack: str | None, region: str | None, profile: str | None) -> Target:
+    """The service that a call of the backend goes to."""
+    return Target(Home(), os.environ, url=url, stack=stack, region=region, profile=profile)
 
 
 def _s(things: Sequence[object]) -> str:
     return "" if len(things) == 1 else "s"
-
-
-@contextlib.contextmanager
-def _reading(file: str) -> Iterator[TextIO]:
-    """The lines of a file; `-` is stdin. A byte order mark, as spreadsheets write one, is skipped."""
-    if file == "-":
-        yield sys.stdin
-    else:
-        with Path(file).open(encoding="utf-8-sig") as lines:
-            yield lines
-
-
-@contextlib.contextmanager
-def _writing(file: str) -> Iterator[TextIO]:
-    """Where to write lines; `-` is stdout. A file is replaced only when the block has ended well, since a backup that
-    is half there is worse than the one before.
-    """
-    if file == "-":
-        yield sys.stdout
-        return
-    draft = Path(f"{file}.{os.getpid()}")
-    try:
-        with draft.open("w", encoding="utf-8") as lines:
-            yield lines
-        draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-# What takes time
-
-
-def _backend(url: str | None) -> contextlib.AbstractAsyncContextManager[Backend]:
-    from local.cli.backend import Backend
-
-    return Backend.find(Home(), url)
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Progress]:
-    """A bar on stderr, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("writing")
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _finish(work: Coroutine[Any, Any, T]) -> T:
-    """Do something that ends by itself; Ctrl-C and SIGTERM end it early."""
-    try:
-        return asyncio.run(_stoppable(work))
-    except asyncio.CancelledError:
-        raise typer.Exit(130) from None
-
-
-def _until_stopped(work: Coroutine[Any, Any, object]) -> None:
-    """Do something until Ctrl-C or SIGTERM, which are its ordinary end."""
-    with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(_stoppable(work))
-
-
-async def _stoppable(work: Coroutine[Any, Any, T]) -> T:
-    """Do something, and let signals cancel it, so that it can end in order. A second signal ends it at once."""
-    loop = asyncio.get_running_loop()
-    task = cast("asyncio.Task[T]", asyncio.current_task())
-
-    def stop() -> None:
-        for number in signals:
-            loop.remove_signal_handler(number)
-        task.cancel()
-
-    signals = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` wants it ignored.
-        signals.append(signal.SIGHUP)
-    for number in signals:
-        loop.add_signal_handler(number, stop)
-    return await work

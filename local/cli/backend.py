@@ -1,7 +1,7 @@
 """The application's backend, as far as the command line plays it: signed calls to the service's HTTP side.
 
-Calls are signed with the key pair of this machine's run, or, for a deployed stack, with AWS credentials found where AWS
-tools look for them. What the calls mean is in docs/protocol.md; files of contacts are `graph_files.py`'s matter.
+Where that is and what signs for it is `target.py`'s matter, what the calls mean is in docs/protocol.md, and files of
+contacts are read in `graph_files.py`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ import asyncio
 import contextlib
 import json
 import random
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Self
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import aiohttp
 from botocore.auth import SigV4Auth
@@ -23,12 +22,11 @@ from botocore.credentials import Credentials, ReadOnlyCredentials
 from yarl import URL
 
 from local.cli.complaint import Complaint
-from local.cli.home import Home, Run
+from local.cli.target import nothing_answers
 from local.iam import SERVICE
 
-DEFAULT_URL = "http://127.0.0.1:8080"
 REGION = "us-east-1"
-"""What calls on this machine are signed for, if the run does not say."""
+"""What calls to a run on this machine are signed for."""
 TIMEOUT = aiohttp.ClientTimeout(total=35, connect=5)
 """API Gateway answers after 30 s at the latest, with 503 if need be."""
 AGAIN = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE}
@@ -50,17 +48,8 @@ class Backend:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def find(cls, home: Home, url: str | None = None) -> AsyncIterator[Self]:
-        """The backend of the service at `url`; of this machine's run when no URL is given.
-
-        Raises:
-            Complaint: no credentials are found, or `url` is none.
-        """
-        run = home.run()
-        url = url or (run.url if run else DEFAULT_URL)
-        if not re.match(r"https?://[^/?#]+/?$", url):
-            raise Complaint(f"{url} is no URL of an HTTP API, which is like {DEFAULT_URL}")
-        credentials, region = _of_this_machine(home, run) if is_local(url) else _of_aws(url)
+    async def open(cls, url: str, credentials: ReadOnlyCredentials | Credentials, region: str) -> AsyncIterator[Self]:
+        """One whose calls go to `url`, signed for `region`."""
         async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
             yield cls(session, url, credentials, region)
 
@@ -69,9 +58,12 @@ class Backend:
         health: dict[str, Any] = await self._call("GET", "/v1/health")
         return health
 
-    async def set_contacts(self, user: str, add: Sequence[str], *, mutual: bool) -> None:
-        """Let each in `add` see `user`, and with `mutual` the other way round."""
-        await self._call("PUT", f"{_path(user)}/contacts", {"add": list(add), "mutual": mutual})
+    async def set_contacts(
+        self, user: str, add: Sequence[str] = (), remove: Sequence[str] = (), *, mutual: bool
+    ) -> None:
+        """Let each in `add` see `user`, and no longer those in `remove`; with `mutual` the other way round too."""
+        change = {"add": list(add), "remove": list(remove), "mutual": mutual}
+        await self._call("PUT", f"{_path(user)}/contacts", change)
 
     async def set_privacy(self, user: str, privacy: Mapping[str, Any]) -> None:
         """Replace what `user` hides: `invisible`, `lastSeen`, `hideFrom`, `blocks`."""
@@ -90,53 +82,37 @@ class Backend:
         page = await self._call("GET", "/v1/graph?" + urlencode({"cursor": cursor}) if cursor else "/v1/graph")
         return page["users"], page["next"] or ""
 
+    async def status_unsigned(self, method: str, target: str) -> int:
+        """With which status a call is answered that carries no signature."""
+        status, _ = await self._send(method, target, {}, b"")
+        return status
+
     async def _call(self, method: str, target: str, body: Mapping[str, Any] | None = None) -> Any:
         data = json.dumps(body).encode() if body is not None else b""
         for left in reversed(range(TRIES)):
             request = AWSRequest(method, self.url + target, {"Content-Type": "application/json"}, data)
             self._signer.add_auth(request)
-            try:
-                async with self._session.request(
-                    method,
-                    URL(self.url + target, encoded=True),  # As it was signed, not as yarl would write it.
-                    data=data,
-                    headers=dict(request.headers.items()),
-                ) as response:
-                    text = await response.text()
-            except TimeoutError:
-                raise Complaint(f"{self.url} does not answer") from None
-            except aiohttp.ClientConnectorError:
-                raise Complaint(f"nothing answers at {self.url}: is `presence run` running?") from None
-            except (aiohttp.ClientError, ValueError) as error:
-                raise Complaint(f"{self.url} cannot be asked: {error}") from None
-            if response.status < HTTPStatus.BAD_REQUEST:
+            status, text = await self._send(method, target, dict(request.headers.items()), data)
+            if status < HTTPStatus.BAD_REQUEST:
                 return _json(text, self.url) if text else None
-            if response.status not in AGAIN or not left:
-                raise Complaint(_words(method, target, response.status, text))
+            if status not in AGAIN or not left:
+                raise Complaint(_words(method, target, status, text))
             await asyncio.sleep(random.uniform(0, FIRST_WAIT * 2.0 ** (TRIES - left)))  # noqa: S311 - jitter
         raise AssertionError("the last try returns or raises")
 
-
-def is_local(url: str) -> bool:
-    """Whether a URL leads to this machine."""
-    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
-
-
-def _of_this_machine(home: Home, run: Run | None) -> tuple[ReadOnlyCredentials, str]:
-    keys = home.key_pair()
-    credentials = ReadOnlyCredentials(keys.access_key_id, keys.secret_access_key, None)
-    return credentials, run.region if run else REGION
-
-
-def _of_aws(url: str) -> tuple[Credentials, str]:
-    from botocore.session import Session  # a fifth of a second that calls on this machine need not wait
-
-    session = Session()
-    credentials = session.get_credentials()
-    if credentials is None:
-        raise Complaint("no AWS credentials are found: set AWS_PROFILE, or log in as you do for the AWS CLI")
-    in_host = re.search(r"\.execute-api\.([a-z0-9-]+)\.amazonaws\.com", urlsplit(url).hostname or "")
-    return credentials, in_host[1] if in_host else session.get_config_variable("region") or REGION
+    async def _send(self, method: str, target: str, headers: Mapping[str, str], data: bytes) -> tuple[int, str]:
+        url = URL(self.url + target, encoded=True)  # As it was signed, not as yarl would write it.
+        try:
+            async with self._session.request(method, url, data=data, headers=headers) as response:
+                return response.status, await response.text(errors="replace")
+        except TimeoutError:
+            raise Complaint(f"{self.url} does not answer") from None
+        except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError):
+            raise Complaint(f"{self.url} speaks no TLS that this machine trusts") from None
+        except aiohttp.ClientConnectorError:
+            raise Complaint(nothing_answers(self.url)) from None
+        except aiohttp.ClientError:
+            raise Complaint(f"{self.url} is something else: it does not speak HTTP") from None
 
 
 def _path(user: str) -> str:

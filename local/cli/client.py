@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import ssl
 import sys
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, NoReturn
@@ -19,13 +20,17 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.typing import Subprotocol
 
 from local.cli.complaint import Complaint
-from local.cli.identity_provider import IdentityProvider
+from local.cli.home import TokenSource
+from local.cli.identity_provider import Tokens
 from local.cli.picture import Change, Frame, Picture
+from local.cli.target import nothing_answers
 from shared.events import SUBPROTOCOL
 from shared.messages import MAX_FRAME_BYTES, PROTOCOL_VERSION
 
 HEARTBEAT = 30.0
 """Seconds between heartbeats, until the service has said how often it wants them."""
+OPEN_PATIENCE = 15.0
+"""Seconds that a handshake may take: behind it two functions may have to start."""
 HOLE_PATIENCE = 2.0
 """Seconds that a missing frame may be late."""
 SILENCE = 120.0
@@ -148,7 +153,7 @@ class Client:
     Args:
         ws_url: where the service answers, without a query.
         user_id: who connects.
-        identity_provider: makes a token for each handshake.
+        tokens: where the token of each handshake comes from.
         picture: is kept up to date.
         on_change: is told each change of a contact, in order.
         on_link: is told when the connection comes, goes, or is of no use.
@@ -159,14 +164,14 @@ class Client:
         self,
         ws_url: str,
         user_id: str,
-        identity_provider: IdentityProvider,
+        tokens: Tokens,
         picture: Picture,
         on_change: Callable[[Change], None],
         on_link: Callable[[Link], None],
         rng: random.Random | None = None,
     ) -> None:
         self._picture = picture
-        self._ws_url, self._user_id, self._identity_provider = ws_url, user_id, identity_provider
+        self._ws_url, self._user_id, self._tokens = ws_url, user_id, tokens
         self._on_change, self._on_link = on_change, on_link
         self._rng = rng or random.Random()  # noqa: S311 - jitter needs no secrecy
         self._device_id = f"watch-{self._rng.getrandbits(48):x}"
@@ -184,8 +189,8 @@ class Client:
                 socket = await self._open()
             except (OSError, InvalidHandshake) as error:
                 if self._link is None:
-                    raise Complaint(self._words(error)) from None
-                reason = self._words(error)
+                    raise Complaint(why_not(self._ws_url, error)) from None
+                reason = why_not(self._ws_url, error)
             else:
                 reason = await self._serve(socket)
             # Only a connection that was of use counts as a success: a service may let everybody in and help nobody.
@@ -196,21 +201,8 @@ class Client:
 
     async def _open(self) -> ClientConnection:
         """A new connection; raises OSError or InvalidHandshake."""
-        token = self._identity_provider.token(self._user_id)
-        query = {"v": PROTOCOL_VERSION, "deviceId": self._device_id, "deviceType": "desktop", "platform": sys.platform}
-        offered = None
-        if self._identity_provider.token_source == "query":
-            query["token"] = token
-        else:
-            offered = [Subprotocol(SUBPROTOCOL), Subprotocol(token)]
-        return await connect(
-            f"{self._ws_url}?{urlencode(query)}",
-            subprotocols=offered,
-            open_timeout=10,
-            close_timeout=1,
-            max_size=2 * MAX_FRAME_BYTES,
-            ping_interval=None,  # API Gateway answers pings by itself: they prove nothing.
-            proxy=True if self._ws_url.startswith("wss:") else None,
+        return await open_socket(
+            self._ws_url, self._tokens.token(self._user_id), self._tokens.token_source, self._device_id
         )
 
     async def _serve(self, socket: ClientConnection) -> str:
@@ -265,15 +257,42 @@ class Client:
             self._link = link
             self._on_link(link)
 
-    def _words(self, error: Exception) -> str:
-        match error:
-            case InvalidStatus(response=response) if response.status_code in (401, 403):
-                return f"{self._ws_url} refuses the token: is it the secret of this service?"
-            case InvalidStatus(response=response):
-                return f"{self._ws_url} answers {response.status_code}"
-            case TimeoutError():
-                return f"{self._ws_url} does not answer"
-            case OSError():
-                return f"nothing answers at {self._ws_url}: is `presence run` running?"
-            case _:
-                return f"{self._ws_url} does not speak WebSocket"
+
+async def open_socket(ws_url: str, token: str, token_source: TokenSource, device_id: str) -> ClientConnection:
+    """A new connection of a device, on which nothing was said yet; without a token nothing takes its place.
+
+    Raises:
+        OSError, InvalidHandshake: `why_not` has words for them.
+    """
+    query = {"v": PROTOCOL_VERSION, "deviceId": device_id, "deviceType": "desktop", "platform": sys.platform}
+    offered = None
+    if token and token_source == "subprotocol":
+        offered = [Subprotocol(SUBPROTOCOL), Subprotocol(token)]
+    elif token:
+        query["token"] = token
+    return await connect(
+        f"{ws_url}?{urlencode(query)}",
+        subprotocols=offered,
+        open_timeout=OPEN_PATIENCE,
+        close_timeout=1,
+        max_size=2 * MAX_FRAME_BYTES,
+        ping_interval=None,  # API Gateway answers pings by itself: they prove nothing.
+        proxy=True if ws_url.startswith("wss:") else None,
+    )
+
+
+def why_not(ws_url: str, error: OSError | InvalidHandshake) -> str:
+    """In words, why a connection was not to be had."""
+    match error:
+        case InvalidStatus(response=response) if response.status_code in (401, 403):
+            return f"{ws_url} refuses the token: was it made for this service, and is it still good?"
+        case InvalidStatus(response=response):
+            return f"{ws_url} answers {response.status_code}"
+        case TimeoutError():
+            return f"{ws_url} does not answer"
+        case ssl.SSLError():
+            return f"{ws_url} speaks no TLS that this machine trusts"
+        case OSError():
+            return nothing_answers(ws_url)
+        case _:
+            return f"{ws_url} does not speak WebSocket"

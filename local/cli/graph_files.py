@@ -10,6 +10,7 @@ import asyncio
 import csv
 import itertools
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
@@ -79,7 +80,7 @@ def read_edges(lines: Iterable[str], name: str) -> list[tuple[str, str]]:
 def _pair(line: str) -> tuple[str, str]:
     fields = [field.strip() for field in next(csv.reader([line]))]
     if len(fields) != 2:
-        raise ValueError(f"a line is two user ids with a comma between, and this one has {len(fields)} fields")
+        raise ValueError("a line is two user ids with a comma between")
     first, second = map(user_id_of, fields)
     if first == second:
         raise ValueError(f"{first} cannot be a contact of {first}")
@@ -101,10 +102,16 @@ def read_backup(lines: Iterable[str], name: str) -> list[Line]:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"])
-            what = first["msg"].removeprefix("Value error, ")
-            complaints.append(f"{name}:{number}: {f'{where}: ' if where else ''}{what}")
+            complaints.append(f"{name}:{number}: {f'{where}: ' if where else ''}{_plain(first['msg'])}")
     _complain(complaints)
     return users
+
+
+def _plain(words: str) -> str:
+    """What pydantic says of a value, as one would say it of a file."""
+    words = re.sub(r"^(Input|String|List) should ", "must ", words.removeprefix("Value error, "))
+    words = re.sub(r"^Invalid JSON: .*", "is not a line of JSON", words, flags=re.DOTALL)
+    return words.replace("Field required", "is missing")
 
 
 def _complain(complaints: list[str]) -> None:
@@ -130,24 +137,36 @@ async def load(backend: Backend, edges: Iterable[tuple[str, str]], progress: Pro
     await backend.set_graph_loaded()
 
 
-async def restore(backend: Backend, users: Sequence[Line], progress: Progress) -> None:
+async def restore(backend: Backend, users: Sequence[Line], progress: Progress, *, replace: bool = False) -> None:
     """Bring a backup to the service: first what is hidden, so that nobody sees too much meanwhile, then the contacts.
+
+    With `replace`, what the service knows besides is taken away: contacts before others are added, and everything of
+    users whom the backup does not name.
 
     Raises:
         Complaint: a call failed. What was written stays, and the same file may be loaded again.
     """
     now = time.time_ns() // 1_000_000
+    surplus: list[tuple[str, list[str]]] = []
+    if replace:
+        wanted = {user.userId: set(user.viewers) for user in users}
+        known = {line["userId"]: line["viewers"] async for line in _lines(backend)}
+        surplus = _batches(
+            {user: [v for v in viewers if v not in wanted.get(user, ())] for user, viewers in known.items()}
+        )
+        users = [*users, *(Line(userId=user) for user in known.keys() - wanted.keys())]
     batches = _batches({user.userId: user.viewers for user in users})
-    tell = _counting(progress, len(users) + len(batches))
-    await _all((_hide(backend, user, now) for user in users), tell)
+    tell = _counting(progress, len(users) + len(surplus) + len(batches))
+    await _all((_hide(backend, user, now, replace=replace) for user in users), tell)
+    await _all((backend.set_contacts(user, remove=others, mutual=False) for user, others in surplus), tell)
     await _all((backend.set_contacts(user, others, mutual=False) for user, others in batches), tell)
     await backend.set_graph_loaded()
 
 
-async def _hide(backend: Backend, user: Line, now: int) -> None:
+async def _hide(backend: Backend, user: Line, now: int, *, replace: bool) -> None:
     privacy = user.model_dump(include={"invisible", "lastSeen", "hideFrom", "blocks"})
     await backend.set_privacy(user.userId, privacy)
-    change: dict[str, Any] = {}
+    change: dict[str, Any] = {"scope": "user", "status": "online", "customStatus": None} if replace else {}
     if user.claim and not _is_over(user.claim.until, now):
         change |= {"scope": "user", **user.claim.model_dump(exclude_none=True)}
     if user.customStatus and not _is_over(user.customStatus.until, now):
@@ -196,6 +215,11 @@ async def export(backend: Backend) -> AsyncIterator[str]:
     Raises:
         Complaint: a call failed.
     """
+    async for user in _lines(backend):
+        yield json.dumps(user, ensure_ascii=False, separators=(",", ":"))
+
+
+async def _lines(backend: Backend) -> AsyncIterator[dict[str, Any]]:
     seen: set[str] = set()
     cursor = ""
     while True:
@@ -203,6 +227,6 @@ async def export(backend: Backend) -> AsyncIterator[str]:
         for user in users:
             if user["userId"] not in seen:  # Redis may name a key twice while it grows.
                 seen.add(user["userId"])
-                yield json.dumps(user, ensure_ascii=False, separators=(",", ":"))
+                yield user
         if not cursor:
             return

@@ -1,4 +1,4 @@
-"""The application's identity provider on a laptop: it makes tokens with the secret that the service shares with it.
+"""What proves who a user is: tokens made here, with the secret that the service shares, or one that was given.
 
 How a token is verified is `shared/auth.py`'s matter, and no token is verified here.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from typing import Protocol
 
 import jwt
 
@@ -16,6 +17,8 @@ from local.cli.home import Home, Run, TokenSource
 from shared.messages import USER_ID
 from shared.settings import Settings, SettingsError
 
+TOKEN_VARIABLE = "PRESENCE_TOKEN"
+"""Where commands that connect as a user look for a token; it is the one `PRESENCE_*` that is no setting."""
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 LONGEST = 10 * 365 * 86400
 """Seconds that a token made here lives at most: ten years."""
@@ -32,6 +35,47 @@ def seconds(text: str) -> int:
     if not 0 < duration <= LONGEST:
         raise Complaint(f"{text!r} is no duration: say 90s, 15m, 1h or 7d, up to ten years")
     return duration
+
+
+class Tokens(Protocol):
+    """Where a client has its tokens from."""
+
+    @property
+    def token_source(self) -> TokenSource:
+        """Where in a handshake the service looks for them."""
+
+    def token(self, user_id: str) -> str:
+        """A token of a user; raises Complaint where there cannot be one."""
+
+
+class GivenToken:
+    """One token, of an identity provider elsewhere; it ends when it ends.
+
+    Raises:
+        Complaint: it is no token.
+    """
+
+    def __init__(self, token: str, token_source: TokenSource) -> None:
+        self.token_source = token_source
+        self._token = token
+        try:
+            subject = jwt.decode(token, options={"verify_signature": False}).get("sub")
+        except jwt.PyJWTError:
+            raise Complaint("what was given with --token or PRESENCE_TOKEN is no JWT") from None
+        if not isinstance(subject, str):
+            raise Complaint("the token that was given says in no `sub` whose it is")
+        self.user_id = user_id_of(subject)
+        """Whose it says that it is."""
+
+    def token(self, user_id: str) -> str:
+        """The token.
+
+        Raises:
+            Complaint: it is somebody else's.
+        """
+        if user_id != self.user_id:
+            raise Complaint(f"the token is {self.user_id}'s, and not {user_id}'s")
+        return self._token
 
 
 class IdentityProvider:
@@ -53,11 +97,7 @@ class IdentityProvider:
             Complaint: there is none.
         """
         if environ.get("PRESENCE_JWT_SECRET"):
-            try:
-                settings = Settings.from_env(environ)
-            except SettingsError as error:
-                raise Complaint(str(error)) from None
-            return cls._of(settings)
+            return cls._of(settings_of(environ))
         run = home.run()
         if run is None:
             raise Complaint(
@@ -81,6 +121,18 @@ class IdentityProvider:
         user_id_of(user_id)
         now = int(time.time())
         return jwt.encode({"sub": user_id, "iat": now, "exp": now + ttl, **self._claims}, self._secret, "HS256")
+
+
+def settings_of(environ: Mapping[str, str]) -> Settings:
+    """The service's settings in an environment, which may hold a client's token too.
+
+    Raises:
+        Complaint: one of them cannot work.
+    """
+    try:
+        return Settings.from_env({name: value for name, value in environ.items() if name != TOKEN_VARIABLE})
+    except SettingsError as error:
+        raise Complaint(str(error)) from None
 
 
 def user_id_of(text: str) -> str:

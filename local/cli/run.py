@@ -56,17 +56,32 @@ async def run(home: Home, console: Console, *, port: int, redis_url: str | None,
     """Run the service until cancelled, and say on `console` where it is and how to see it.
 
     Raises:
-        Complaint: it could not be started; everything that had been is ended.
+        Complaint: it could not be started, or its Redis has ended; everything that had been started is ended.
         SettingsError: a setting cannot work.
     """
     async with running(home, console, os.environ, port=port, redis_url=redis_url, in_process=in_process) as ready:
         for line in [*_places(ready, in_process=in_process), Text(), *_first_steps(ready)]:
             console.print(line, soft_wrap=True)
         try:
-            await asyncio.get_running_loop().create_future()
+            await _until_cache_ends(ready.cache)
         finally:
             console.print("\nstopping")
-    raise AssertionError("a run ends by being cancelled")
+    raise AssertionError("a run ends by being cancelled, or in a complaint")
+
+
+async def _until_cache_ends(cache: Cache) -> None:
+    """Wait for the end of a Redis that was started for this run; of one that was given, functions tell.
+
+    Raises:
+        Complaint: it has ended.
+    """
+    if cache.server is None:
+        await asyncio.get_running_loop().create_future()
+        return
+    await asyncio.to_thread(cache.server.wait)
+    raise Complaint(
+        f"the Redis of this run (process {cache.server.pid}) has ended, and what was in it is gone: start the run again"
+    )
 
 
 @contextlib.asynccontextmanager
@@ -96,6 +111,7 @@ async def running(
     given = Settings.from_env(environ)
     wanted = redis_url or (given.redis_url if "redis_url" in given.model_fields_set else "")
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(home.claimed())
         listener = stack.enter_context(_claim(port))
         port = listener.getsockname()[1]
         try:
@@ -127,8 +143,8 @@ async def running(
             token_source=settings.token_source,
         )
         stack.enter_context(home.running(about))
-        async with Backend.find(home, about.url) as backend:
-            if cache.own:
+        async with Backend.open(about.url, keys.credentials, REGION) as backend:
+            if cache.server:
                 await backend.set_graph_loaded()
             health = await backend.health()
         yield Running(about, cache, home, health["graph"])
@@ -196,7 +212,7 @@ def _places(ready: Running, *, in_process: bool) -> list[Text]:
         _place(
             "Redis",
             elasticache.redacted(ready.cache.url),
-            "started for this run, gone with it" if ready.cache.own else "given",
+            "started for this run, gone with it" if ready.cache.server else "given",
         ),
         _place("log", str(ready.home.log), log),
         _place("key pair", str(ready.home.credentials), "signs the backend's calls; an AWS credentials file"),

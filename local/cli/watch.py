@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from local.cli.client import Client, Link
-from local.cli.identity_provider import IdentityProvider
+from local.cli.identity_provider import Tokens
 from local.cli.picture import Change, Picture, Record
 
 DOTS = {"online": ("●", "green"), "busy": ("●", "red"), "away": ("◐", "yellow"), "offline": ("○", "bright_black")}
@@ -31,14 +31,14 @@ TICK = 1.0
 
 
 async def watch(
-    ws_url: str, user_id: str, identity_provider: IdentityProvider, console: Console, remarks: IO[str], *, plain: bool
+    ws_url: str, user_id: str, tokens: Tokens, console: Console, remarks: IO[str], *, plain: bool
 ) -> NoReturn:
     """Show a user's contacts until cancelled.
 
     Args:
         ws_url: where the service answers, without a query.
         user_id: whose contacts.
-        identity_provider: makes the user's tokens.
+        tokens: where the user's tokens come from.
         console: where contacts are shown.
         remarks: where the state of the connection is told, when contacts are lines: they may go through a pipe.
         plain: a line for each change; so it is also where `console` is no terminal.
@@ -48,11 +48,11 @@ async def watch(
     """
     if plain or not console.is_terminal:
         lines = Lines(console.file, remarks)
-        await Client(ws_url, user_id, identity_provider, Picture(), lines.change, lines.link).run()
+        await Client(ws_url, user_id, tokens, Picture(), lines.change, lines.link).run()
     with Live(console=console, auto_refresh=False) as live:
         picture = Picture()
         table = ContactTable(user_id, picture, lambda content: live.update(content, refresh=True))
-        client = Client(ws_url, user_id, identity_provider, picture, table.change, table.link)
+        client = Client(ws_url, user_id, tokens, picture, table.change, table.link)
         ticking = asyncio.create_task(table.tick())
         try:
             await client.run()

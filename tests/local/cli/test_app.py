@@ -65,7 +65,19 @@ def graph() -> dict[str, dict[str, object]]:
 
 @pytest.mark.parametrize(
     "command",
-    ["", "run", "token", "contacts", "contacts add", "contacts load", "graph", "graph export", "graph import", "watch"],
+    [
+        "",
+        "run",
+        "token",
+        "contacts",
+        "contacts add",
+        "contacts load",
+        "graph",
+        "graph export",
+        "graph import",
+        "watch",
+        "doctor",
+    ],
 )
 def test_every_command_has_help(command: str) -> None:
     """Help is there without a run, and explains every option and argument."""
@@ -116,6 +128,17 @@ def test_a_token_of_the_run_needs_no_secret(there: PresenceRun) -> None:
         ("contacts add a/b alice", "'a/b' is no user id"),
         ("contacts add alice bob alice", "alice cannot be a contact of alice"),
         ("contacts add alice bob --url 127.0.0.1:80", "127.0.0.1:80 is no URL of an HTTP API"),
+        ("contacts add alice bob --url http://127.0.0.1:99999", "http://127.0.0.1:99999 is no URL of an HTTP API"),
+        (
+            "graph export missing/backup.jsonl --url http://127.0.0.1:1",
+            "missing/backup.jsonl: No such file or directory",
+        ),
+        ("graph export . --url http://127.0.0.1:1", ".: Is a directory"),
+        (
+            "run --port 0 --redis redis://127.0.0.1:1/0",
+            "No Redis answers at redis://127.0.0.1:1/0: Connection refused.",
+        ),
+        ("watch alice --token nonsense", "what was given with --token or PRESENCE_TOKEN is no JWT"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(elsewhere: Path, command: str, words: str) -> None:
@@ -132,7 +155,7 @@ def test_what_cannot_be_done_is_one_line(elsewhere: Path, command: str, words: s
         ("token alice --ttl soon", "'soon' is no duration"),
         ("token a/b", "'a/b' is no user id"),
         ("watch a/b", "'a/b' is no user id"),
-        ("watch alice --ws-url http://127.0.0.1", "--ws-url begins with ws:// or wss://"),
+        ("watch alice --ws-url http://127.0.0.1", "http://127.0.0.1 is no URL of a WebSocket API"),
         ("watch alice --url https://api.example", "give --ws-url too"),
         ("watch alice --url http://127.0.0.1:1", "nothing answers at ws://127.0.0.1:1/live"),
         ("watch alice --ws-url ws://127.0.0.1:1/x", "nothing answers at ws://127.0.0.1:1/x"),
@@ -235,6 +258,22 @@ def test_a_backup_brings_everything_back(there: PresenceRun, tmp_path: Path) -> 
     assert ivy in [json.loads(line) for line in written.splitlines()]
 
 
+def test_a_backup_may_replace_everything(tmp_path: Path) -> None:
+    """With --replace the service knows afterwards what the file knows; without it, what it knew besides, too."""
+    with presence_run(tmp_path, "--in-process") as service:
+        service.command("contacts", "load", "-", input="anna,ben\nanna,cleo\n")
+        service.command("graph", "import", "-", input='{"userId":"cleo","invisible":true,"claim":{"status":"busy"}}')
+        backup = '{"userId":"anna","viewers":["ben"]}\n{"userId":"ben","viewers":["anna"]}\n'
+        service.command("graph", "import", "-", input=backup)
+        assert "cleo" in service.command("graph", "export").stdout
+        assert service.command("graph", "import", "-", "--replace", input=backup).stdout == "imported 2 users\n"
+        users = [json.loads(line) for line in service.command("graph", "export").stdout.splitlines()]
+        told = {
+            user["userId"]: user["viewers"] for user in users if user["viewers"] or user["claim"] or user["invisible"]
+        }
+        assert told == {"anna": ["ben"], "ben": ["anna"]}
+
+
 def test_a_backup_that_fails_leaves_the_old_one(elsewhere: Path, there: PresenceRun) -> None:
     """A file is replaced when all is there; before that the one of yesterday stays, and nothing lies around."""
     (elsewhere / "backup.jsonl").write_text("yesterday")
@@ -257,10 +296,13 @@ def test_a_bad_backup_is_told_before_anything_is_written(there: PresenceRun) -> 
 class Watch:
     """A `presence watch` in a pipe, which is ended with the block."""
 
-    def __init__(self, service: PresenceRun, *arguments: str) -> None:
+    def __init__(
+        self, service: PresenceRun, *arguments: str, directory: Path | None = None, **environment: str
+    ) -> None:
         self._process = subprocess.Popen(
             presence("watch", *arguments),
-            cwd=service.directory,
+            cwd=directory or service.directory,
+            env=os.environ | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -305,6 +347,19 @@ def test_watching_through_a_pipe(there: PresenceRun) -> None:
             assert mats.line() == ["lena", "online", "desktop", "-", "-"]
             assert lena.end(signal.SIGINT) == (0, "connected\n")
         assert mats.end(signal.SIGTERM) == (0, "connected\n")
+
+
+def test_watching_with_a_token_of_ones_own(there: PresenceRun, elsewhere: Path) -> None:
+    """A token that an identity provider made is enough, typed or in the environment; it is for its user only."""
+    token = typed("token", "rosa", "--ttl", "1m", PRESENCE_JWT_SECRET=there.run.jwt_secret)[1].strip()
+    code, _, err = typed("watch", "sven", PRESENCE_TOKEN=token)
+    assert (code, err) == (1, "presence: the token is rosa's, and not sven's\n")
+    there.command("contacts", "add", "rosa", "sven")
+    for given in (["--token", token], []):
+        environment = {} if given else {"PRESENCE_TOKEN": token}
+        arguments = ("rosa", "--ws-url", there.run.ws_url, *given)
+        with Watch(there, *arguments, directory=elsewhere, **environment) as rosa:
+            assert rosa.line() == ["sven", "offline", "-", "-", "-"]
 
 
 def test_a_reader_that_has_had_enough(there: PresenceRun) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any
 import pytest
 
 from local.awslambda.invocation import Throttled
-from local.cli.backend import Backend
 from local.cli.complaint import Complaint
 from local.cli.home import Home, Run
+from local.cli.target import Target
 from tests.support.local_gateway import REGION, Event, Gateway, crash, running_gateway
 
 DONE = {"statusCode": 204}
@@ -46,11 +47,11 @@ def problem(status: int, detail: str) -> Event:
 async def test_a_call_is_signed_for_the_run_that_is_known(gateway: Gateway, home: Home) -> None:
     """Without a URL the run of this directory is meant, and its key pair signs."""
     gateway.functions.answers["api"] = DONE
-    async with Backend.find(home) as backend:
+    async with Target(home, {}).backend() as backend:
         await backend.set_contacts("alice", ["bob"], mutual=False)
     (event,) = gateway.functions.events_of("api")
     assert event["routeKey"] == "PUT /v1/users/{id}/contacts"
-    assert json.loads(event["body"]) == {"add": ["bob"], "mutual": False}
+    assert json.loads(event["body"]) == {"add": ["bob"], "remove": [], "mutual": False}
     assert event["requestContext"]["authorizer"]["iam"]["accessKey"] == gateway.keys.access_key_id
 
 
@@ -58,7 +59,7 @@ async def test_a_call_is_signed_for_the_run_that_is_known(gateway: Gateway, home
 async def test_every_user_id_survives_the_path(gateway: Gateway, home: Home, user: str) -> None:
     """Any character of a user id is signed as it is sent, and arrives as it was."""
     gateway.functions.answers["api"] = DONE
-    async with Backend.find(home, gateway.url + "/") as backend:
+    async with Target(home, {}, url=gateway.url + "/").backend() as backend:
         await backend.set_privacy(user, {"invisible": True})
     assert gateway.functions.events_of("api")[0]["pathParameters"] == {"id": user}
 
@@ -71,7 +72,7 @@ async def test_pages_follow_each_other(gateway: Gateway, home: Home) -> None:
         return {"users": [{"userId": "bob" if last else "alice"}], "next": None if last else "0-17"}
 
     gateway.functions.answers["api"] = page
-    async with Backend.find(home) as backend:
+    async with Target(home, {}).backend() as backend:
         assert await backend.graph_page("") == ([{"userId": "alice"}], "0-17")
         assert await backend.graph_page("0-17") == ([{"userId": "bob"}], "")
 
@@ -88,7 +89,7 @@ async def test_what_may_pass_is_tried_again(gateway: Gateway, home: Home, troubl
         return this
 
     gateway.functions.answers["api"] = answer
-    async with Backend.find(home) as backend:
+    async with Target(home, {}).backend() as backend:
         await backend.set_graph_loaded()
     assert len(gateway.functions.events_of("api")) == 3
 
@@ -106,7 +107,7 @@ async def test_what_may_pass_is_tried_again(gateway: Gateway, home: Home, troubl
 async def test_a_failure_is_put_into_words(gateway: Gateway, home: Home, answer: Any, words: str) -> None:
     """What the service or the gateway says is wrong is what is told, in one line, at once."""
     gateway.functions.answers["api"] = answer
-    async with Backend.find(home) as backend:
+    async with Target(home, {}).backend() as backend:
         with pytest.raises(Complaint, match=words) as complaint:
             await backend.health()
     assert "\n" not in str(complaint.value)
@@ -117,7 +118,7 @@ async def test_wrong_credentials_are_said_to_be(gateway: Gateway, home: Home) ->
     """A service whose key pair is not ours is told apart from one that is ill."""
     home.credentials.unlink()
     home.key_pair(make=True)
-    async with Backend.find(home) as backend:
+    async with Target(home, {}).backend() as backend:
         with pytest.raises(Complaint, match=r"403: Forbidden \(are these the credentials of that service"):
             await backend.set_graph_loaded()
     assert gateway.functions.events == []
@@ -125,25 +126,31 @@ async def test_wrong_credentials_are_said_to_be(gateway: Gateway, home: Home) ->
 
 async def test_a_service_that_is_not_there_is_said_to_be_not_there(home: Home) -> None:
     """Nobody listens at the port: is it running?"""
-    async with Backend.find(home, "http://127.0.0.1:1") as backend:
+    async with Target(home, {}, url="http://127.0.0.1:1").backend() as backend:
         with pytest.raises(Complaint, match=r"nothing answers at http://127.0.0.1:1: is `presence run` running\?"):
             await backend.health()
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8080", "localhost", "ftp://127.0.0.1", "http://"])
-async def test_what_is_no_url_is_refused(home: Home, url: str) -> None:
-    """A URL without its scheme is a frequent mistake, and is named."""
-    with pytest.raises(Complaint, match="is no URL of an HTTP API"):
-        async with Backend.find(home, url):
-            pass
+async def test_what_nobody_signed_has_a_status_too(gateway: Gateway, home: Home) -> None:
+    """A call without a signature is answered, and by whom the status tells."""
+    async with Target(home, {}).backend() as backend:
+        assert await backend.status_unsigned("GET", "/v1/users/alice/contacts") == 403
+    assert gateway.functions.events == []
 
 
-async def test_a_deployed_stack_is_signed_for_with_aws_credentials(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Elsewhere than on this machine, credentials are found as AWS tools find them, and the region is in the host."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    async with Backend.find(Home(tmp_path), "https://a1b2.execute-api.eu-west-3.amazonaws.com") as backend:
-        assert vars(backend._signer)["_region_name"] == "eu-west-3"
-        assert backend._signer.credentials.access_key == "AKIATEST"
+async def test_what_speaks_no_http_is_said_to_be_something_else(home: Home) -> None:
+    """A port at which something else listens, or TLS is missing, is told apart from one where nobody does."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-nobody\r\n")
+        await reader.read(1)
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        at = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with Target(home, {}, url=f"http://{at}").backend() as backend:
+            with pytest.raises(Complaint, match=f"http://{at} is something else: it does not speak HTTP"):
+                await backend.health()
+        async with Target(home, {}, url=f"https://{at}").backend() as backend:
+            with pytest.raises(Complaint, match=f"https://{at} speaks no TLS that this machine trusts"):
+                await backend.health()

@@ -50,7 +50,7 @@ class Steps:
 def calls(gateway: Gateway) -> list[tuple[str, str, Any]]:
     """Which call, about whom, and what it said, in order."""
     return [
-        (event["routeKey"], event.get("pathParameters", {}).get("id", ""), json.loads(event["body"]))
+        (event["routeKey"], event.get("pathParameters", {}).get("id", ""), json.loads(event.get("body", "null")))
         for event in gateway.functions.events_of("api")
     ]
 
@@ -73,7 +73,7 @@ def test_every_bad_line_is_named() -> None:
     text = "alice,bob\nalice\na,b,c\nalice,b/c\nalice,alice\n,bob\n"
     said = complaints(read_edges, text)
     assert [line.split(" ")[0] for line in said] == ["f:2:", "f:3:", "f:4:", "f:5:", "f:6:"]
-    assert said[0] == "f:2: a line is two user ids with a comma between, and this one has 1 fields"
+    assert said[0] == "f:2: a line is two user ids with a comma between"
     assert "'b/c' is no user id" in said[2]
     assert said[3] == "f:5: alice cannot be a contact of alice"
 
@@ -128,6 +128,21 @@ def test_a_backup_is_checked_line_by_line() -> None:
         assert words in line
 
 
+def test_what_is_wrong_with_a_line_is_said_in_plain_words() -> None:
+    """Nobody needs to know with what a line is checked."""
+    bad = ["{", "[]", "{}", '{"userId":1}', '{"userId":"a","viewers":"b"}', '{"userId":"a","lastSeen":"some"}']
+    long = json.dumps({"userId": "a", "customStatus": {"text": "x" * 141}})
+    assert [line.partition(" ")[2] for line in complaints(read_backup, "\n".join([*bad, long]))] == [
+        "is not a line of JSON",
+        "must be an object",
+        "userId: is missing",
+        "userId: must be a valid string",
+        "viewers: must be a valid array",
+        "lastSeen: must be 'everyone' or 'nobody'",
+        "customStatus.text: must have at most 140 characters",
+    ]
+
+
 def test_a_backup_without_a_field_has_its_default() -> None:
     """A field that is absent is what a user has who never chose."""
     assert read_backup(['{"userId":"alice"}\n', "\n"], "f") == [Line(userId="alice")]
@@ -159,7 +174,7 @@ async def test_a_backup_hides_before_it_shows(gateway: Gateway, backend: Backend
         "blocks": [],
     }
     assert bodies["privacy", "bob"]["blocks"] == ["mallory"]
-    assert bodies["contacts", "bob"] == {"add": ["alice", "carol"], "mutual": False}
+    assert bodies["contacts", "bob"] == {"add": ["alice", "carol"], "remove": [], "mutual": False}
 
 
 async def test_a_backup_brings_chosen_statuses_back_unless_they_are_over(gateway: Gateway, backend: Backend) -> None:
@@ -180,6 +195,29 @@ async def test_a_backup_brings_chosen_statuses_back_unless_they_are_over(gateway
         },
         "bob": {"scope": "user", "status": "busy"},
     }
+
+
+async def test_a_replacement_takes_away_what_it_does_not_name(gateway: Gateway, backend: Backend) -> None:
+    """Contacts that are not in the backup go before others come; users who are not in it keep nothing."""
+
+    async def known(event: Event) -> Any:
+        alice = {"userId": "alice", "viewers": ["bob", "mallory"]}
+        users = [alice, {"userId": "dave", "viewers": ["alice"]}]
+        return {"users": users, "next": ""} if event["routeKey"] == "GET /v1/graph" else {"statusCode": 204}
+
+    gateway.functions.answers["api"] = known
+    steps = Steps()
+    await restore(backend, [Line(userId="alice", viewers=["bob", "carol"])], steps, replace=True)
+    assert steps.told[-1] == (5, 5)
+    _, *told, last = calls(gateway)
+    assert last[0] == "PUT /v1/graph"
+    contacts = [(user, body["remove"], body["add"]) for route, user, body in told if route.endswith("/contacts")]
+    assert sorted(contacts[:2]) == [("alice", ["mallory"], []), ("dave", ["alice"], [])]
+    assert contacts[2:] == [("alice", [], ["bob", "carol"])]
+    nothing = {"invisible": False, "lastSeen": "everyone", "hideFrom": [], "blocks": []}
+    assert [body for route, user, body in told if user == "dave" and route.endswith("/privacy")] == [nothing]
+    cleared = {"scope": "user", "status": "online", "customStatus": None}
+    assert [body for route, _, body in told if route.endswith("/status")] == [cleared, cleared]
 
 
 async def test_an_export_has_each_user_once(gateway: Gateway, backend: Backend) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from local.cli.complaint import Complaint
 from local.cli.home import Home, Run
-from local.cli.identity_provider import IdentityProvider, seconds, user_id_of
+from local.cli.identity_provider import GivenToken, IdentityProvider, seconds, user_id_of
 from shared.auth import Authenticator
 from shared.settings import Settings
 
@@ -102,3 +102,22 @@ def test_who_cannot_be_gets_no_token(id: str) -> None:
         user_id_of(id)
     with pytest.raises(Complaint, match="is no user id"):
         IdentityProvider(SECRET, "query").token(id)
+
+
+def test_a_given_token_is_its_users_only() -> None:
+    """Whose a token is, it says itself; nobody else connects with it, and what is no token is said to be none."""
+    token = jwt.encode({"sub": "alice"}, SECRET, "HS256")
+    given = GivenToken(token, "query")
+    assert (given.user_id, given.token("alice")) == ("alice", token)
+    with pytest.raises(Complaint, match="the token is alice's, and not bob's"):
+        given.token("bob")
+    with pytest.raises(Complaint, match="is no JWT"):
+        GivenToken("secret", "query")
+    with pytest.raises(Complaint, match="says in no `sub` whose it is"):
+        GivenToken(jwt.encode({"name": "alice"}, SECRET, "HS256"), "query")
+
+
+def test_a_token_in_the_environment_is_no_setting(home: Home) -> None:
+    """Whoever has set PRESENCE_TOKEN can still give every command."""
+    provider = IdentityProvider.find(home, {"PRESENCE_JWT_SECRET": SECRET, "PRESENCE_TOKEN": "x"})
+    assert provider.token("alice")

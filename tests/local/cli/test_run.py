@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -188,6 +189,49 @@ def test_a_port_in_use_is_one_line(service: PresenceRun, directory: Path) -> Non
         f"presence: port {port} is in use: end what uses it, or give another --port (0 takes a free one)\n"
     )
     assert not (directory / ".presence").exists()
+
+
+def test_a_second_run_in_the_directory_is_refused(service: PresenceRun) -> None:
+    """A directory is for one run: a second one is told where the first is, which goes on undisturbed."""
+    refused = service.command("run", "--port", "0")
+    assert refused.returncode == 1
+    place = service.directory / ".presence"
+    words = f"the run at {service.run.url} (process {service.process.pid}) uses {place}: end it, or start another one"
+    assert refused.stderr == f"presence: {words} elsewhere\n"
+    assert call(service, "GET", "/v1/health")[0] == 200
+
+
+def test_a_run_ends_with_its_redis(tmp_path: Path) -> None:
+    """When its own Redis dies, a run says so in one line and ends, and nothing of it is left."""
+    with presence_run(tmp_path, "--in-process") as service:
+        children = service.children()
+        (redis,) = (pid for pid in children if "server" in _program(pid))
+        os.kill(redis, signal.SIGKILL)
+        assert service.wait() == 1
+        gone = "has ended, and what was in it is gone: start the run again"
+        assert service.output[-1] == f"presence: the Redis of this run (process {redis}) {gone}"
+        assert await_gone(children) == set()
+        assert not (tmp_path / ".presence/run.json").exists()
+
+
+def test_a_killed_run_is_in_nobodys_way(tmp_path: Path) -> None:
+    """What a run that was killed left behind does not keep the next one from starting."""
+    with presence_run(tmp_path, "--in-process") as service:
+        service.end(signal.SIGKILL)
+    assert (tmp_path / ".presence/run.json").exists()
+    with presence_run(tmp_path, "--in-process") as service:
+        assert service.run.pid == service.process.pid
+
+
+def test_a_clients_token_is_no_setting(tmp_path: Path) -> None:
+    """PRESENCE_TOKEN is for `presence watch`, and a run does not take it for a misspelt setting."""
+    with presence_run(tmp_path, "--in-process", PRESENCE_TOKEN="x") as service:
+        assert call(service, "GET", "/v1/health")[0] == 200
+
+
+def _program(pid: int) -> str:
+    """What a process runs."""
+    return subprocess.run(["ps", "-o", "comm=", "-p", str(pid)], capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize(
