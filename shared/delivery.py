@@ -54,6 +54,9 @@ class Store(Protocol):
     def users(self, cursor: str) -> tuple[set[str], str]:
         """A slice of the users of whom facts are kept, and the next cursor; "" begins and ends."""
 
+    def eviction_policy(self) -> str | None:
+        """What is forgotten when memory is full, in Redis's words; None where that is not known."""
+
 
 class Pusher(Protocol):
     """What reaches clients."""

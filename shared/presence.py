@@ -383,11 +383,13 @@ class PresenceService:
         return settled
 
     def health(self) -> dict[str, Any]:
-        """Whether the graph is loaded, and how late the due queue is, in ms."""
+        """Whether the graph is loaded, how late the due queue is, in ms, and what Redis forgets, if it says."""
         answers = self._ask(*self._buckets("bucket"))
+        policy = self._store.eviction_policy()
         return {
             "graph": "loaded" if all(answer["loaded"] for answer in answers) else "not_loaded",
             "dueLate": max(answer["late"] for answer in answers),
+            **({"evictionPolicy": policy} if policy else {}),
         }
 
     # Asking

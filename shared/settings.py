@@ -18,7 +18,7 @@ GATEWAY_IDLE_CUT = 600.0
 GATEWAY_HARD_CUT = 7200.0
 """API Gateway closes every WebSocket after two hours (its quota, in seconds)."""
 REDIS_ACCESS = (
-    "on ~presence:* -@all +eval +evalsha +scan "
+    "on ~presence:* -@all +eval +evalsha +info +scan "
     "+del +exists +pexpire +hdel +hget +hgetall +hmget +hset +hsetnx "
     "+sadd +scard +sismember +smembers +srem +zadd +zrange +zrangebyscore +zrem +zscore"
 )

@@ -230,6 +230,20 @@ class Store:
             node += 1
         return ids, f"{node}-{following}" if node < len(clients) else ""
 
+    def eviction_policy(self) -> str | None:
+        """What Redis forgets when its memory is full, like `volatile-lru`; None where it does not say.
+
+        A serverless cache need not, and a user may not be allowed to ask. Of several nodes it is the worst policy.
+        """
+        try:
+            told = (node.info("memory").get("maxmemory_policy") for node in self._nodes())
+            # `allkeys-…`, which takes what should be kept, comes first in the alphabet.
+            return min((str(policy) for policy in told if policy), default=None)
+        except ResponseError:
+            return None
+        except _FAILURES as error:
+            raise self._failed(error) from error
+
     def _opened(self) -> redis.Redis | RedisCluster:
         if self._client is None:
             self._client = self._kind.from_url(self._url, **self._options)

@@ -36,6 +36,9 @@ class AwayStore:
     def users(self, cursor: str) -> tuple[set[str], str]:
         return self._store.users(cursor)
 
+    def eviction_policy(self) -> str | None:
+        return self._store.eviction_policy()
+
 
 def test_a_sweeper_waits_for_a_redis_that_is_away(bench: Bench) -> None:
     """Redis is away for some seconds while a sweeper runs: the same run settles who became due meanwhile."""

@@ -361,6 +361,28 @@ def test_users_are_paged_through(store: Store) -> None:
     assert found == set(told)
 
 
+def test_it_tells_what_redis_forgets(own: RedisServer) -> None:
+    """The policy is Redis's own word; a Redis that does not say it is none that is away."""
+    with opened(own.url) as store, redis.Redis.from_url(own.url) as admin:
+        assert store.eviction_policy() == "volatile-lru"
+        admin.config_set("maxmemory-policy", "allkeys-lfu")
+        assert store.eviction_policy() == "allkeys-lfu"
+        admin.execute_command("ACL SETUSER", "default", "-info")
+        assert store.eviction_policy() is None
+        own.stop()
+        with pytest.raises(Unavailable):
+            store.eviction_policy()
+
+
+def test_of_several_nodes_the_worst_policy_is_told(cluster: list[RedisServer]) -> None:
+    """One node that forgets contacts is enough to lose some."""
+    with opened(cluster[0].url, redis_cluster=True) as store, redis.Redis.from_url(cluster[2].url) as admin:
+        assert store.eviction_policy() == "volatile-lru"
+        admin.config_set("maxmemory-policy", "allkeys-lru")
+        assert store.eviction_policy() == "allkeys-lru"
+        admin.config_set("maxmemory-policy", "volatile-lru")
+
+
 # Clusters ------------------------------------------------------------------------------------------------------------
 
 

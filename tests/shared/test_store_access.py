@@ -16,7 +16,7 @@ from shared.settings import REDIS_ACCESS
 from tests.support.service import Bench
 
 USER, PASSWORD = "presence", "of-the-test"
-OF_THE_STORE = {"eval", "evalsha", "scan"}
+OF_THE_STORE = {"eval", "evalsha", "info", "scan"}
 
 
 @pytest.fixture

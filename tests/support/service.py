@@ -166,6 +166,9 @@ class RecordingStore:
     def users(self, cursor: str) -> tuple[set[str], str]:
         return self.store.users(cursor)
 
+    def eviction_policy(self) -> str | None:
+        return self.store.eviction_policy()
+
 
 class _Enough(Exception):
     """A sweeper was about to sleep past the moment that interests the test."""

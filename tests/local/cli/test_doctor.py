@@ -11,6 +11,7 @@ from typing import Any
 
 import jwt
 import pytest
+import redis
 from typer.testing import CliRunner
 from websockets.asyncio.server import ServerConnection, serve
 
@@ -25,7 +26,7 @@ from tests.support.local_gateway import Event, Gateway, running_gateway
 from tests.support.presence_run import PresenceRun, presence_run
 
 SECRET = "a secret of the tests, which is long enough"
-WELL = ["health", "no token", "no signature", "contacts", "connect", "round trip", "query", "leave"]
+WELL = ["health", "eviction", "no token", "no signature", "contacts", "connect", "round trip", "query", "leave"]
 """What is looked at where nothing is wrong, after stack and outputs."""
 ALONE = ["connect", "update", "query", "leave"]
 """What one user can see of it."""
@@ -141,7 +142,7 @@ def test_a_secret_that_the_operator_may_not_read(aws: Aws) -> None:
     """Secrets Manager's refusal is told; what needs no token was looked at."""
     aws.secrets.clear()
     code, found = doctor(aws)
-    assert (code, list(found)) == (1, ["stack", "outputs", *WELL[:3], "tokens"])
+    assert (code, list(found)) == (1, ["stack", "outputs", *WELL[:4], "tokens"])
     assert found["tokens"][1].startswith("AWS refuses GetSecretValue")
 
 
@@ -153,7 +154,7 @@ def test_tokens_of_an_identity_provider_are_asked_for(service: PresenceRun, aws:
     assert "give one with --token" in found["tokens"][1]
     token = service.command("token", "tess").stdout.strip()
     code, found = doctor(aws, "--token", token)
-    assert (code, verdicts(found)) == (0, dict.fromkeys(["stack", "outputs", *WELL[:3], *ALONE], "ok"))
+    assert (code, verdicts(found)) == (0, dict.fromkeys(["stack", "outputs", *WELL[:4], *ALONE], "ok"))
     assert "tess is connected" in found["connect"][1]
 
 
@@ -178,15 +179,17 @@ def test_a_user_who_is_elsewhere_too_proves_less(service: PresenceRun, aws: Aws)
 
 
 def test_what_a_redis_of_ones_own_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Contacts that are not loaded are worth a note, and a Redis that is away is a failure."""
+    """Contacts that are not loaded are worth a note; a Redis that forgets them, or is away, is a failure."""
     monkeypatch.chdir(tmp_path)
     with RedisServer.start() as server, presence_run(tmp_path, "--in-process", "--redis", server.url) as service:
         unmarked = _look(service)
         assert unmarked.pop("contacts") == "note"
-        assert unmarked == dict.fromkeys([*WELL[:3], *ALONE], "ok")
+        assert unmarked == dict.fromkeys([*WELL[:4], *ALONE], "ok")
 
         service.command("contacts", "load", "-", input="")
-        assert _look(service) == dict.fromkeys(WELL, "ok")
+        with redis.Redis.from_url(server.url) as client:
+            client.config_set("maxmemory-policy", "allkeys-lru")
+        assert _look(service) == dict.fromkeys(WELL, "ok") | {"eviction": "failed"}
 
         server.stop()
         away = _look(service)
