@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from botocore.config import Config
-from botocore.credentials import Credentials
+from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -64,13 +64,13 @@ class Account:
             raise Complaint(NO_REGION)
         return str(region)
 
-    def credentials(self) -> Credentials:
-        """What calls are signed with."""
+    def credentials(self) -> ReadOnlyCredentials:
+        """What calls are signed with, as it is now."""
         with _asking():
             credentials = self._session.get_credentials()
-        if credentials is None:
-            raise Complaint(NO_CREDENTIALS)
-        return credentials
+            if credentials is None:
+                raise Complaint(NO_CREDENTIALS)
+            return credentials.get_frozen_credentials()  # Some are only fetched here, and may be over.
 
     def stack(self, name: str) -> Stack:
         """A stack of this region, by its name or ARN."""

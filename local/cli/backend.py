@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials, ReadOnlyCredentials
+from botocore.credentials import ReadOnlyCredentials
 from yarl import URL
 
 from local.cli.complaint import Complaint
@@ -39,16 +39,14 @@ FIRST_WAIT = 0.25
 class Backend:
     """Makes signed calls. Every method raises Complaint when its call fails."""
 
-    def __init__(
-        self, session: aiohttp.ClientSession, url: str, credentials: ReadOnlyCredentials | Credentials, region: str
-    ) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str, credentials: ReadOnlyCredentials, region: str) -> None:
         self.url = url.rstrip("/")
         self._session = session
         self._signer = SigV4Auth(credentials, SERVICE, region)
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, url: str, credentials: ReadOnlyCredentials | Credentials, region: str) -> AsyncIterator[Self]:
+    async def open(cls, url: str, credentials: ReadOnlyCredentials, region: str) -> AsyncIterator[Self]:
         """One whose calls go to `url`, signed for `region`."""
         async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
             yield cls(session, url, credentials, region)

@@ -89,9 +89,12 @@ class Doctor:
             self._note("stack", f"{words}: the last change failed and was undone; what ran before it still runs")
         elif USABLE.fullmatch(stack.status):
             self._ok("stack", words)
+        elif stack.status.endswith("_IN_PROGRESS"):
+            self._fail("stack", f"{words}: look again when CloudFormation is done with it")
+            return False
         else:
             why = f" ({stack.why})" if stack.why else ""
-            self._fail("stack", f"{words}{why}: its events in CloudFormation say why; mend that and deploy again")
+            self._fail("stack", f"{words}{why}: its events in CloudFormation say more; mend that and deploy again")
             return False
         return self._outputs(stack)
 

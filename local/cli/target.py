@@ -17,8 +17,6 @@ from local.cli.home import Home, TokenSource
 from local.cli.identity_provider import GivenToken, IdentityProvider, Tokens, settings_of
 
 if TYPE_CHECKING:
-    from botocore.credentials import Credentials, ReadOnlyCredentials
-
     from local.cli.account import Account, Stack
     from local.cli.backend import Backend
 
@@ -108,7 +106,6 @@ class Target:
         """The application's backend: calls to a run are signed with its key pair, all others with AWS credentials."""
         from local.cli.backend import REGION, Backend
 
-        credentials: ReadOnlyCredentials | Credentials
         if not self._stack_name and is_local(self.url):
             run = self._home.run()
             credentials, region = self._home.key_pair().credentials, run.region if run else REGION

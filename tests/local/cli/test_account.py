@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -91,8 +92,8 @@ def test_the_region_is_found_as_awss_tools_find_it(
     assert Account("eu-west-9").region == "eu-west-9"
 
 
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No region, no credentials, half of them, or a profile that is not there: one line, with what to do."""
+def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No region, no credentials, half of them, those that are over, or no such profile: one line, with what to do."""
     with pytest.raises(Complaint, match="no AWS region is known: give --region, or set AWS_REGION"):
         _ = Account().region
     with pytest.raises(Complaint, match="no AWS credentials are found: set AWS_PROFILE"):
@@ -102,5 +103,10 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAHALF")
     with pytest.raises(Complaint, match="missing: AWS_SECRET_ACCESS_KEY"):
         Account("eu-west-1").credentials()
+    config = tmp_path / "config"
+    config.write_text("[profile over]\ncredential_process = false\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    with pytest.raises(Complaint, match="AWS cannot be asked: Error when retrieving credentials"):
+        Account("eu-west-1", "over").credentials()
     with pytest.raises(Complaint, match="there is no AWS profile nobody"):
         Account("eu-west-1", "nobody").credentials()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
+import subprocess
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jwt
 import pytest
@@ -23,7 +26,7 @@ from local.elasticache import RedisServer
 from shared.routes import HTTP_ROUTES, HttpRoute
 from tests.support.aws import Aws
 from tests.support.local_gateway import Event, Gateway, running_gateway
-from tests.support.presence_run import PresenceRun, presence_run
+from tests.support.presence_run import PATIENCE, PresenceRun, presence, presence_run
 
 SECRET = "a secret of the tests, which is long enough"
 WELL = ["health", "eviction", "no token", "no signature", "contacts", "connect", "round trip", "query", "leave"]
@@ -59,6 +62,20 @@ def doctor(aws: Aws, *arguments: str) -> tuple[int, dict[str, tuple[str, str]]]:
     return result.exit_code, {line[8:22].strip(): (line[:8].strip(), line[22:]) for line in result.stdout.splitlines()}
 
 
+@contextlib.contextmanager
+def started(aws: Aws, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """A command that goes on, and what it prints; it has ended when the block has."""
+    command = subprocess.Popen(
+        presence(*arguments), env=os.environ | aws.environment, stdout=subprocess.PIPE, text=True
+    )
+    timer = threading.Timer(PATIENCE, command.kill)
+    timer.start()
+    assert command.stdout
+    with command, command.stdout as lines:
+        yield command, lines
+    timer.cancel()
+
+
 def verdicts(found: dict[str, tuple[str, str]]) -> dict[str, str]:
     """Without the words."""
     return {subject: verdict for subject, (verdict, _) in found.items()}
@@ -73,7 +90,7 @@ def test_a_stack_that_is_well(service: PresenceRun, aws: Aws) -> None:
     for subject in ("round trip", "query"):
         assert " ms (median of 5; the first " in found[subject][1]
     users = [json.loads(line) for line in service.command("graph", "export").stdout.splitlines()]
-    assert [user for user in users if user["viewers"]] == []
+    assert [user for user in users if user["userId"].startswith("doctor-") and user["viewers"]] == []
 
 
 def test_a_run_needs_no_stack(service: PresenceRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,13 +103,20 @@ def test_a_run_needs_no_stack(service: PresenceRun, monkeypatch: pytest.MonkeyPa
 # The stack
 
 
-@pytest.mark.parametrize("status", ["ROLLBACK_COMPLETE", "CREATE_IN_PROGRESS", "UPDATE_ROLLBACK_FAILED"])
-def test_a_stack_that_is_not_complete(aws: Aws, status: str) -> None:
-    """A deploy that failed or goes on is said to, with CloudFormation's reason; nothing else is looked at."""
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ("ROLLBACK_COMPLETE", " (No such certificate): its events in CloudFormation say more"),
+        ("UPDATE_ROLLBACK_FAILED", " (No such certificate): its events in CloudFormation say more"),
+        ("UPDATE_IN_PROGRESS", ": look again when CloudFormation is done with it"),
+    ],
+)
+def test_a_stack_that_is_not_complete(aws: Aws, status: str, words: str) -> None:
+    """A deployment that failed or goes on is said to, with CloudFormation's reason; nothing else is looked at."""
     aws.stacks["Presence"].status, aws.stacks["Presence"].why = status, "No such certificate"
     code, found = doctor(aws)
     assert (code, verdicts(found)) == (1, {"stack": "failed"})
-    assert found["stack"][1].startswith(f"Presence in us-east-1 is {status} (No such certificate): its events")
+    assert found["stack"][1].startswith(f"Presence in us-east-1 is {status}{words}")
 
 
 def test_an_update_that_was_undone_is_worth_a_note(aws: Aws) -> None:
@@ -116,6 +140,39 @@ def test_no_stack_and_nobody_to_ask(aws: Aws) -> None:
     assert doctor(aws)[1] == {
         "stack": ("failed", "there is no stack Presence in us-east-1: deploy it, or give another --stack or --region")
     }
+
+
+def test_every_command_goes_to_a_stack(service: PresenceRun, aws: Aws) -> None:
+    """`--stack` is enough for each of them, anywhere: addresses, credentials and the tokens' secret are found."""
+
+    def typed(*arguments: str, given: str | None = None) -> str:
+        result = CliRunner().invoke(app, [*arguments, "--stack", "Presence"], input=given, env=aws.environment)
+        assert (result.exit_code, result.stderr) == (0, "")
+        return result.stdout
+
+    claims = jwt.decode(typed("token", "vera").strip(), service.run.jwt_secret, ["HS256"])
+    assert claims["sub"] == "vera"
+    assert typed("contacts", "add", "vera", "walt") == "vera and walt see each other\n"
+    assert typed("contacts", "load", "-", given="vera,xena\n") == "loaded 1 pair\n"
+    assert typed("graph", "import", "-", given='{"userId":"walt","invisible":true}\n') == "imported 1 user\n"
+    known = {user["userId"]: user for user in map(json.loads, typed("graph", "export").splitlines())}
+    assert (known["vera"]["viewers"], known["walt"]["invisible"]) == (["walt", "xena"], True)
+    with started(aws, "watch", "vera", "--stack", "Presence") as (watching, lines):
+        told = [lines.readline().split("\t")[1:3] for _ in range(2)]
+        assert sorted(told) == [["walt", "offline"], ["xena", "offline"]]
+        watching.send_signal(signal.SIGINT)
+
+
+def test_who_has_had_enough_leaves_nothing(service: PresenceRun, aws: Aws) -> None:
+    """Ctrl-C in the middle of it: the two users are nobody's contacts either."""
+    with started(aws, "doctor", "--stack", "Presence") as (looking, lines):
+        while not lines.readline().startswith("ok      connect "):
+            assert looking.poll() is None
+        looking.send_signal(signal.SIGINT)
+        assert "failed" not in lines.read()
+    assert looking.returncode == 130
+    users = [json.loads(line) for line in service.command("graph", "export").stdout.splitlines()]
+    assert [user for user in users if user["userId"].startswith("doctor-") and user["viewers"]] == []
 
 
 # Who may do what
