@@ -139,7 +139,7 @@ class Settings(BaseModel):
     def to_env(self) -> dict[str, str]:
         """What to put into a function's environment, so that `from_env()` there gives these settings again."""
         env = {}
-        for name in self.model_fields_set:
+        for name in sorted(self.model_fields_set):  # The same settings make the same text, also of a template.
             value = getattr(self, name)
             if isinstance(value, tuple):
                 value = ",".join(value)
