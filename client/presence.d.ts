@@ -1,0 +1,195 @@
+/** The client of the presence service: stays connected by itself, and tells who is online. See docs/client.md. */
+
+/** Milliseconds since the epoch. */
+export type Time = number;
+export type OnlineStatus = "online" | "busy" | "away";
+export type Status = OnlineStatus | "offline";
+export type DeviceType = "web" | "mobile" | "desktop";
+
+export interface CustomStatus {
+  /** At most 140 code points. */
+  text?: string;
+  /** At most 16 code points. */
+  emoji?: string;
+  /** When it ends by itself; without it, it stays. */
+  until?: Time | null;
+}
+
+/** What a contact may see of a user. Of a stranger `query` gives `userId` and `status` alone. */
+export interface PresenceRecord {
+  readonly userId: string;
+  readonly status: Status;
+  readonly customStatus?: Readonly<CustomStatus> | null;
+  /** That of the best device, null when offline. */
+  readonly deviceType?: DeviceType | null;
+  /** Null unless the user is offline and lets it be seen. */
+  readonly lastSeen?: Time | null;
+  /** Grows with every change. */
+  readonly rev?: number;
+}
+
+/** One of one's own connections. */
+export interface Device {
+  readonly connectionId: string;
+  readonly deviceId: string;
+  readonly deviceType: DeviceType;
+  readonly status: OnlineStatus;
+  readonly connectedAt: Time;
+  readonly lastActive: Time;
+}
+
+/** One's own real state, also while invisible. */
+export interface OwnState {
+  readonly userId: string;
+  readonly connectionId?: string;
+  readonly status: Status;
+  readonly customStatus: Readonly<CustomStatus> | null;
+  readonly claim: { readonly status: OnlineStatus; readonly until: Time | null } | null;
+  readonly invisible: boolean;
+  readonly lastSeenPolicy: "everyone" | "nobody";
+  readonly devices: readonly Device[];
+  /** The last update of this connection that was applied, for each field. */
+  readonly n?: { readonly status: number; readonly claim: number; readonly customStatus: number };
+  /** Milliseconds. */
+  readonly heartbeatEvery?: number;
+  readonly rotateAt?: Time;
+}
+
+/**
+ * `connecting`: not connected (again) yet. `online`: live through a WebSocket. `polling`: through the HTTP API, so at
+ * most a heartbeat old. `stale`: connected, but the service cannot say. `closed`: before `open` and after `close`.
+ */
+export type ConnectionState = "connecting" | "online" | "polling" | "stale" | "closed";
+
+export type PresenceErrorCode =
+  | "invalid_message" // see `field`
+  | "unknown_action"
+  | "rate_limited" // see `retryAfter`
+  | "too_large"
+  | "unavailable"
+  | "unauthorized" // the HTTP API refuses the token; a new one is asked for
+  | "offline" // there is no connection to ask on
+  | "timeout"
+  | "closed";
+
+export class PresenceError extends Error {
+  readonly code: PresenceErrorCode;
+  /** The field that was wrong, dotted. */
+  readonly field?: string;
+  /** The message that was refused. */
+  readonly id?: string;
+  /** Milliseconds after which the same may be accepted. */
+  readonly retryAfter?: number;
+}
+
+export interface PresenceOptions {
+  /** The WebSocket side, without a query: `wss://HOST/STAGE`. */
+  url: string;
+  /** The HTTP side, without a slash at the end. Without it there is no polling where WebSockets fail. */
+  httpUrl?: string;
+  /**
+   * Gives a token of the user who is signed in. Called before a handshake; with `renew: true` when the last one may
+   * have failed because of the token, or when a new connection is to outlive the old one's.
+   */
+  token: (wanted: { renew: boolean }) => Promise<string>;
+  /** Where the deployment looks for tokens. Default: `query`. */
+  tokenSource?: "query" | "subprotocol";
+  /** 1 to 64 characters of `A-Z a-z 0-9 . _ -`. Default: one for all tabs of this browser, kept in localStorage. */
+  deviceId?: string;
+  /** Default: `web`. */
+  deviceType?: DeviceType;
+  /** At most 64 characters. Default: `navigator.platform`. */
+  platform?: string;
+  /** After a loss the first attempt comes within so many milliseconds, at a random moment. Default: 25,000. */
+  reconnectWithin?: number;
+
+  /** The rest is for tests, and for places that are no browsers. */
+  WebSocket?: new (url: string, protocols?: string[]) => Pick<WebSocket, "send" | "close" | "readyState" | "addEventListener">;
+  fetch?: (url: string, init: RequestInit) => Promise<Response>;
+  /** Whose pointer, keyboard and visibility tell whether the device is used. Default: the page, if there is one. */
+  window?: Pick<Window, "addEventListener" | "removeEventListener" | "document" | "localStorage">;
+  clock?: { now(): Time; setTimeout(action: () => void, wait: number): unknown; clearTimeout(timer: any): void };
+  /** At least 0, below 1. */
+  random?: () => number;
+}
+
+/** A contact's record before and after; null where the contact was or is not known. */
+export interface Change {
+  readonly userId: string;
+  readonly user: PresenceRecord | null;
+  readonly previous: PresenceRecord | null;
+}
+
+export interface PresenceEventMap {
+  change: CustomEvent<Change>;
+  self: CustomEvent<OwnState>;
+  connection: CustomEvent<{ readonly state: ConnectionState; readonly reason: string }>;
+  error: CustomEvent<PresenceError>;
+}
+
+export class Presence extends EventTarget {
+  constructor(options: PresenceOptions);
+
+  /** Everybody in the picture: user id → record. Never changed in place: it can be kept and compared. */
+  readonly users: ReadonlyMap<string, PresenceRecord>;
+  /** One's own real state, or null before it is known. */
+  readonly self: OwnState | null;
+  readonly connection: ConnectionState;
+  /** Whether the picture may be old: show it greyed. */
+  readonly stale: boolean;
+
+  /** Connect, and stay connected. */
+  open(): void;
+  /** Disconnect; contacts see it after the service's grace. The picture stays as it was. */
+  close(): void;
+  /** Sign out: contacts see it at once, unless another tab or device is there. */
+  leave(): void;
+  /** The person used the device. In a page this is noticed by itself. */
+  touch(): void;
+
+  /**
+   * Choose this connection's status. Like the two below it is told again after failures and reconnects; the promise is
+   * kept when it is applied or a newer choice has taken its place, and broken with what the service refused.
+   */
+  setStatus(status: OnlineStatus): Promise<void>;
+  /** Claim a status over all of the user's devices, until a time or for good; null ends the claim. */
+  setClaim(status: "busy" | "away" | null, until?: Time): Promise<void>;
+  /** Say something in one's own words; null clears it. */
+  setCustomStatus(customStatus: CustomStatus | null): Promise<void>;
+  /** Ask about some users, contacts or not; gives their records in the same order. */
+  query(userIds: readonly string[]): Promise<PresenceRecord[]>;
+
+  addEventListener<Name extends keyof PresenceEventMap>(
+    type: Name,
+    listener: (event: PresenceEventMap[Name]) => void,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+  removeEventListener<Name extends keyof PresenceEventMap>(
+    type: Name,
+    listener: (event: PresenceEventMap[Name]) => void,
+    options?: boolean | EventListenerOptions,
+  ): void;
+}
+
+/** What a client knows; see reducer.js. */
+export interface State {
+  readonly users: ReadonlyMap<string, PresenceRecord>;
+  readonly self: OwnState | null;
+  readonly selfSeq: number;
+  /** Nothing up to this frame number is missing; null before the first snapshot. */
+  readonly seq: number | null;
+  readonly ahead: ReadonlySet<number>;
+  readonly told: ReadonlyMap<string, number>;
+  readonly parts: ReadonlyMap<string, { readonly seq: number; readonly users: ReadonlyMap<number, readonly PresenceRecord[]> }>;
+}
+
+export const initial: State;
+
+/** The state after a frame. `asked`: the `seq` that the request carried which the frame answers. */
+export function reduce(state: State, frame: object, asked?: number | null): State;
+
+/** What differs between two pictures. */
+export function changes(
+  before: ReadonlyMap<string, PresenceRecord>,
+  after: ReadonlyMap<string, PresenceRecord>,
+): Generator<Change, void, void>;

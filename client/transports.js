@@ -1,0 +1,108 @@
+/**
+ * Two ways to carry the protocol's messages: a WebSocket, and polling through the HTTP API where there is none. Both
+ * take the same messages and give the same frames, so nobody else has to know which it is; neither knows what they mean.
+ *
+ * A transport tells `{opened(), frame(frame), closed(reason)}`, and nothing more once it was closed from this side.
+ */
+
+export class Socket {
+  kind = "online";
+  #socket = null;
+  #told;
+
+  /**
+   * @param {() => Promise<{url: string, protocols: string[]}>} handshake
+   * @param {typeof WebSocket} WebSocket
+   */
+  constructor(handshake, WebSocket, told) {
+    this.#told = told;
+    const open = ({ url, protocols }) => this.#told && this.#open(new WebSocket(url, protocols));
+    handshake().then(open).catch((error) => this.#told?.closed(`no handshake: ${error.message}`));
+  }
+
+  send(message) {
+    if (this.#socket?.readyState === 1) this.#socket.send(JSON.stringify(message)); // else its end is about to be told
+  }
+
+  close() {
+    this.#told = null;
+    this.#socket?.close(1000);
+  }
+
+  #open(socket) {
+    this.#socket = socket;
+    socket.addEventListener("open", () => this.#told?.opened());
+    socket.addEventListener("message", ({ data }) => this.#told?.frame(JSON.parse(data)));
+    socket.addEventListener("close", ({ code }) => this.#told?.closed(`closed with ${code}`));
+  }
+}
+
+const CODES = new Map([
+  [400, "invalid_message"],
+  [401, "unauthorized"],
+  [403, "unauthorized"],
+  [413, "too_large"],
+  [429, "rate_limited"],
+]);
+
+export class Polling {
+  kind = "polling";
+  #device;
+  #request;
+  #told;
+
+  /**
+   * @param {object} device `{deviceId, deviceType, platform}`
+   * @param {(method: string, path: string, body: object) => Promise<Response>} request calls the HTTP API as the user
+   */
+  constructor(device, request, told) {
+    this.#device = device;
+    this.#request = request;
+    this.#told = told;
+  }
+
+  send({ action, id, ...said }) {
+    this.#carry(action, said).then(
+      (frame) => this.#told?.frame({ ...frame, id }),
+      (error) => this.#told?.frame({ type: "error", code: "unavailable", message: error.message, id }),
+    );
+  }
+
+  close() {
+    this.#told = null;
+  }
+
+  async #carry(action, said) {
+    const [method, path, body, type] = this.#call(action, said);
+    const response = await this.#request(method, path, body);
+    if (!response.ok) return problem(response);
+    return { type, ...(response.status === 204 ? {} : await response.json()) };
+  }
+
+  /** The call that says the same as a message, and the type of the frame that its answer stands for. */
+  #call(action, { replaces, ...said }) {
+    const { deviceId } = this.#device;
+    switch (action) {
+      case "get_presence":
+        return ["POST", "/v1/presence/query", said, "presence"];
+      case "presence_update":
+        return ["PUT", "/v1/me/status", { deviceId, ...said }, "done"];
+      case "leave":
+        return ["POST", "/v1/me/leave", { deviceId }, "done"];
+      default: // sync and heartbeat: each is answered with what is new
+        return ["POST", "/v1/me/heartbeat", { ...this.#device, active: false, ...said }, "presence_snapshot"];
+    }
+  }
+}
+
+/** Problem details (RFC 9457) as the frame that says the same. */
+async function problem(response) {
+  const { detail, title, errors } = await response.json().catch(() => ({}));
+  return {
+    type: "error",
+    code: CODES.get(response.status) ?? "unavailable",
+    message: detail ?? title ?? `HTTP ${response.status}`,
+    field: errors?.[0]?.field,
+    retryAfter: 1_000 * (Number(response.headers.get("Retry-After")) || 0),
+  };
+}

@@ -1,0 +1,210 @@
+/**
+ * What surrounds a client, all of it in the tests' hands: a clock that goes when it is told to, a network of sockets and
+ * HTTP calls to a model of the service, and a page with somebody at it.
+ */
+
+import { Presence } from "../../client/presence.js";
+import { Service } from "./service.js";
+
+export class Clock {
+  #now = 1_764_000_000_000;
+  #timers = new Map();
+  #made = 0;
+  now = () => this.#now;
+  setTimeout = (action, wait) => {
+    this.#made += 1;
+    this.#timers.set(this.#made, { at: this.#now + Math.max(0, wait), action });
+    return this.#made;
+  };
+  clearTimeout = (timer) => this.#timers.delete(timer);
+
+  get waiting() {
+    return this.#timers.size;
+  }
+
+  /** Let so many ms pass: what is due happens in its order, and what it promised is kept before the next. */
+  async pass(ms) {
+    const end = this.#now + ms;
+    await settled();
+    for (let due = this.#next(end); due; due = this.#next(end)) {
+      const [timer, { at, action }] = due;
+      this.#timers.delete(timer);
+      this.#now = at;
+      action();
+      await settled();
+    }
+    this.#now = end;
+  }
+
+  #next(end) {
+    const due = [...this.#timers].filter(([, { at }]) => at <= end);
+    return due.sort(([one, a], [other, b]) => a.at - b.at || one - other)[0];
+  }
+}
+
+/** All promises are kept that can be. */
+export const settled = () => new Promise((resolve) => setImmediate(resolve));
+
+export class Page extends EventTarget {
+  document = { visibilityState: "visible" };
+  #kept = new Map();
+  localStorage = { getItem: (name) => this.#kept.get(name) ?? null, setItem: (name, value) => this.#kept.set(name, value) };
+
+  happens(name) {
+    this.dispatchEvent(new Event(name));
+  }
+
+  show(visibilityState) {
+    this.document.visibilityState = visibilityState;
+    this.happens("visibilitychange");
+  }
+}
+
+/** A client, and everything around it. `options` are the client's. */
+export class World {
+  clock = new Clock();
+  page = new Page();
+  service = new Service({ now: this.clock.now, users: ["bob", "carol"] });
+  sockets = []; // every one that was ever asked for
+  calls = []; // of the HTTP API: {method, path, body, authorization, keepalive}
+  tokens = []; // what the application was asked for
+  events = []; // what it was told: [type, detail]
+  /** Whether handshakes succeed, and whether HTTP calls do. */
+  letsIn = true;
+  answersHttp = true;
+  /** What becomes of a frame on its way: the default delivers it at once. */
+  carry = (frame, deliver) => deliver(frame);
+
+  constructor(options = {}) {
+    this.client = new Presence({
+      url: "wss://host/live",
+      token: async (wanted) => {
+        this.tokens.push(wanted);
+        return jwt({ sub: "me", exp: this.clock.now() / 1_000 + 3_600, jti: this.tokens.length });
+      },
+      clock: this.clock,
+      random: () => 0.5,
+      window: this.page,
+      WebSocket: socketsOf(this),
+      fetch: (url, init) => this.#fetch(url, init),
+      ...options,
+    });
+    for (const type of ["change", "self", "connection", "error"]) {
+      this.client.addEventListener(type, ({ detail }) => this.events.push([type, detail]));
+    }
+  }
+
+  /** Open it, up to the first picture. */
+  static async online(options) {
+    const world = new World(options);
+    world.client.open();
+    await world.clock.pass(0);
+    return world;
+  }
+
+  get socket() {
+    return this.sockets.at(-1);
+  }
+
+  /** What happened since this was last asked, of one type. */
+  take(type) {
+    const found = this.events.filter(([name]) => name === type).map(([, detail]) => detail);
+    this.events = this.events.filter(([name]) => name !== type);
+    return found;
+  }
+
+  get statuses() {
+    return Object.fromEntries([...this.client.users].map(([userId, { status }]) => [userId, status]));
+  }
+
+  /** The service tells something on every open connection. */
+  tell(frame) {
+    for (const socket of this.sockets) if (socket.readyState === 1) this.carry(frame, socket.deliver);
+  }
+
+  async #fetch(url, { method, body, headers, keepalive }) {
+    const call = { method, path: new URL(url).pathname, body: JSON.parse(body), authorization: headers.Authorization, keepalive };
+    this.calls.push(call);
+    await null;
+    if (!this.answersHttp) throw new TypeError("fetch failed");
+    return this.respond(call);
+  }
+
+  /** The HTTP API, as far as users need it. */
+  respond({ path, body }) {
+    if (!this.service.isAvailable) {
+      const problem = { type: "about:blank", title: "Service Unavailable", status: 503, detail: "Redis is away" };
+      return Response.json(problem, { status: 503, headers: { "Retry-After": "1" } });
+    }
+    const id = `P${body.deviceId ?? ""}`;
+    if (path === "/v1/me/heartbeat" && !this.service.connections.has(id)) {
+      const polling = { connectionId: id, deviceId: body.deviceId, status: body.status ?? "online", n: {} };
+      this.service.connections.set(id, { ...polling, connectedAt: this.clock.now(), lastActive: this.clock.now() });
+    }
+    if (path === "/v1/me/heartbeat") return Response.json(this.service.answer(id, { ...body, action: "sync" })[0]);
+    if (path === "/v1/presence/query") return Response.json(this.service.answer(id, { ...body, action: "get_presence" })[0]);
+    if (path === "/v1/me/leave") this.service.connections.delete(body.connectionId ?? id);
+    if (path === "/v1/me/status" && body.customStatus?.text?.length > 140) {
+      const errors = [{ field: "customStatus.text", message: "too long" }];
+      return Response.json({ title: "Bad Request", status: 400, detail: "customStatus.text: too long", errors }, { status: 400 });
+    }
+    if (path === "/v1/me/status") this.service.custom = body.customStatus ?? this.service.custom;
+    return new Response(null, { status: 204 });
+  }
+}
+
+export function jwt(claims) {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  return [part({ alg: "HS256" }), part(claims), "signature"].join(".");
+}
+
+/** The class of a world's sockets. */
+function socketsOf(world) {
+  return class FakeSocket extends EventTarget {
+    readyState = 0;
+    sent = [];
+
+    constructor(url, protocols) {
+      super();
+      Object.assign(this, { url: new URL(url), protocols });
+      world.sockets.push(this);
+      if (world.letsIn !== null) world.clock.setTimeout(() => (world.letsIn ? this.#open() : this.cut(1006)), 0);
+    }
+
+    /** The messages of one action. */
+    said(action) {
+      return this.sent.filter((message) => message.action === action);
+    }
+
+    send(text) {
+      const message = JSON.parse(text);
+      this.sent.push(message);
+      if (!this.isSilent) for (const frame of world.service.answer(this.connectionId, message)) world.carry(frame, this.deliver);
+    }
+
+    close(code) {
+      this.closedWith = code;
+      this.readyState = 3;
+    }
+
+    /** The network or the service ends it. */
+    cut(code = 1006) {
+      if (this.readyState === 3) return;
+      this.readyState = 3;
+      world.service.connections.delete(this.connectionId);
+      this.dispatchEvent(Object.assign(new Event("close"), { code }));
+    }
+
+    deliver = (frame) => {
+      if (this.readyState === 1) this.dispatchEvent(new MessageEvent("message", { data: JSON.stringify(frame) }));
+    };
+
+    #open() {
+      if (this.readyState !== 0) return;
+      this.readyState = 1;
+      const query = this.url.searchParams;
+      this.connectionId = world.service.connect(query.get("deviceId"), query.get("status") ?? undefined);
+      this.dispatchEvent(new Event("open"));
+    }
+  };
+}
