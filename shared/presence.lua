@@ -57,22 +57,22 @@ local function lists(values) return type(values) == 'table' and values or {} end
 
 local function read_connection(id, fixed, beat)
   if not beat then return nil end
-  local state, at, left, idle, status, cap, ns, nc, nu, tat =
-    string.match(beat, '^(%a+) (%d+) (%d+) (%d+) (%a+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+  local state, at, left, idle, status, guess, cap, ns, nc, nu, tat =
+    string.match(beat, '^(%a+) (%d+) (%d+) (%d+) (%a+)(%??) (%d+) (%d+) (%d+) (%d+) (%d+)$')
   local type, connected, polling, device = string.match(fixed or '', '^(%a+) (%d+) (%d) (.+)$')
   at = tonumber(at)
   return {
     id = id, state = state, beat = at, deadline = at + tonumber(left), active = at - tonumber(idle), status = status,
-    cap = tonumber(cap), n = { status = tonumber(ns), claim = tonumber(nc), customStatus = tonumber(nu) },
+    guessed = guess == '?', cap = tonumber(cap), n = { status = tonumber(ns), claim = tonumber(nc), customStatus = tonumber(nu) },
     tat = at + tonumber(tat), type = type or 'web', connected = tonumber(connected or 0), polling = polling == '1',
     device = device or id,
   }
 end
 
 local function write_connection(u, c)
-  call('HSET', u.devices, c.id .. '!', string.format('%s %d %d %d %s %d %d %d %d %d', c.state, c.beat,
-    math.max(0, c.deadline - c.beat), math.max(0, c.beat - c.active), c.status, c.cap, c.n.status, c.n.claim,
-    c.n.customStatus, math.max(0, c.tat - c.beat)))
+  call('HSET', u.devices, c.id .. '!', string.format('%s %d %d %d %s%s %d %d %d %d %d', c.state, c.beat,
+    math.max(0, c.deadline - c.beat), math.max(0, c.beat - c.active), c.status, c.guessed and '?' or '', c.cap,
+    c.n.status, c.n.claim, c.n.customStatus, math.max(0, c.tat - c.beat)))
 end
 
 local function write_new_connection(u, c)
@@ -162,7 +162,7 @@ local function quick_beat(u, request)
   local feed = tonumber(state[3])
   if ahead(request.seq, feed) or behind(request.seq, feed, tonumber(state[4])) then return nil end
   local c = read_connection(said.id, nil, call('HGET', u.devices, said.id .. '!'))
-  if not c or not is_live(c) then return nil end
+  if not c or not is_live(c) or c.guessed then return nil end
   local word = touch(u, c, said)
   keep_devices(u)
   return { word = word, wait = S.rate_every, help = word == 'live' and due_neighbours(u) or nil }
@@ -558,8 +558,9 @@ local function signed_out(u, said)
   return at ~= nil and (said.connectedAt <= at or said.issuedAt <= at)
 end
 
--- Make the connection that `said` describes; false where a sign-out, its token or the device limit forbids it.
-local function create_connection(u, said, idle_from)
+-- Make the connection that `said` describes; false where a sign-out, its token or the device limit forbids it. Its
+-- status is a guess where the store has lost it and the message does not say it.
+local function create_connection(u, said, guess)
   if signed_out(u, said) or (said.cap > 0 and said.cap <= now) then return false end
   if said.polling then
     local polling = 0
@@ -569,14 +570,14 @@ local function create_connection(u, said, idle_from)
     if polling >= S.max_devices then return false end
   end
   local c = blank(said.id)
-  c.state, c.status, c.cap = 'live', said.status or 'online', said.cap
+  c.state, c.status, c.guessed, c.cap = 'live', said.status or 'online', guess, said.cap
   c.type, c.connected, c.polling, c.device = said.type, said.connectedAt, said.polling or false, said.device or said.id
   local before = u.connections[said.id]
   if before and before.state ~= 'lost' then before = nil end
   before = before or predecessor(u, said.id, c.device)
-  c.active = idle_from
+  c.active = said.idle and now - S.away_after or now
   if before then
-    c.status = before.status
+    c.status, c.guessed = before.status, before.guessed
     c.active = said.active and now or before.active
     if before.id == c.id then c.n = before.n end -- found gone, and here after all
     if before.state == 'disconnected' and before.id ~= c.id then
@@ -592,13 +593,15 @@ local function create_connection(u, said, idle_from)
 end
 
 -- A message came in on a connection: "live", "closed" (it may not speak), or "limited" (too many messages).
-local function beat(u, said)
+local function beat(u, request)
+  local said = request.connection
   local c = u.connections[said.id]
   if c and not may_speak(c) then return 'closed' end
   if not c or c.state == 'lost' then
-    c = create_connection(u, said, now)
+    c = create_connection(u, said, not request.status)
     if not c then return 'closed' end
   end
+  if c.guessed and request.status then c.status, c.guessed = request.status, false end
   return touch(u, c, said), c
 end
 
@@ -610,7 +613,7 @@ local function recover(u, c, request)
   local rev = number(u, 'rev')
   if rev and u.set.invisible ~= '1' then put(u, { rev = math.max(rev + 1, now) }) end
   if request.status then
-    c.status = request.status
+    c.status, c.guessed = request.status, false
     write_connection(u, c)
   end
   return true
@@ -619,7 +622,7 @@ end
 -- Beat, then what `edit` does with the connection, then settle.
 local function spoken(u, request, edit)
   load_user(u)
-  local word, c = beat(u, request.connection)
+  local word, c = beat(u, request)
   if word ~= 'live' then return { word = word, wait = S.rate_every } end
   local recovered = recover(u, c, request)
   local extra = edit and edit(c) or {}
@@ -655,7 +658,7 @@ local function choose(u, change, connection)
       end
     end
   elseif change.status and change.scope == 'device' and connection and newer('status') then
-    connection.status = change.status
+    connection.status, connection.guessed = change.status, false
   end
   if change.custom and newer('customStatus') then
     if change.custom == '' then
@@ -751,8 +754,7 @@ function verbs.connect(u, request)
   local known = u.connections[said.id]
   if known and not may_speak(known) then return { word = 'closed' } end
   if not known then
-    local idle_from = said.active and now or now - S.away_after
-    if not create_connection(u, said, idle_from) then return { word = 'closed' } end
+    if not create_connection(u, said, false) then return { word = 'closed' } end
   end
   settle(u, false, HELLO)
   return { word = 'live' }
@@ -776,7 +778,7 @@ function verbs.sync(u, request)
     end
     local closing = is_live(old) and not old.polling and { old.id } or nil
     if is_live(old) or lingers(old) then
-      if c.n.status == 0 then c.status = old.status end
+      if c.n.status == 0 then c.status, c.guessed = old.status, old.guessed end
       c.active = math.max(c.active, old.active)
       write_connection(u, c)
     end

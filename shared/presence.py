@@ -70,8 +70,11 @@ class Connection:
     active: bool = True
     polling: bool = False
 
-    def said(self, *, active: bool, status: str | None = None) -> dict[str, Any]:
-        """The connection as the state machine wants it; `status` only matters where the server lost it."""
+    def said(self, *, active: bool, idle: bool | None = None, status: str | None = None) -> dict[str, Any]:
+        """The connection as the state machine wants it, and whether this is activity.
+
+        Where the server lost the connection, it begins with `status`, and as idle or not; unsaid, as at the handshake.
+        """
         said: dict[str, Any] = {
             "id": self.id,
             "type": self.device_type,
@@ -79,6 +82,7 @@ class Connection:
             "issuedAt": self.token_issued_at * 1000,
             "cap": (self.token_expires_at + TOKEN_LEEWAY) * 1000 if self.token_expires_at else 0,
             "active": active,
+            "idle": not self.active if idle is None else idle,
             "polling": self.polling,
         }
         if self.device_id:
@@ -166,7 +170,8 @@ class PresenceService:
         Raises:
             MessageRefused: the connection sends too much.
         """
-        args: dict[str, Any] = {"connection": connection.said(active=message.active, status=message.status)}
+        said = connection.said(active=message.active, idle=not message.active, status=message.status)
+        args: dict[str, Any] = {"connection": said}
         if message.seq is not None:
             args["seq"] = message.seq
         if message.status is not None:

@@ -26,6 +26,7 @@ _ends_in = st.sampled_from([None, None, 1, 5, 20, 60, 90])
 _custom = st.one_of(
     st.none(), st.fixed_dictionaries({"text": st.sampled_from(["", "lunch", "train"]), "ends": _ends_in})
 )
+_first = st.sampled_from(["beat", "sync", "query"])
 _moment = st.sampled_from([0.001, 0.03, 0.08, 0.2, 0.9, 3.0])
 _while = st.sampled_from([5.0, 9.999, 10.0, 29.0, 45.0, 74.999, 75.0, 100.0, 200.0])
 
@@ -63,8 +64,9 @@ _COMMON = [
     _step("silence", 2, seconds=_while, sweep=_flag),
     _step("day", 1),
     _step("forget_scripts", 1),
-    _step("lose", 1, user=_user, kinds=st.sampled_from([["user"], ["devices"], ["user", "devices"]])),
-    _step("restart", 1),
+    _step("lose", 2, user=_user, kinds=st.sampled_from([["user"], ["devices"], ["user", "devices"]]), first=_first,
+          active=_flag),
+    _step("restart", 1, first=_first, active=_flag),
 ]  # fmt: skip
 _FAULTS = [
     _step("false_alarm", 2, socket=_any),
@@ -238,11 +240,11 @@ class Player:
     def _forget_scripts(self) -> None:
         self.world.bench.client.script_flush()
 
-    def _lose(self, user: str, kinds: list[str]) -> None:
-        self.world.lose(user, kinds)
+    def _lose(self, user: str, kinds: list[str], first: str, active: bool) -> None:
+        self.world.lose(user, kinds, first, active=active)
 
-    def _restart(self) -> None:
-        self.world.restart()
+    def _restart(self, first: str, active: bool) -> None:
+        self.world.restart(first, active=active)
 
     def _arrive(self) -> None:
         self.world.arrive()

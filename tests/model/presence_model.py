@@ -54,15 +54,22 @@ class Model:
         u = self.user(connection.user_id)
         known = self._known(u, connection.id, now)
         if known is None:
-            idle_since = now if connection.active else now - self.away_after
-            accepted = self._create(u, connection, connection.active, connection.status, idle_since, now)
+            idle = not connection.active
+            accepted = self._create(u, connection, connection.active, idle, connection.status, now)
         else:
             accepted = known["state"] in ("live", "lost")
         self.settle(connection.user_id, now)
         return accepted
 
     def hear(
-        self, connection: Connection, now: int, *, active: bool = False, status: str | None = None, settle: bool = True
+        self,
+        connection: Connection,
+        now: int,
+        *,
+        active: bool = False,
+        idle: bool | None = None,
+        status: str | None = None,
+        settle: bool = True,
     ) -> Live | None:
         """A message of a connection; gives the live connection, or None when it may not speak."""
         u = self.user(connection.user_id)
@@ -70,9 +77,12 @@ class Model:
         if c is not None and c["state"] not in ("live", "lost"):
             return None
         if c is None or c["state"] == "lost":
-            if not self._create(u, connection, active, status or connection.status, now, now):
+            idle = not connection.active if idle is None else idle
+            if not self._create(u, connection, active, idle, status or connection.status, now, guessed=status is None):
                 return None
             c = u["connections"][connection.id]
+        if c["guessed"] and status:
+            c["status"], c["guessed"] = status, False
         c["beat"] = now
         c["deadline"] = min(now + self.ttl, c["cap"])
         if active:
@@ -95,7 +105,7 @@ class Model:
         else:
             if self._is_live(old, now) or self._lingers(old, now):
                 if new["n"]["status"] == 0:
-                    new["status"] = old["status"]
+                    new["status"], new["guessed"] = old["status"], old["guessed"]
                 new["active"] = max(new["active"], old["active"])
             self._close(old, "closed", now)
         self.settle(connection.user_id, now)
@@ -168,7 +178,7 @@ class Model:
         if status and change.get("scope") == "user" and newer("claim"):
             u["claim"] = None if status == "online" else {"status": status, "until": change.get("until")}
         elif status and change.get("scope", "device") == "device" and c is not None and newer("status"):
-            c["status"] = status
+            c["status"], c["guessed"] = status, False
         if "customStatus" in change and newer("customStatus"):
             said = change["customStatus"] or {}
             kept = {"until": None, "text": "", "emoji": "", **said}
@@ -351,7 +361,17 @@ class Model:
         else:
             self.user(id).update(_no_record(), last=None)
 
-    def _create(self, u: User, said: Connection, active: bool, status: str | None, idle_since: int, now: int) -> bool:
+    def _create(
+        self,
+        u: User,
+        said: Connection,
+        active: bool,
+        idle: bool,
+        status: str | None,
+        now: int,
+        *,
+        guessed: bool = False,
+    ) -> bool:
         cap = (said.token_expires_at * 1000 + LEEWAY) if said.token_expires_at else 10**15
         ended = u["ended_at"]
         if ended is not None and (said.connected_at <= ended or said.token_issued_at * 1000 <= ended):
@@ -362,7 +382,8 @@ class Model:
         device = said.device_id or said.id
         c = self._buried(now) | {
             "state": "live", "device": device, "type": said.device_type, "connected": said.connected_at,
-            "polling": said.polling, "cap": cap, "status": status or "online", "active": idle_since,
+            "polling": said.polling, "cap": cap, "status": status or "online", "guessed": guessed,
+            "active": now - self.away_after if idle else now,
         }  # fmt: skip
         others = [
             (name == said.id, other["connected"], name)
@@ -371,7 +392,8 @@ class Model:
         ]
         if others:
             before = u["connections"].pop(max(others)[2])
-            c["status"], c["active"] = before["status"], now if active else before["active"]
+            c["status"], c["guessed"] = before["status"], before["guessed"]
+            c["active"] = now if active else before["active"]
             if max(others)[0]:
                 c["n"] = before["n"]
             elif before["state"] != "lost":
@@ -392,7 +414,7 @@ class Model:
     def _buried(self, now: int) -> Live:
         return {
             "state": "closed", "beat": now, "deadline": now, "active": now, "status": "online", "device": None,
-            "type": "web", "connected": 0, "polling": False, "cap": 0,
+            "type": "web", "connected": 0, "polling": False, "cap": 0, "guessed": False,
             "n": {"status": 0, "claim": 0, "customStatus": 0},
         }  # fmt: skip
 

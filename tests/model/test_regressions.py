@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from shared.delivery import Request
+from shared.messages import GetPresence, Sync
 from tests.support.service import Bench
 
 
@@ -149,3 +152,47 @@ def test_a_record_that_cannot_be_read_stops_nobody_elses_sweep(bench: Bench) -> 
     bench.sweep(80)
     assert {bench.service.inspect_user(user)["status"] for user in others} == {"offline"}
     assert bench.meter.counts["RecordsFailed"] >= 1
+
+
+@pytest.mark.parametrize("first", ["sync", "query", "describe"])
+def test_a_chosen_status_comes_back_whatever_is_said_before_the_first_heartbeat(bench: Bench, first: str) -> None:
+    """The store lost a connection: its status is a guess until a heartbeat says it, once; then updates decide again."""
+    bench.service.set_contacts("ann", ["bob"])
+    ann = bench.open("ann", status="away")
+    bench.update(ann, status="busy")
+    bench.client.delete(bench.store.key("devices", "ann"))
+    match first:
+        case "sync":
+            bench.service.sync(ann, Sync(action="sync"))
+        case "query":
+            bench.service.answer_query(ann, GetPresence(action="get_presence", userIds=["bob"]))
+        case _:
+            bench.update(ann, customStatus={"text": "lunch"})
+    bench.beat(ann)
+    assert bench.sees("bob", "ann")["status"] == "away"
+    bench.beat(ann, status="busy")
+    assert bench.sees("bob", "ann")["status"] == "busy"
+    bench.beat(ann, status="online")
+    assert bench.sees("bob", "ann")["status"] == "busy"
+
+
+def test_a_late_heartbeat_undoes_no_update_that_came_after_a_loss(bench: Bench) -> None:
+    """What an update says is no guess, even on a connection that the store had lost."""
+    ann = bench.open("ann")
+    bench.client.delete(bench.store.key("devices", "ann"))
+    bench.service.sync(ann, Sync(action="sync"))
+    bench.update(ann, status="busy")
+    bench.beat(ann, status="online")
+    assert bench.service.inspect_user("ann")["status"] == "busy"
+
+
+def test_whoever_was_idle_is_idle_after_a_loss(bench: Bench) -> None:
+    """A connection that is re-created begins as idle if its heartbeat, or else its handshake, said that it is."""
+    idle, background = bench.open("ann"), bench.open("bob", active=False)
+    for user in ("ann", "bob"):
+        bench.client.delete(bench.store.key("user", user), bench.store.key("devices", user))
+    bench.beat(idle, active=False)
+    bench.service.sync(background, Sync(action="sync"))
+    assert [bench.service.inspect_user(user)["status"] for user in ("ann", "bob")] == ["away", "away"]
+    bench.beat(idle)
+    assert bench.service.inspect_user("ann")["status"] == "online"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,11 +117,13 @@ class World:
         with self._speaking(socket, heard, kill):
             self.bench.service.sync(socket.connection, message)
 
-    def beat(self, socket: Socket, *, active: bool = True, numbered: bool = True, kill: int = 0) -> None:
+    def beat(
+        self, socket: Socket, *, status: str | None = None, active: bool = True, numbered: bool = True, kill: int = 0
+    ) -> None:
         """A heartbeat as clients send it: with the device's own status and the number of the last frame."""
         self._lapse(socket)
-        status = self._own_status(socket)
-        heard = self.model.hear(socket.connection, self.now, active=active, status=status)
+        status = status or self._own_status(socket)
+        heard = self.model.hear(socket.connection, self.now, active=active, idle=not active, status=status)
         seq = socket.client.seq if numbered else None
         message = Heartbeat.model_validate({"action": "heartbeat", "active": active, "status": status, "seq": seq})
         with self._speaking(socket, heard, kill):
@@ -222,24 +224,24 @@ class World:
         self.bench.sweep(seconds)
         self._walk()
 
-    def lose(self, user: str, kinds: Sequence[str]) -> None:
-        """The store loses keys of a user, a second after all else, and the user's clients beat."""
+    def lose(self, user: str, kinds: Sequence[str], first: str, *, active: bool) -> None:
+        """The store loses keys of a user, a second after all else, and the user's clients are heard again."""
         if not any(socket.speaks for socket in self.of(user)) or self.model.user(user)["invisible"]:
             return
         self.advance(1)
         self.check()
+        chosen = self._chosen(self.of(user))
         for kind in kinds:
             self.bench.client.delete(self.bench.store.key(kind, user))
             self.model.lose(user, kind)
         if "user" in kinds:
             self._lose_counters([user])
-        for socket in self.of(user):
-            if socket.speaks:
-                self.beat(socket)
+        self._heard_again(chosen, first, active=active)
 
-    def restart(self) -> None:
-        """The store comes back empty; the backend loads privacy, then contacts; then clients beat."""
+    def restart(self, first: str, *, active: bool) -> None:
+        """The store comes back empty; the backend loads privacy, then contacts; then clients are heard again."""
         self.advance(1)
+        chosen = self._chosen(self.sockets.values())
         self.bench.client.flushall()
         old, self.model = self.model, Model(SETTINGS)
         self.model.loaded = False
@@ -256,9 +258,21 @@ class World:
         self.check()
         self.bench.service.set_graph_loaded(True)
         self.model.loaded = True
-        for socket in list(self.sockets.values()):
+        self._heard_again(chosen, first, active=active)
+
+    def _chosen(self, sockets: Iterable[Socket]) -> list[tuple[Socket, str | None]]:
+        """What each client that is still there will say about its status."""
+        return [(socket, self._own_status(socket)) for socket in sockets if socket.speaks]
+
+    def _heard_again(self, chosen: Sequence[tuple[Socket, str | None]], first: str, *, active: bool) -> None:
+        """Clients beat, perhaps after another message, which does not say what their status is."""
+        for socket, status in chosen:
+            if first == "sync":
+                self.sync(socket)
+            elif first == "query":
+                self.query(socket, self.users[:1])
             if socket.speaks:
-                self.beat(socket)
+                self.beat(socket, status=status, active=active)
 
     def _lose_counters(self, users: Sequence[str]) -> None:
         """After a loss a user's frames are numbered anew, and what its viewers were told is forgotten."""
