@@ -326,7 +326,6 @@ WRONG: list[tuple[str, str, str | None]] = [
     ("[" * 2000 + "]" * 2000, "invalid_message", None),
     ('{"id":"m"}', "invalid_message", "action"),
     ('{"action":"dance","id":"m"}', "unknown_action", "action"),
-    ('{"action":"$connect","id":"m"}', "unknown_action", "action"),
     ('{"action":"heartbeat","active":"yes","id":"m"}', "invalid_message", "active"),
     ('{"action":"sync","seq":1e999,"id":"m"}', "invalid_message", "seq"),
     ('{"action":"presence_update","status":"offline","id":"m"}', "invalid_message", "status"),
@@ -358,6 +357,17 @@ async def test_a_malformed_message_gets_one_clear_error(people: People, join: Jo
     assert (await viewer.change(alice))["rev"] == came["rev"] + 1
     await client.query(bob)
     assert sum(frame.get("type") == "error" for frame in client.frames) == len(WRONG)
+
+
+async def test_the_gateways_own_routes_are_no_actions(people: People, join: Join) -> None:
+    """A message wakes neither what opens a connection nor what closes one: these are no actions of a client."""
+    [alice] = await people("alice")
+    client = await join(alice)
+    for action in ("$connect", "$disconnect"):
+        await client.send(action)
+        error = await client.answer("error")
+        assert (error["code"], error["field"]) == ("unknown_action", "action")
+    assert [seen["status"] for seen in await client.query(alice)] == ["online"]
 
 
 async def test_too_many_messages_are_refused_and_tell_when_to_come_back(people: People, join: Join) -> None:
