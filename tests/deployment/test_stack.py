@@ -1,0 +1,158 @@
+"""The stack, deployed by the CDK's own command line to an AWS on this machine, and then used as anybody would.
+
+Tests run in this order, since the last one destroys what all others use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import redis
+from botocore.credentials import Credentials
+from botocore.exceptions import WaiterError
+
+from local.iam import KeyPair
+from tests.deployment.conftest import Operator
+from tests.support.clients import PATIENCE, Client, PythonSocket
+from tests.support.deployment import SHORT_TIMES, Deployment, of
+from tests.support.presence_run import presence
+
+ROOT = Path(__file__).parent.parent.parent
+NO_CHANGES = "✅  Presence (no changes)"
+SCHEDULE = 75.0
+"""Seconds until the schedule has started the first sweeper: it looks every ten whether a minute has passed."""
+LAST_BEAT = 5.0
+"""Seconds in which the last heartbeat is handled that was sent before a client fell silent."""
+
+
+@contextlib.asynccontextmanager
+async def connected(deployment: Deployment, user: str) -> AsyncIterator[Client]:
+    """A client of a user."""
+    url, subprotocols = deployment.handshake(user)
+    client = Client(user, await PythonSocket.open(url, subprotocols))
+    try:
+        await client.sync()
+        yield client
+    finally:
+        await client.end()
+
+
+def test_the_second_deployment_changes_nothing(operator: Operator, assembly: Path, tmp_path: Path) -> None:
+    """The same sources give the same template, and the same uploads, and CDK finds nothing to do."""
+    again = operator.synthesise(tmp_path / "again")
+    for name in ("Presence.template.json", "Presence.assets.json"):
+        assert (again / name).read_text() == (assembly / name).read_text()
+    assert NO_CHANGES in operator.deploy(again)
+
+
+def test_the_doctor_finds_it_well(operator: Operator, deployment: Deployment, tmp_path: Path) -> None:
+    """`presence doctor --stack` finds its way from the stack's name alone, and nothing that fails."""
+    done = subprocess.run(
+        presence("doctor", "--stack", "Presence"),
+        cwd=tmp_path,
+        env=operator.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+async def test_only_the_backend_may_call_what_is_the_backends(operator: Operator, deployment: Deployment) -> None:
+    """A signature is not enough: it has to be right, and its user needs a policy that names the API."""
+    stranger = operator.aws.user("stranger")
+    for access_key in (stranger.access_key_id, deployment.credentials.access_key):
+        caller = replace(deployment, credentials=Credentials(access_key, stranger.secret_access_key))
+        assert (await caller.call("GET", of("alice", "contacts")))[0] == 403
+    assert (await deployment.call("GET", of("alice", "contacts")))[0] == 200
+
+
+# What is forgiven, where no other test would notice that it is no longer so
+
+
+def test_an_alarm_over_an_expression_is_still_refused(operator: Operator) -> None:
+    """METRIC_MATH holds."""
+    formation = operator.aws.client("cloudformation", operator.keys)
+    alarm = {"Metrics": [{"Id": "e", "Expression": "1"}], "ComparisonOperator": "GreaterThanThreshold", "Threshold": 1}
+    template = {"Resources": {"Alarm": {"Type": "AWS::CloudWatch::Alarm", "Properties": alarm}}}
+    formation.create_stack(StackName="Refused", TemplateBody=json.dumps(template))
+    with pytest.raises(WaiterError):
+        formation.get_waiter("stack_create_complete").wait(StackName="Refused", WaiterConfig={"Delay": 1})
+    events = formation.describe_stack_events(StackName="Refused")["StackEvents"]
+    assert any("(metric math) is not supported" in event.get("ResourceStatusReason", "") for event in events)
+    formation.delete_stack(StackName="Refused")
+
+
+def test_a_secret_still_goes_by_its_name(operator: Operator, assembly: Path) -> None:
+    """REF_OF_SECRET holds: to CloudFormation its id, which `Ref` gives, is something else than its ARN."""
+    resources = operator.aws.client("cloudformation", operator.keys).describe_stack_resources(StackName="Presence")
+    [secret] = [r for r in resources["StackResources"] if r["ResourceType"] == "AWS::SecretsManager::Secret"]
+    assert secret["PhysicalResourceId"] != operator.outputs()["TokenSecretArn"]
+
+
+async def test_a_message_still_wakes_a_route_of_the_gateways_own(deployment: Deployment) -> None:
+    """OWN_ROUTES holds: messages of a connection are handled one by one, so an error would be there."""
+    async with connected(deployment, "bob") as client:
+        await client.send("$connect")
+        await client.query("bob")
+        assert client.waiting("error") == 0
+
+
+# The service
+
+
+async def test_the_schedule_sweeps(deployment: Deployment, state: redis.Redis) -> None:
+    """A client that is cut off while nobody else is there to notice is settled by the deployed schedule alone."""
+    async with connected(deployment, "alice") as client:
+        await client.fall_silent()
+        silent = time.time()
+        await asyncio.to_thread(until_nobody_is_overdue, state, silent + deployment.settings.device_ttl + LAST_BEAT)
+        alice = await deployment.ask("GET", of("alice", "presence"))
+        assert (alice["status"], alice["devices"]) == ("offline", [])
+        assert alice["lastSeen"] <= (silent + LAST_BEAT) * 1000
+
+
+def until_nobody_is_overdue(state: redis.Redis, since: float) -> None:
+    """Wait until this time, and until whatever has ended is settled; asking the service could settle it."""
+    until = time.monotonic() + SCHEDULE + PATIENCE
+    while time.time() < since or any(state.zcount(due, 0, time.time() * 1000) for due in state.scan_iter("*:due")):
+        assert time.monotonic() < until, "somebody is overdue, and no sweeper comes"
+        time.sleep(0.1)
+
+
+def test_the_end_to_end_tests_hold(
+    operator: Operator, deployment: Deployment, backend: KeyPair, token_secret: str
+) -> None:
+    """The very file that runs against `presence run`, and that anybody can run against a stack in AWS."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tests.support.ministack_differences"),
+            *("tests/end_to_end/test_service.py", "--url", deployment.url, "--ws-url", deployment.ws_url),
+        ],
+        cwd=ROOT,
+        env={**operator.aws.environment(backend), **SHORT_TIMES, "PRESENCE_JWT_SECRET": token_secret},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_destroying_leaves_nothing(operator: Operator, assembly: Path, before: set[tuple[str, str]]) -> None:
+    """Everything that the stack made is gone; no resource of this mode is to be kept."""
+    made = operator.inventory() - before
+    assert {kind.partition(" ")[0] for kind, _ in made} >= {"cloudformation", "lambda", "apigatewayv2", "scheduler"}
+    operator.destroy(assembly)
+    assert operator.inventory() - before == {("iam Users", "backend"), ("iam Users", "stranger")}
