@@ -29,6 +29,7 @@ local WIDEST, NARROWEST = 1000, 100 -- a viewer's window, in ms, when frames com
 local MOST_TOLD = 500        -- viewers told one by one in one go
 local HELLO = 1000           -- how long a new connection may take to speak before others announce it
 local FAILED = 60000         -- when a user whose record could not be read is tried again
+local ERASED = 86400000      -- how long an erased user's old tokens are refused: longer than they are good for
 local SCHEMA = '1'
 
 local KINDS = { 'user', 'devices', 'contacts', 'sees', 'hidden', 'settings', 'tell', 'pending' }
@@ -554,8 +555,8 @@ local function predecessor(u, id, device)
 end
 
 local function signed_out(u, said)
-  local at = tonumber(u.set.endedAt or '')
-  return at ~= nil and (said.connectedAt <= at or said.issuedAt <= at)
+  local at = dead_until(u.set.endedAt, u.state.erased)
+  return said.connectedAt <= at or said.issuedAt <= at
 end
 
 -- Make the connection that `said` describes; false where a sign-out, its token or the device limit forbids it. Its
@@ -567,13 +568,16 @@ local function create_connection(u, said, guess)
     for _, c in pairs(u.connections) do
       if c.polling and is_live(c) then polling = polling + 1 end
     end
-    if polling >= S.max_devices then return false end
+    if polling >= S.max_devices then return false, 'full' end
   end
   local c = blank(said.id)
   c.state, c.status, c.guessed, c.cap = 'live', said.status or 'online', guess, said.cap
   c.type, c.connected, c.polling, c.device = said.type, said.connectedAt, said.polling or false, said.device or said.id
   local before = u.connections[said.id]
   if before and before.state ~= 'lost' then before = nil end
+-- Until when tokens must have been issued to be dead: the last sign-out everywhere, or the user was erased.
+local function dead_until(ended_at, erased) return math.max(tonumber(ended_at or '') or -1, tonumber(erased or '') or -1) end
+
   before = before or predecessor(u, said.id, c.device)
   c.active = said.idle and now - S.away_after or now
   if before then
@@ -592,14 +596,16 @@ local function create_connection(u, said, guess)
   return c
 end
 
--- A message came in on a connection: "live", "closed" (it may not speak), or "limited" (too many messages).
+-- A message came in on a connection: "live", "closed" (it may not speak), "full" (too many devices poll), or "limited"
+-- (too many messages).
 local function beat(u, request)
   local said = request.connection
   local c = u.connections[said.id]
   if c and not may_speak(c) then return 'closed' end
   if not c or c.state == 'lost' then
-    c = create_connection(u, said, not request.status)
-    if not c then return 'closed' end
+    local made, why = create_connection(u, said, not request.status)
+    if not made then return why or 'closed' end
+    c = made
   end
   if c.guessed and request.status then c.status, c.guessed = request.status, false end
   return touch(u, c, said), c
@@ -659,6 +665,14 @@ local function choose(u, change, connection)
     end
   elseif change.status and change.scope == 'device' and connection and newer('status') then
     connection.status, connection.guessed = change.status, false
+-- The snapshot, or only that it would say nothing new to whoever has got every frame up to `seq`.
+local function snapshot_since(u, seq, out)
+  out.resumed = seq ~= nil and seq == out.feed and call('EXISTS', u.pending) == 0
+  snapshot(u, out)
+  if out.resumed then out.sees = nil end
+  return out
+end
+
   end
   if change.custom and newer('customStatus') then
     if change.custom == '' then
@@ -786,10 +800,7 @@ function verbs.sync(u, request)
     return { close = closing }
   end)
   if out.word ~= 'live' then return out end
-  out.resumed = request.seq ~= nil and request.seq == out.feed and call('EXISTS', u.pending) == 0
-  snapshot(u, out)
-  if out.resumed then out.sees = nil end
-  return out
+  return snapshot_since(u, request.seq, out)
 end
 
 -- A message that only asks something of others.
@@ -817,7 +828,7 @@ function verbs.disconnect(u, request)
   settle(u, false)
   local c = u.connections[request.id]
   if not c then
-    bury(u, request.id)
+    if not request.known then bury(u, request.id) end
   elseif c.state == 'live' then
     put(u, { last = now })
     close_connection(u, c, 'disconnected', now + S.grace)
@@ -826,9 +837,11 @@ function verbs.disconnect(u, request)
     write_connection(u, c)
   end
   return settle(u, true)
+-- With `known` only a connection that is the user's: whoever speaks through it vouches for that otherwise.
 end
 
 -- A post found these sockets gone. Only the one that was posted to, and only if it is not just opening.
+  local closing = c and is_live(c) and not c.polling and { c.id } or nil
 function verbs.gone(u, request)
   settle(u, false)
   for _, id in ipairs(request.ids) do
@@ -842,7 +855,9 @@ function verbs.gone(u, request)
 end
 
 function verbs.settle(u)
-  return settle(u, true)
+  local out = settle(u, true)
+  out.close = closing
+  return out
 end
 
 -- What was leased has been posted.
@@ -981,9 +996,10 @@ function verbs.inspect(u)
     seen = number(u, 'seen') }, last = number(u, 'last'), idle = u.state.idle == '1' }
 end
 
-function verbs.graph_of(u)
+-- What the user hides, and from whom.
+function verbs.privacy_of(u)
   load_user(u)
-  local out = { viewers = call('SMEMBERS', u.contacts), sees = call('SMEMBERS', u.sees), hideFrom = {}, blocks = {} }
+  local out = { hideFrom = {}, blocks = {} }
   for viewer, raw in pairs(hash(u.hidden)) do
     local why = cjson.decode(raw).why
     if string.find(why, 'h', 1, true) then out.hideFrom[#out.hideFrom + 1] = viewer end
@@ -995,6 +1011,101 @@ function verbs.graph_of(u)
 end
 
 -- Buckets -----------------------------------------------------------------------------------------------------------
+-- Calls of users, over HTTP: each carries `issuedAt`, and is not made with a dead token (below) ---------------------
+
+-- A polling device has one id for all its life, and a new token now and then. It opens again after it has left when it
+-- begins anew, without a number, or when what it says can be no straggler any more.
+local function resume_polling(u, request)
+  load_user(u)
+  local c = u.connections[request.connection.id]
+  if not c then return end
+  if may_speak(c) then
+    c.cap = request.connection.cap
+  elseif (request.verb == 'poll' and not request.seq) or c.beat + YOUNG < now then
+    forget_connection(u, c)
+  end
+end
+
+-- What a device says that has no socket: heartbeat and sync in one.
+function verbs.poll(u, request)
+  resume_polling(u, request)
+  return verbs.sync(u, request)
+end
+
+function verbs.poll_update(u, request)
+  resume_polling(u, request)
+  return verbs.update(u, request)
+end
+
+-- Everything that a user may see, for whoever asks without a connection.
+function verbs.contacts(u, request)
+  settle(u, false)
+  if not u.state.feed then put(u, { feed = now }) end
+  return snapshot_since(u, request.seq, { feed = number(u, 'feed') })
+end
+
+-- Nothing but that the token is good, before others are asked about.
+function verbs.admit() return {} end
+
+-- Block one user, or no longer; at most so many.
+function verbs.block(u, request)
+  settle(u, false)
+  local blocked, count = false, 0
+  for viewer, raw in pairs(hash(u.hidden)) do
+    if string.find(cjson.decode(raw).why, 'b', 1, true) then
+      count = count + 1
+      blocked = blocked or viewer == request.viewer
+    end
+  end
+  if request.on and not blocked and count >= request.most then return { word = 'full' } end
+  if blocked ~= request.on then relate(u, request.viewer, request.on and 'block' or 'unblock') end
+  return settle(u, true)
+end
+
+-- Erasing ----------------------------------------------------------------------------------------------------------
+
+-- Everybody whose keys may name this user, and whether everybody was told what they are to be told about it.
+function verbs.known_to(u)
+  load_user(u)
+  local names, others, told = {}, {}, true
+  for _, kind in ipairs({ u.contacts, u.sees }) do
+    for _, id in ipairs(call('SMEMBERS', kind)) do names[id] = true end
+  end
+  for id in pairs(hash(u.hidden)) do names[id] = true end
+  for id in pairs(names) do others[#others + 1] = id end
+  if LOADED then
+    told = (number(u, 'told') or 0) >= (number(u, 'rev') or 0)
+    for viewer in pairs(hash(u.tell)) do told = told and string.sub(viewer, 1, 1) == '!' end
+  end
+  return { others = others, told = told }
+end
+
+-- Keep nothing about another user; what this one is about to be told of it is told now, while it can be read.
+function verbs.forget(u, request)
+  load_user(u)
+  local other, out = request.other, {}
+  local open = sockets(u)
+  if call('HGET', u.pending, other) and #open > 0 then out.flush = take_pending(u, open) end
+  call('SREM', u.contacts, other)
+  call('SREM', u.sees, other)
+  call('HDEL', u.hidden, other)
+  call('HDEL', u.tell, other, '!' .. other)
+  call('HDEL', u.pending, other)
+  return out
+end
+
+-- Nothing is left but, for a day, that older tokens are dead: its clients come back at once with those.
+function verbs.erase(u)
+  load_user(u)
+  local closing = sockets(u)
+  call('DEL', u.user, u.devices, u.contacts, u.sees, u.hidden, u.settings, u.tell, u.pending)
+  call('ZREM', DUE, u.id)
+  u.changed, u.connections = {}, nil
+  call('HSET', u.user, 'erased', ms(now))
+  call('PEXPIRE', u.user, ms(ERASED))
+  return { close = closing }
+end
+
 
 -- Who is due, and when the next one will be; with `run`, whether that sweeper still has its turn.
 function verbs.heads(_, request)
@@ -1015,6 +1126,13 @@ function verbs.heads(_, request)
   return out
 end
 
+-- Everything that the application and the user gave.
+function verbs.graph_of(u)
+  local out = verbs.privacy_of(u)
+  out.viewers, out.sees = call('SMEMBERS', u.contacts), call('SMEMBERS', u.sees)
+  return out
+end
+
 function verbs.bucket(_, request)
   if request.loaded ~= nil then call('HSET', META, 'loaded', request.loaded and '1' or '0') end
   local oldest = call('ZRANGE', DUE, 0, 0, 'WITHSCORES')
@@ -1025,7 +1143,9 @@ end
 local answers = {}
 for index, request in ipairs(requests) do
   local u = open_user(index, request.user)
-  if request.verb == 'settle' then
+  if with_dead_token(u, request) then
+    answers[index] = { word = 'signed_out' }
+  elseif request.verb == 'settle' then
     local done, answer = pcall(verbs.settle, u) -- one record that cannot be read must not stop the others' sweep
     answers[index] = done and answer or { failed = tostring(answer) }
     if not done then call('ZADD', DUE, 'XX', ms(now + FAILED), u.id) end
@@ -1035,3 +1155,9 @@ for index, request in ipairs(requests) do
   save(u)
 end
 return cjson.encode(answers)
+-- Whether a user asks with a token from before a sign-out everywhere.
+local function with_dead_token(u, request)
+  return request.issuedAt ~= nil and
+    request.issuedAt <= dead_until(call('HGET', u.settings, 'endedAt'), call('HGET', u.user, 'erased'))
+end
+

@@ -10,14 +10,17 @@ This module imports no Redis and no AWS: it reaches them through the protocols o
 from __future__ import annotations
 
 import logging
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from hashlib import blake2b
+from typing import Any, Self
 
 from shared.delivery import Delivery, Frame, Meter, Pusher, Request, Snapshot, Store, Unavailable, Work, view
 from shared.frames import TOKEN_LEEWAY, Answer, as_list, claim, custom_status, encode, own_state, record
 from shared.messages import (
+    MAX_BLOCKS,
     GetPresence,
     Heartbeat,
     LastSeenPolicy,
@@ -47,7 +50,33 @@ is no time for then has nothing posted and nothing reported, and stays due."""
 
 
 class LimitReached(Exception):
-    """A request that would take somebody over a limit; nothing of it was done."""
+    """A request that would take somebody over a limit; nothing of it was done.
+
+    Attributes:
+        field: the field of the request that asks for too much.
+    """
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class SignedOut(Exception):
+    """The token of whoever asks was issued before its user signed out everywhere, or was erased."""
+
+
+class DeviceLeft(Exception):
+    """A polling device says something although it has left, a moment ago: it may be a straggler.
+
+    Attributes:
+        retry_after: milliseconds after which it can be none any more.
+    """
+
+    retry_after = 5000
+
+
+class StillTelling(Exception):
+    """A user cannot be erased yet: contacts are still to be told that the user is offline. Ask again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +98,12 @@ class Connection:
     status: str | None = None
     active: bool = True
     polling: bool = False
+
+    @classmethod
+    def of_polling_device(cls, user_id: str, device_id: str, **vouched: Any) -> Self:
+        """A device that has no socket. Its id is made of the user's and the device's: every poll is the same one's."""
+        name = blake2b(f"{user_id}/{device_id}".encode(), digest_size=15).digest()
+        return cls(user_id, f"poll-{urlsafe_b64encode(name).decode()}", device_id=device_id, polling=True, **vouched)
 
     def said(self, *, active: bool, idle: bool | None = None, status: str | None = None) -> dict[str, Any]:
         """The connection as the state machine wants it, and whether this is activity.
@@ -245,21 +280,89 @@ class PresenceService:
         """Post one frame to one connection, without touching state: an error, mostly."""
         self._pusher.post([Frame(connection_id, encode(frame))])
 
-    # Reads
+    # Polling devices, which have no socket
+
+    def poll(self, connection: Connection, message: Heartbeat) -> dict[str, Any]:
+        """Heartbeat and `sync` of a polling device in one; gives the snapshot, in one part.
+
+        Raises:
+            SignedOut: the token is dead.
+            DeviceLeft: it has left, a moment ago.
+            LimitReached: the user has too many polling devices.
+            MessageRefused: the device sends too much.
+        """
+        args: dict[str, Any] = {
+            "connection": connection.said(active=message.active, idle=not message.active, status=message.status)
+        }
+        if message.seq is not None:
+            args["seq"] = message.seq
+        if message.status is not None:
+            args["status"] = message.status
+        answer = self._polled(connection, "poll", args)
+        snapshot = self._snapshot(connection, message.id, answer)
+        users = self.get_bulk_presence(connection.user_id, snapshot.users)
+        self._delivery.carry_out(self._delivery.collect(self._delivery.begin(), connection.user_id, answer))
+        return {**snapshot.head, "part": 1, "parts": 1, "users": users}
+
+    def update_polling_device(self, connection: Connection, change: StatusChange) -> None:
+        """The user chose a status or a custom status on a polling device; it counts as a heartbeat.
+
+        Raises:
+            SignedOut, DeviceLeft, LimitReached: as for `poll`.
+            MessageRefused: a time is past, or the device sends too much.
+        """
+        args = {"connection": connection.said(active=True), "change": self._change(change, None)}
+        answer = self._polled(connection, "poll_update", args)
+        self._meter.count("Updates")
+        self._delivery.carry_out(self._delivery.collect(self._delivery.begin(), connection.user_id, answer))
+
+    def end_connection(self, user_id: str, connection_id: str, issued_at: int) -> None:
+        """Sign-out of a connection that is not the one that speaks; nothing happens unless it is the user's own.
+
+        Raises:
+            SignedOut: the token, issued at `issued_at` (seconds), is dead.
+        """
+        [answer] = self._ask(Request(user_id, "leave", {"id": connection_id, "known": True} | _by(issued_at)))
+        work = self._delivery.begin()
+        work.closing = as_list(answer.get("close"))
+        self._delivery.carry_out(self._delivery.collect(work, user_id, answer))
+
+    # Reads. `issued_at` (seconds) is that of the token with which a user asks; a dead one raises `SignedOut`.
 
     def get_user_presence(self, viewer: str, user_id: str) -> Record:
         """What `viewer` may see of a user, now."""
         return self.get_bulk_presence(viewer, [user_id])[0]
 
-    def get_bulk_presence(self, viewer: str, user_ids: Sequence[str]) -> list[Record]:
+    def get_bulk_presence(self, viewer: str, user_ids: Sequence[str], issued_at: int | None = None) -> list[Record]:
         """What `viewer` may see of these users, now, in their order. One round trip."""
-        return [record(answer) for answer in self._ask(*(view(viewer, user) for user in user_ids))]
+        admission = [] if issued_at is None else [Request(viewer, "admit", _by(issued_at))]
+        answers = self._ask(*admission, *(view(viewer, user) for user in user_ids))
+        return [record(answer) for answer in answers[len(admission) :]]
+
+    def get_snapshot(self, user_id: str, seq: int | None, issued_at: int) -> dict[str, Any]:
+        """Everything that a user may see, without a connection; `resumed` and nobody if nothing is newer than `seq`."""
+        args = _by(issued_at) if seq is None else {"seq": seq, **_by(issued_at)}
+        [answer] = self._ask(Request(user_id, "contacts", args))
+        return {
+            "seq": answer["feed"],
+            "resumed": answer["resumed"],
+            "self": own_state(user_id, answer["self"], self._settings),
+            "users": self.get_bulk_presence(user_id, sorted(as_list(answer.get("sees")))),
+        }
 
     def inspect_user(self, user_id: str) -> dict[str, Any]:
-        """The user's real state with every device, and why it is so; for the backend and the user alone."""
+        """The user's real state with every device, and why it is so; for the backend alone."""
         [answer] = self._ask(Request(user_id, "inspect", {}))
-        own = own_state(user_id, answer["self"], self._settings)
-        return {**own, "lastSeen": answer.get("last"), "rev": answer["record"].get("rev"), "why": _why(own, answer)}
+        return {**self._explained(user_id, answer), "rev": answer["record"].get("rev")}
+
+    def inspect_self(self, user_id: str, issued_at: int) -> dict[str, Any]:
+        """The same for the user, with what the user hides. Nothing in it depends on who blocks or hides from the user.
+
+        `rev` does: it jumps when somebody keeps a frozen record.
+        """
+        answer, privacy = self._ask(Request(user_id, "inspect", _by(issued_at)), Request(user_id, "privacy_of", {}))
+        lists = {name: sorted(as_list(privacy[name])) for name in ("hideFrom", "blocks")}
+        return {**self._explained(user_id, answer), **lists}
 
     # Relations and settings
 
@@ -289,7 +392,7 @@ class PresenceService:
 
     def get_privacy(self, user_id: str) -> dict[str, Any]:
         """What the user hides: `invisible`, `lastSeen` policy, `hideFrom` and `blocks`."""
-        [answer] = self._ask(Request(user_id, "graph_of", {}))
+        [answer] = self._ask(Request(user_id, "privacy_of", {}))
         return {
             "invisible": answer["invisible"],
             "lastSeen": answer["lastSeen"],
@@ -305,8 +408,13 @@ class PresenceService:
         last_seen: LastSeenPolicy | None = None,
         hide_from: Sequence[str] | None = None,
         blocks: Sequence[str] | None = None,
+        issued_at: int | None = None,
     ) -> None:
-        """Replace what is given, leave the rest. Acts on every surface at once."""
+        """Replace what is given, leave the rest. Acts on every surface at once.
+
+        Raises:
+            SignedOut: the token with which the user asks, issued at `issued_at` (seconds), is dead.
+        """
         given = {
             "invisible": invisible,
             "lastSeen": last_seen,
@@ -314,17 +422,51 @@ class PresenceService:
             "blocks": blocks and _others(user_id, blocks),
         }
         args = {name: value for name, value in given.items() if value is not None}
-        self._tell(user_id, Request(user_id, "privacy", args))
+        self._tell(user_id, Request(user_id, "privacy", args | _by(issued_at)))
 
-    def set_status(self, user_id: str, change: StatusChange) -> None:
-        """Choose a claim or a custom status on behalf of a user, without a connection.
+    def set_block(self, user_id: str, other: str, *, blocked: bool, issued_at: int) -> None:
+        """Block one user, or no longer.
 
         Raises:
+            SignedOut: as for `set_privacy`.
+            LimitReached: the user blocks as many as anybody may.
+        """
+        args = {"viewer": other, "on": blocked, "most": MAX_BLOCKS, **_by(issued_at)}
+        [answer] = self._ask(Request(user_id, "block", args))
+        if answer.get("word") == "full":
+            raise LimitReached(f"nobody blocks more than {MAX_BLOCKS} users", "userId")
+        self._delivery.carry_out(self._delivery.collect(self._delivery.begin(), user_id, answer))
+
+    def set_status(self, user_id: str, change: StatusChange, issued_at: int | None = None) -> None:
+        """Choose a claim or a custom status for a user, without a connection.
+
+        Raises:
+            SignedOut: as for `set_privacy`.
             MessageRefused: a time is past, or the change is one of a device.
         """
         if change.status is not None and change.scope != "user":
             raise MessageRefused("invalid_message", "without a device the scope of a status is user", field="scope")
-        self._tell(user_id, Request(user_id, "choose", {"change": self._change(change, None)}))
+        self._tell(user_id, Request(user_id, "choose", {"change": self._change(change, None)} | _by(issued_at)))
+
+    def erase_user(self, user_id: str) -> None:
+        """Keep nothing about a user, nor of them in what is kept of others. May be done again, and cut short anywhere.
+
+        Sockets are closed, contacts are told once that the user is offline, and then everybody whom the user's own keys
+        name forgets the user, before those keys go. For a day it stays known that older tokens are dead.
+
+        Raises:
+            StillTelling: contacts could not all be told yet.
+        """
+        self.sign_out(user_id)
+        [known] = self._ask(Request(user_id, "known_to", {}))
+        if not known["told"]:
+            raise StillTelling
+        others = [Request(other, "forget", {"other": user_id}) for other in sorted(as_list(known["others"]))]
+        self._tell_all(others, self._delivery.begin())
+        [answer] = self._ask(Request(user_id, "erase", {}))
+        work = self._delivery.begin()
+        work.closing = as_list(answer.get("close"))
+        self._delivery.carry_out(work)
 
     def set_graph_loaded(self, loaded: bool) -> None:
         """Say that privacy and contacts are loaded: before that nobody sees anybody."""
@@ -400,7 +542,27 @@ class PresenceService:
     # Asking
 
     def _ask(self, *requests: Request) -> list[Answer]:
-        return self._store.call(requests, self._clock())
+        answers = self._store.call(requests, self._clock())
+        if any(answer.get("word") == "signed_out" for answer in answers):
+            raise SignedOut
+        return answers
+
+    def _polled(self, connection: Connection, verb: str, args: Mapping[str, Any]) -> Answer:
+        [answer] = self._ask(Request(connection.user_id, verb, {**args, **_by(connection.token_issued_at)}))
+        match answer["word"]:
+            case "closed":
+                raise DeviceLeft
+            case "full":
+                raise LimitReached(f"at most {self._settings.max_devices} devices poll at once", "deviceId")
+            case "limited":
+                raise MessageRefused("rate_limited", "too many messages of this device", retry_after=answer["wait"])
+        return answer
+
+    def _explained(self, user_id: str, answer: Answer) -> dict[str, Any]:
+        own = own_state(user_id, answer["self"], self._settings)
+        rule, why = _why(own, answer)
+        shown = answer["record"]["status"]
+        return {**own, "lastSeen": answer.get("last"), "visibleStatus": shown, "rule": rule, "why": why}
 
     def _heard(
         self, connection: Connection, message_id: str | None, verb: str, args: Mapping[str, Any]
@@ -465,7 +627,7 @@ class PresenceService:
         for request, answer in zip(requests, self._ask(*requests), strict=True):
             if not answer["room"]:
                 most = self._settings.max_contacts
-                raise LimitReached(f"{request.user} would have more than {most} contacts")
+                raise LimitReached(f"{request.user} would have more than {most} contacts", "add")
 
     def _change(self, change: StatusChange, message_id: str | None) -> dict[str, Any]:
         """A change as the state machine wants it; the custom status as the text in which it is kept."""
@@ -502,16 +664,23 @@ def _others(user_id: str, users: Sequence[str]) -> list[str]:
     return [other for other in dict.fromkeys(users) if other != user_id]
 
 
-def _why(own: Mapping[str, Any], answer: Answer) -> str:
-    """The rule that decided the user's real status, in words."""
-    if own["invisible"]:
-        return f"invisible: contacts see {answer['record']['status']}"
+def _by(issued_at: int | None) -> dict[str, Any]:
+    """Whose token asks, so that it is refused where it is dead; the backend asks without one."""
+    return {} if issued_at is None else {"issuedAt": issued_at * 1000}
+
+
+def _why(own: Mapping[str, Any], answer: Answer) -> tuple[str, str]:
+    """The rule that decided the user's real status, as a word, and in a sentence."""
     if own["status"] == "offline":
-        return "no device is live"
-    if own["claim"]:
-        return f"the user claims {own['claim']['status']} on all devices"
-    if not own["devices"]:
-        return "the last device closed and the grace has not passed"
-    if answer["idle"] and own["status"] == "away":
-        return "no device was used for a while"
-    return f"a device says {own['status']}"
+        rule, why = "no_device", "no device is live"
+    elif own["claim"]:
+        rule, why = "claim", f"the user claims {own['claim']['status']} on all devices"
+    elif not own["devices"]:
+        rule, why = "grace", "the last device closed and the grace has not passed"
+    elif answer["idle"] and own["status"] == "away":
+        rule, why = "idle", "no device was used for a while"
+    else:
+        rule, why = "device", f"a device says {own['status']}"
+    if own["invisible"]:
+        why = f"invisible: contacts see {answer['record']['status']}"
+    return rule, why
