@@ -554,6 +554,9 @@ local function predecessor(u, id, device)
   return newest
 end
 
+-- Until when tokens must have been issued to be dead: the last sign-out everywhere, or the user was erased.
+local function dead_until(ended_at, erased) return math.max(tonumber(ended_at or '') or -1, tonumber(erased or '') or -1) end
+
 local function signed_out(u, said)
   local at = dead_until(u.set.endedAt, u.state.erased)
   return said.connectedAt <= at or said.issuedAt <= at
@@ -575,9 +578,6 @@ local function create_connection(u, said, guess)
   c.type, c.connected, c.polling, c.device = said.type, said.connectedAt, said.polling or false, said.device or said.id
   local before = u.connections[said.id]
   if before and before.state ~= 'lost' then before = nil end
--- Until when tokens must have been issued to be dead: the last sign-out everywhere, or the user was erased.
-local function dead_until(ended_at, erased) return math.max(tonumber(ended_at or '') or -1, tonumber(erased or '') or -1) end
-
   before = before or predecessor(u, said.id, c.device)
   c.active = said.idle and now - S.away_after or now
   if before then
@@ -643,6 +643,14 @@ local function snapshot(u, out)
   return out
 end
 
+-- The snapshot, or only that it would say nothing new to whoever has got every frame up to `seq`.
+local function snapshot_since(u, seq, out)
+  out.resumed = seq ~= nil and seq == out.feed and call('EXISTS', u.pending) == 0
+  snapshot(u, out)
+  if out.resumed then out.sees = nil end
+  return out
+end
+
 -- Settings of the user ----------------------------------------------------------------------------------------------
 
 local function choose(u, change, connection)
@@ -665,14 +673,6 @@ local function choose(u, change, connection)
     end
   elseif change.status and change.scope == 'device' and connection and newer('status') then
     connection.status, connection.guessed = change.status, false
--- The snapshot, or only that it would say nothing new to whoever has got every frame up to `seq`.
-local function snapshot_since(u, seq, out)
-  out.resumed = seq ~= nil and seq == out.feed and call('EXISTS', u.pending) == 0
-  snapshot(u, out)
-  if out.resumed then out.sees = nil end
-  return out
-end
-
   end
   if change.custom and newer('customStatus') then
     if change.custom == '' then
@@ -812,23 +812,27 @@ function verbs.update(u, request)
   return spoken(u, request, function(c) choose(u, request.change, c) end)
 end
 
+-- With `known` only a connection that is the user's: whoever speaks through it vouches for that otherwise.
 function verbs.leave(u, request)
   settle(u, false)
   local c = u.connections[request.id]
+  local closing = c and is_live(c) and not c.polling and { c.id } or nil
   if not c then
-    bury(u, request.id)
+    if not request.known then bury(u, request.id) end
   elseif c.state ~= 'closed' then
     if is_live(c) then put(u, { last = now }) end
     close_connection(u, c, 'closed')
   end
-  return settle(u, true)
+  local out = settle(u, true)
+  out.close = closing
+  return out
 end
 
 function verbs.disconnect(u, request)
   settle(u, false)
   local c = u.connections[request.id]
   if not c then
-    if not request.known then bury(u, request.id) end
+    bury(u, request.id)
   elseif c.state == 'live' then
     put(u, { last = now })
     close_connection(u, c, 'disconnected', now + S.grace)
@@ -837,11 +841,9 @@ function verbs.disconnect(u, request)
     write_connection(u, c)
   end
   return settle(u, true)
--- With `known` only a connection that is the user's: whoever speaks through it vouches for that otherwise.
 end
 
 -- A post found these sockets gone. Only the one that was posted to, and only if it is not just opening.
-  local closing = c and is_live(c) and not c.polling and { c.id } or nil
 function verbs.gone(u, request)
   settle(u, false)
   for _, id in ipairs(request.ids) do
@@ -855,9 +857,7 @@ function verbs.gone(u, request)
 end
 
 function verbs.settle(u)
-  local out = settle(u, true)
-  out.close = closing
-  return out
+  return settle(u, true)
 end
 
 -- What was leased has been posted.
@@ -988,29 +988,6 @@ function verbs.sign_out(u)
   return out
 end
 
--- Everything real about a user, for the backend and for the user.
-function verbs.inspect(u)
-  load_user(u)
-  if next(u.state) or next(u.connections) then settle(u, false) end
-  return { self = self_of(u), record = { rev = number(u, 'rev'), status = u.state.status or 'offline',
-    seen = number(u, 'seen') }, last = number(u, 'last'), idle = u.state.idle == '1' }
-end
-
--- What the user hides, and from whom.
-function verbs.privacy_of(u)
-  load_user(u)
-  local out = { hideFrom = {}, blocks = {} }
-  for viewer, raw in pairs(hash(u.hidden)) do
-    local why = cjson.decode(raw).why
-    if string.find(why, 'h', 1, true) then out.hideFrom[#out.hideFrom + 1] = viewer end
-    if string.find(why, 'b', 1, true) then out.blocks[#out.blocks + 1] = viewer end
-  end
-  out.invisible, out.lastSeen = u.set.invisible == '1', u.set.lastSeen or 'everyone'
-  out.custom, out.claim, out.claimUntil = u.set.custom, u.set.claim, tonumber(u.set.claimUntil or '')
-  return out
-end
-
--- Buckets -----------------------------------------------------------------------------------------------------------
 -- Calls of users, over HTTP: each carries `issuedAt`, and is not made with a dead token (below) ---------------------
 
 -- A polling device has one id for all its life, and a new token now and then. It opens again after it has left when it
@@ -1106,6 +1083,36 @@ function verbs.erase(u)
   return { close = closing }
 end
 
+-- Everything real about a user, for the backend and for the user.
+function verbs.inspect(u)
+  load_user(u)
+  if next(u.state) or next(u.connections) then settle(u, false) end
+  return { self = self_of(u), record = { rev = number(u, 'rev'), status = u.state.status or 'offline',
+    seen = number(u, 'seen') }, last = number(u, 'last'), idle = u.state.idle == '1' }
+end
+
+-- What the user hides, and from whom.
+function verbs.privacy_of(u)
+  load_user(u)
+  local out = { hideFrom = {}, blocks = {} }
+  for viewer, raw in pairs(hash(u.hidden)) do
+    local why = cjson.decode(raw).why
+    if string.find(why, 'h', 1, true) then out.hideFrom[#out.hideFrom + 1] = viewer end
+    if string.find(why, 'b', 1, true) then out.blocks[#out.blocks + 1] = viewer end
+  end
+  out.invisible, out.lastSeen = u.set.invisible == '1', u.set.lastSeen or 'everyone'
+  return out
+end
+
+-- Everything that the application and the user gave.
+function verbs.graph_of(u)
+  local out = verbs.privacy_of(u)
+  out.viewers, out.sees = call('SMEMBERS', u.contacts), call('SMEMBERS', u.sees)
+  out.custom, out.claim, out.claimUntil = u.set.custom, u.set.claim, tonumber(u.set.claimUntil or '')
+  return out
+end
+
+-- Buckets -----------------------------------------------------------------------------------------------------------
 
 -- Who is due, and when the next one will be; with `run`, whether that sweeper still has its turn.
 function verbs.heads(_, request)
@@ -1126,18 +1133,17 @@ function verbs.heads(_, request)
   return out
 end
 
--- Everything that the application and the user gave.
-function verbs.graph_of(u)
-  local out = verbs.privacy_of(u)
-  out.viewers, out.sees = call('SMEMBERS', u.contacts), call('SMEMBERS', u.sees)
-  return out
-end
-
 function verbs.bucket(_, request)
   if request.loaded ~= nil then call('HSET', META, 'loaded', request.loaded and '1' or '0') end
   local oldest = call('ZRANGE', DUE, 0, 0, 'WITHSCORES')
   return { loaded = call('HGET', META, 'loaded') == '1',
     late = oldest[2] and math.max(0, now - tonumber(oldest[2])) or 0 }
+end
+
+-- Whether a user asks with a token from before a sign-out everywhere.
+local function with_dead_token(u, request)
+  return request.issuedAt ~= nil and
+    request.issuedAt <= dead_until(call('HGET', u.settings, 'endedAt'), call('HGET', u.user, 'erased'))
 end
 
 local answers = {}
@@ -1155,9 +1161,3 @@ for index, request in ipairs(requests) do
   save(u)
 end
 return cjson.encode(answers)
--- Whether a user asks with a token from before a sign-out everywhere.
-local function with_dead_token(u, request)
-  return request.issuedAt ~= nil and
-    request.issuedAt <= dead_until(call('HGET', u.settings, 'endedAt'), call('HGET', u.user, 'erased'))
-end
-
