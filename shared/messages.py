@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import (
     AfterValidator,
@@ -20,8 +20,8 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
-    model_validator,
 )
 from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
 
@@ -32,13 +32,15 @@ MAX_MESSAGE_BYTES = 4096
 MAX_FRAME_BYTES = 32 * 1024
 MAX_QUERY_USERS = 100
 MAX_BLOCKS = 1000
-MAX_LISTED_USERS = 5000
-"""Users that one request of the HTTP API may name in a list; how many contacts there may be is a setting."""
-MAX_REQUEST_BYTES = 1024 * 1024
-"""A body of the HTTP API: `MAX_LISTED_USERS` of the longest ids fit."""
 
 USER_ID = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._~:@|+=-]{1,128}\Z")
 """A user id: as it stands in a token's `sub`, in paths and in keys. Not `.` or `..`, which paths would swallow."""
+_USER_ID_SCHEMA = {
+    "type": "string",
+    "pattern": "^[A-Za-z0-9._~:@|+=-]{1,128}$",
+    "not": {"enum": [".", ".."]},
+    "examples": ["alice"],
+}
 DEVICE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 
 DeviceType = Literal["web", "mobile", "desktop"]
@@ -48,6 +50,7 @@ LATEST_TIME = 99_999_999_999_999
 """A time in the year 5138: later ones are mistakes, and 14 digits are what Lua's JSON keeps."""
 
 
+_PRINTABLE_SCHEMA: dict[str, Any] = {"pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f\\u2028-\\u202e\\u2066-\\u2069]*$"}
 LINE_CONTROLS = frozenset("\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Line separators and the overrides of writing direction: they would change what stands around a text."""
 
@@ -64,7 +67,7 @@ def _printable(value: str) -> str:
     return value
 
 
-UserId = Annotated[str, AfterValidator(_user_id)]
+UserId = Annotated[str, AfterValidator(_user_id), WithJsonSchema(_USER_ID_SCHEMA)]
 ConnectionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_=-]{1,128}$")]
 """API Gateway's connection ids: base64url with its padding."""
 Time = Annotated[int, Field(ge=0, le=LATEST_TIME)]
@@ -78,13 +81,15 @@ class _Model(BaseModel):
 class CustomStatus(_Model):
     """What a user says in their own words, until a time or for good."""
 
-    text: Annotated[str, Field(max_length=140), AfterValidator(_printable)] = ""
-    emoji: Annotated[str, Field(max_length=16), AfterValidator(_printable)] = ""
+    text: Annotated[str, Field(max_length=140, json_schema_extra=_PRINTABLE_SCHEMA), AfterValidator(_printable)] = ""
+    emoji: Annotated[str, Field(max_length=16, json_schema_extra=_PRINTABLE_SCHEMA), AfterValidator(_printable)] = ""
     until: Time | None = None
 
 
 class _Message(_Model):
-    id: Annotated[str, Field(max_length=64), AfterValidator(_printable)] | None = None
+    id: Annotated[str, Field(max_length=64, json_schema_extra=_PRINTABLE_SCHEMA), AfterValidator(_printable)] | None = (
+        None
+    )
     """Returned in the answer or the error, so that a client can tell them apart."""
     seq: Sequence | None = None
     """The highest frame number that the client received without a hole."""
@@ -144,73 +149,15 @@ class Leave(_Message):
 Message = Annotated[Sync | Heartbeat | PresenceUpdate | GetPresence | Leave, Field(discriminator="action")]
 
 
-# Requests of the HTTP API, one model for each body; a request that says nothing is a mistake, and refused. ------------
-
-
-class _Change(_Model):
-    model_config = ConfigDict(defer_build=True)  # only one function reads these; the others need not pay for them
-
-    changes: ClassVar[tuple[str, ...]]
-
-    @model_validator(mode="after")
-    def _says_something(self) -> Self:
-        if self.model_fields_set.isdisjoint(self.changes):
-            raise ValueError(f"give at least one of {', '.join(self.changes)}")
-        return self
-
-
-class ContactsChange(_Change):
-    """Who may see a user from now on, and who no longer; with `mutual` the other way round too."""
-
-    changes = ("add", "remove")
-    add: Annotated[tuple[UserId, ...], Field(max_length=MAX_LISTED_USERS)] = ()
-    remove: Annotated[tuple[UserId, ...], Field(max_length=MAX_LISTED_USERS)] = ()
-    mutual: bool = True
-
-    @field_validator("remove")
-    @classmethod
-    def _not_added(cls, remove: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        both = sorted(set(remove) & set(info.data.get("add", ())))
-        if both:
-            raise ValueError(f"{both[0]} is in add too")
-        return remove
-
-
-class PrivacyChange(_Change):
-    """What a user hides: what is given replaces what was, the rest stays.
-
-    The one message in which an unknown field is refused: a misspelt `hideFrom` would hide nothing, in silence.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    changes = ("invisible", "lastSeen", "hideFrom", "blocks")
-    invisible: bool | None = None
-    lastSeen: LastSeenPolicy | None = None
-    hideFrom: Annotated[tuple[UserId, ...], Field(max_length=MAX_LISTED_USERS)] | None = None
-    blocks: Annotated[tuple[UserId, ...], Field(max_length=MAX_BLOCKS)] | None = None
-
-
-class UserStatusChange(StatusChange, _Change):
-    """A `StatusChange` without a connection: a status is a claim over all of the user's devices."""
-
-    changes = ("status", "customStatus")
-    scope: Literal["user"] = "user"
-
-
-class GraphState(_Model):
-    """Whether privacy and contacts are loaded: until they are, nobody sees anybody."""
-
-    loaded: bool
-
-
-class GraphPage(_Model):
-    """Which page of a backup to read: none for the first, then what the last page named."""
-
-    cursor: Annotated[str, StringConstraints(pattern=r"^([0-9]{1,4}-[0-9]{1,19})?$")] = ""
-
-
 # Frames to clients. ---------------------------------------------------------------------------------------------------
+
+
+class ShownCustomStatus(TypedDict):
+    """A custom status as everybody sees it who may."""
+
+    text: str
+    emoji: str
+    until: int | None
 
 
 class Record(TypedDict):
@@ -218,7 +165,7 @@ class Record(TypedDict):
 
     userId: str
     status: Status
-    customStatus: NotRequired[dict[str, Any] | None]
+    customStatus: NotRequired[ShownCustomStatus | None]
     deviceType: NotRequired[DeviceType | None]
     lastSeen: NotRequired[int | None]
     rev: NotRequired[int]
@@ -250,17 +197,22 @@ class Device(TypedDict):
     lastActive: int
 
 
-class OwnState(TypedDict):
-    """One's own real state: never sent to anybody else."""
+class RealState(TypedDict):
+    """A user's own real state: never sent to anybody else, the application's backend apart."""
 
     userId: str
-    connectionId: str
     status: Status
-    customStatus: dict[str, Any] | None
+    customStatus: ShownCustomStatus | None
     claim: Claim | None
     invisible: bool
     lastSeenPolicy: LastSeenPolicy
     devices: list[Device]
+
+
+class OwnState(RealState):
+    """The same for one of one's own connections."""
+
+    connectionId: str
     n: Applied
     heartbeatEvery: int
     rotateAt: int

@@ -55,6 +55,17 @@ WEBSOCKET_ROUTES = (
 
 HTTP_ROUTES = (
     HttpRoute("GET", "/v1/health", "open"),
+    HttpRoute("GET", "/v1/openapi.json", "open"),
+    HttpRoute("GET", "/v1/presence", "user"),
+    HttpRoute("POST", "/v1/presence/query", "user"),
+    HttpRoute("GET", "/v1/me", "user"),
+    HttpRoute("GET", "/v1/me/contacts/presence", "user"),
+    HttpRoute("POST", "/v1/me/heartbeat", "user"),
+    HttpRoute("POST", "/v1/me/leave", "user"),
+    HttpRoute("PUT", "/v1/me/status", "user"),
+    HttpRoute("PUT", "/v1/me/privacy", "user"),
+    HttpRoute("PUT", "/v1/me/blocks/{userId}", "user"),
+    HttpRoute("DELETE", "/v1/me/blocks/{userId}", "user"),
     HttpRoute("GET", "/v1/graph", "backend"),
     HttpRoute("PUT", "/v1/graph", "backend"),
     HttpRoute("GET", "/v1/users/{id}/contacts", "backend"),
@@ -64,6 +75,7 @@ HTTP_ROUTES = (
     HttpRoute("PUT", "/v1/users/{id}/status", "backend"),
     HttpRoute("GET", "/v1/users/{id}/presence", "backend"),
     HttpRoute("POST", "/v1/users/{id}/disconnect", "backend"),
+    HttpRoute("DELETE", "/v1/users/{id}", "backend"),
 )
 
 SCHEDULES = (Schedule("sweeper", every_minutes=1),)

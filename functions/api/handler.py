@@ -1,10 +1,11 @@
-"""The HTTP API: what the application's backend asks for, and the health of the service."""
+"""The HTTP API: what users ask without a WebSocket, what the application's backend asks, and the service's health."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from functions.api.routes import answer
+from functions.api import routes as _routes  # noqa: F401 - the calls register themselves
+from functions.api.resolver import answer
 from shared.events import Event
 from shared.runtime import entrypoint
 

@@ -1,210 +1,33 @@
-"""The calls of the HTTP API: how each is read, what it asks of the service, and how it is answered.
+"""The calls of the HTTP API: what each asks of the service.
 
 Which calls there are, and who may make them, is said in `shared.routes`; what they mean for anybody's presence is said
-in `shared.presence`. Neither belongs here.
-
-Errors are problem details (RFC 9457). Their type is `about:blank`: the status says what kind of problem it is, `detail`
-what is wrong this time, and `errors` with which fields.
+in `shared.presence`; how a request is let in and read is in `resolver.py`. None of it belongs here. A call's docstring
+is its description in the OpenAPI document.
 """
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any
 
-from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
-from aws_lambda_powertools.event_handler.api_gateway import ApiGatewayResolver
-from aws_lambda_powertools.event_handler.exceptions import NotFoundError
-from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
-from pydantic import BaseModel, TypeAdapter, ValidationError
-
-from shared.delivery import Unavailable
-from shared.events import Event
-from shared.messages import (
-    MAX_REQUEST_BYTES,
-    ContactsChange,
-    GraphPage,
-    GraphState,
-    MessageRefused,
-    PrivacyChange,
-    UserId,
-    UserStatusChange,
-)
-from shared.presence import LimitReached
-from shared.routes import HTTP_ROUTES, Access
-from shared.runtime import logger, meter, service, settings
+from functions.api import requests
+from functions.api.problems import Problem, bad_request
+from functions.api.resolver import call
+from shared.auth import Identity
+from shared.messages import Heartbeat
+from shared.presence import Connection
+from shared.runtime import now_ms, service
 
 MOST_LATE = 60_000
 """Milliseconds by which a user may be settled too late before the service counts as ill: a sweeper works for 150 s and
 the next begins within two minutes, so a healthy service is late by a second."""
-MOST_ERRORS = 20
-"""Wrong fields that one answer names."""
 
-Call = TypeVar("Call", bound=Callable[..., "dict[str, Any] | Response[str]"])
-
-# Without its validation (`enable_validation`), which takes `[{…}]` and HTML forms for objects, fails on JSON that is
-# nested deeply, and makes the start of a sandbox longer. The models read a body themselves, strictly.
-app = APIGatewayHttpResolver()
+# Anybody
 
 
-class Problem(Exception):
-    """Why a request gets no answer but this.
-
-    Args:
-        status: what kind of problem it is.
-        detail: what is wrong.
-        errors: the wrong fields, as `{"field", "message"}`.
-        retry_after: seconds after which it is worth asking again.
-        more: further members of the document.
-    """
-
-    def __init__(
-        self,
-        status: HTTPStatus,
-        detail: str,
-        *,
-        errors: Sequence[Mapping[str, str]] = (),
-        retry_after: int | None = None,
-        **more: Any,
-    ) -> None:
-        super().__init__(detail)
-        self._status, self._more = status, {"errors": list(errors), **more} if errors else more
-        self._headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-
-    def response(self) -> Response[str]:
-        """The answer that says so."""
-        status = self._status.value
-        document = {"type": "about:blank", "title": self._status.phrase, "status": status, "detail": str(self)}
-        body = json.dumps(document | self._more)
-        return Response(status, "application/problem+json", body, headers=self._headers)
-
-
-def answer(event: Event, context: Any) -> dict[str, Any]:
-    """Answer a request (payload format 2.0), whatever becomes of it."""
-    cors = _cors(event)
-    if event["requestContext"]["http"]["method"] == "OPTIONS":
-        return {"statusCode": HTTPStatus.NO_CONTENT.value, "headers": cors | _PREFLIGHT if cors else {}}
-    response = app.resolve(event, context)
-    response["headers"] |= {"Cache-Control": "no-store", **cors}
-    return response
-
-
-def refuse(error: Exception) -> Response[str]:
-    """The problem that an error is to whoever asked; what only we should know goes to the log."""
-    match error:
-        case Problem():
-            problem = error
-        case NotFoundError():
-            problem = Problem(HTTPStatus.NOT_FOUND, "there is nothing at this path")
-        case MessageRefused():
-            problem = _bad_request([{"field": error.field or "body", "message": str(error)}])
-        case LimitReached():
-            problem = Problem(HTTPStatus.CONFLICT, str(error), errors=[{"field": "add", "message": str(error)}])
-        case Unavailable():
-            logger.warning("unavailable", reason=str(error))
-            seconds = -(-error.retry_after // 1000)
-            problem = Problem(HTTPStatus.SERVICE_UNAVAILABLE, "Redis cannot be reached", retry_after=seconds)
-        case _:
-            logger.exception("request failed")
-            meter().count("Errors")
-            problem = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an error of ours; it is in the log")
-    return problem.response()
-
-
-app.exception_handler(Exception)(refuse)
-
-# Who may call
-
-
-def backend(resolver: ApiGatewayResolver, proceed: NextMiddleware) -> Response[str]:
-    """Let the application's backend in: API Gateway has verified its signature, unless somebody deployed it without."""
-    if not resolver.current_event["requestContext"].get("authorizer", {}).get("iam"):
-        raise Problem(HTTPStatus.FORBIDDEN, "this call is for the application's backend, with a signature (SigV4)")
-    return proceed(resolver)
-
-
-_GUARDS: dict[Access, list[Callable[..., Any]]] = {"open": [], "backend": [backend]}
-_ACCESS = {(route.method, route.path): route.access for route in HTTP_ROUTES}
-
-
-def call(method: str, path: str) -> Callable[[Call], Call]:
-    """Let a function answer a route of the table, to those whom the table lets call it.
-
-    Raises:
-        KeyError: there is no such route, or nobody stands at its door.
-    """
-    guards = _GUARDS[_ACCESS[method, path]]
-    return app.route(path.replace("{", "<").replace("}", ">"), method, middlewares=guards)
-
-
-_PREFLIGHT = {
-    "Access-Control-Allow-Methods": ", ".join(sorted({route.method for route in HTTP_ROUTES})),
-    "Access-Control-Allow-Headers": "Authorization, Content-Type",
-    "Access-Control-Max-Age": "7200",
-}
-
-
-def _cors(event: Event) -> dict[str, str]:
-    """What lets pages of the origin that asks read the answer, if the settings name it."""
-    origin, allowed = event["headers"].get("origin"), settings().cors_origins
-    if origin and (origin in allowed or "*" in allowed):
-        return {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
-    return {}
-
-
-# What a request says
-
-_Model = TypeVar("_Model", bound=BaseModel)
-_USER_ID: TypeAdapter[str] = TypeAdapter(UserId)
-
-
-def _body(model: type[_Model]) -> _Model:
-    event = app.current_event
-    text = event.body or ""
-    body = base64.b64decode(text) if event.is_base64_encoded else text.encode("utf-8", "surrogatepass")
-    if len(body) > MAX_REQUEST_BYTES:
-        raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has at most {MAX_REQUEST_BYTES} bytes")
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        raise _wrong(error, "body") from None
-
-
-def _user(id: str) -> str:
-    """The user whom the path names; API Gateway has decoded it, once."""
-    try:
-        return _USER_ID.validate_python(id)
-    except ValidationError as error:
-        raise _wrong(error, "id") from None
-
-
-def _wrong(error: ValidationError, whole: str) -> Problem:
-    """The problem that is a request with wrong fields; a fault that is none of a field is one of the `whole`."""
-    errors = []
-    for fault in error.errors(include_url=False, include_input=False, include_context=False)[:MOST_ERRORS]:
-        field = ".".join(str(part) for part in fault["loc"]) or whole
-        text = fault["msg"].removeprefix("Value error, ")
-        errors.append({"field": field, "message": text[:1].lower() + text[1:]})
-    return _bad_request(errors)
-
-
-def _bad_request(errors: Sequence[Mapping[str, str]]) -> Problem:
-    return Problem(HTTPStatus.BAD_REQUEST, f"{errors[0]['field']}: {errors[0]['message']}", errors=errors)
-
-
-# The calls
-
-
-def _done() -> Response[str]:
-    return Response(HTTPStatus.NO_CONTENT.value, body="")
-
-
-@call("GET", "/v1/health")
+@call("GET", "/v1/health", answer=requests.Health)
 def get_health() -> dict[str, Any]:
-    """How the service is; ill when nobody settles what is due."""
+    """How the service is; 503 when nobody settles what is due."""
     health = service().health()
     if health["dueLate"] > MOST_LATE:
         late = f"somebody should have been settled {health['dueLate'] // 1000} s ago: does the sweeper run?"
@@ -212,72 +35,162 @@ def get_health() -> dict[str, Any]:
     return health
 
 
-@call("GET", "/v1/graph")
-def get_graph() -> dict[str, Any]:
-    """One page of a backup; `next` is the cursor of the next one, "" on the last."""
-    try:
-        page = GraphPage.model_validate(app.current_event.query_string_parameters)
-    except ValidationError as error:
-        raise _wrong(error, "query") from None
-    users, following = service().graph_page(page.cursor)
+@call("GET", "/v1/openapi.json", answer=dict[str, Any])
+def get_openapi() -> dict[str, Any]:
+    """This document."""
+    from functions.api.openapi import document  # built when somebody asks, and then kept
+
+    return document()
+
+
+# Users
+
+
+@call("GET", "/v1/presence", query=requests.UsersParameter, answer=requests.Users)
+def get_presence(me: Identity, query: requests.UsersParameter) -> dict[str, Any]:
+    """What you may see of up to 100 users, in their order."""
+    return {"users": service().get_bulk_presence(me.user_id, query.userIds, me.issued_at)}
+
+
+@call("POST", "/v1/presence/query", body=requests.UsersQuery, answer=requests.Users)
+def post_presence_query(me: Identity, body: requests.UsersQuery) -> dict[str, Any]:
+    """The same for ids that an address has no room for."""
+    return {"users": service().get_bulk_presence(me.user_id, body.userIds, me.issued_at)}
+
+
+@call("GET", "/v1/me/contacts/presence", query=requests.SnapshotQuery, answer=requests.ContactsSnapshot)
+def get_my_contacts(me: Identity, query: requests.SnapshotQuery) -> dict[str, Any]:
+    """Everything that you may see; `resumed` and nobody when nothing is newer than `seq`."""
+    return service().get_snapshot(me.user_id, query.seq, me.issued_at)
+
+
+@call("POST", "/v1/me/heartbeat", body=requests.Poll, answer=requests.PollAnswer)
+def post_my_heartbeat(me: Identity, body: requests.Poll) -> dict[str, Any]:
+    """A device that has no WebSocket is still here; answered like `sync`. Poll every `self.heartbeatEvery` ms."""
+    heartbeat = Heartbeat(action="heartbeat", active=body.active, status=body.status, seq=body.seq)
+    return service().poll(_device(me, body.deviceId, body.deviceType), heartbeat)
+
+
+@call("POST", "/v1/me/leave", body=requests.Leaving)
+def post_my_leave(me: Identity, body: requests.Leaving) -> None:
+    """End one of your connections, or a polling device, without a grace. One that is not yours is left alone."""
+    connection_id = body.connectionId or _device(me, body.deviceId or "").id
+    service().end_connection(me.user_id, connection_id, me.issued_at)
+
+
+@call("GET", "/v1/me", answer=requests.Me)
+def get_me(me: Identity) -> dict[str, Any]:
+    """Your own real status with every device, what you hide, and why the status is what it is."""
+    return service().inspect_self(me.user_id, me.issued_at)
+
+
+@call("PUT", "/v1/me/status", body=requests.OwnStatusChange)
+def put_my_status(me: Identity, body: requests.OwnStatusChange) -> None:
+    """Choose a claim over all your devices, a custom status, or the status of a polling device."""
+    if body.deviceId is None:
+        service().set_status(me.user_id, body, me.issued_at)
+    else:
+        service().update_polling_device(_device(me, body.deviceId), body)
+
+
+@call("PUT", "/v1/me/privacy", body=requests.OwnPrivacyChange)
+def put_my_privacy(me: Identity, body: requests.OwnPrivacyChange) -> None:
+    """Change what you hide. What is given replaces what was, the rest stays."""
+    service().set_privacy(
+        me.user_id,
+        invisible=body.invisible,
+        last_seen=body.lastSeen,
+        hide_from=body.hideFrom,
+        issued_at=me.issued_at,
+    )
+
+
+@call("PUT", "/v1/me/blocks/{userId}")
+def put_my_block(me: Identity, userId: str) -> None:  # noqa: N803 - the path's own word
+    """Block somebody: neither of you sees the other any more. Whoever is blocked is never told so."""
+    if userId == me.user_id:
+        raise bad_request([{"field": "userId", "message": "nobody blocks themselves"}])
+    service().set_block(me.user_id, userId, blocked=True, issued_at=me.issued_at)
+
+
+@call("DELETE", "/v1/me/blocks/{userId}")
+def delete_my_block(me: Identity, userId: str) -> None:  # noqa: N803 - the path's own word
+    """Block somebody no longer. What else is hidden between you stays hidden."""
+    service().set_block(me.user_id, userId, blocked=False, issued_at=me.issued_at)
+
+
+def _device(me: Identity, device_id: str, device_type: str = "web") -> Connection:
+    return Connection.of_polling_device(
+        me.user_id,
+        device_id,
+        device_type=device_type,
+        connected_at=now_ms(),
+        token_issued_at=me.issued_at,
+        token_expires_at=me.expires_at,
+    )
+
+
+# The application's backend
+
+
+@call("GET", "/v1/graph", query=requests.GraphPageQuery, answer=requests.GraphPage)
+def get_graph(query: requests.GraphPageQuery) -> dict[str, Any]:
+    """One page of a backup. A user may come in more than one."""
+    users, following = service().graph_page(query.cursor)
     return {"users": users, "next": following}
 
 
-@call("PUT", "/v1/graph")
-def put_graph() -> Response[str]:
+@call("PUT", "/v1/graph", body=requests.GraphState)
+def put_graph(body: requests.GraphState) -> None:
     """Privacy and contacts are loaded, or are not any more."""
-    service().set_graph_loaded(_body(GraphState).loaded)
-    return _done()
+    service().set_graph_loaded(body.loaded)
 
 
-@call("GET", "/v1/users/{id}/contacts")
+@call("GET", "/v1/users/{id}/contacts", answer=requests.Contacts)
 def get_contacts(id: str) -> dict[str, Any]:
     """Who may see the user, and whom the user may see."""
-    return service().get_user_contacts(_user(id))
+    return service().get_user_contacts(id)
 
 
-@call("PUT", "/v1/users/{id}/contacts")
-def put_contacts(id: str) -> Response[str]:
+@call("PUT", "/v1/users/{id}/contacts", body=requests.ContactsChange)
+def put_contacts(id: str, body: requests.ContactsChange) -> None:
     """Change who may see the user."""
-    user, change = _user(id), _body(ContactsChange)
-    service().set_contacts(user, change.add, change.remove, mutual=change.mutual)
-    return _done()
+    service().set_contacts(id, body.add, body.remove, mutual=body.mutual)
 
 
-@call("GET", "/v1/users/{id}/privacy")
+@call("GET", "/v1/users/{id}/privacy", answer=requests.Privacy)
 def get_privacy(id: str) -> dict[str, Any]:
     """What the user hides, and from whom."""
-    return service().get_privacy(_user(id))
+    return service().get_privacy(id)
 
 
-@call("PUT", "/v1/users/{id}/privacy")
-def put_privacy(id: str) -> Response[str]:
-    """Change what the user hides."""
-    user, change = _user(id), _body(PrivacyChange)
+@call("PUT", "/v1/users/{id}/privacy", body=requests.PrivacyChange)
+def put_privacy(id: str, body: requests.PrivacyChange) -> None:
+    """Change what the user hides. What is given replaces what was, the rest stays."""
     service().set_privacy(
-        user,
-        invisible=change.invisible,
-        last_seen=change.lastSeen,
-        hide_from=change.hideFrom,
-        blocks=change.blocks,
+        id, invisible=body.invisible, last_seen=body.lastSeen, hide_from=body.hideFrom, blocks=body.blocks
     )
-    return _done()
 
 
-@call("PUT", "/v1/users/{id}/status")
-def put_status(id: str) -> Response[str]:
+@call("PUT", "/v1/users/{id}/status", body=requests.UserStatusChange)
+def put_status(id: str, body: requests.UserStatusChange) -> None:
     """Choose a claim or a custom status for the user."""
-    service().set_status(_user(id), _body(UserStatusChange))
-    return _done()
+    service().set_status(id, body)
 
 
-@call("GET", "/v1/users/{id}/presence")
-def get_presence(id: str) -> dict[str, Any]:
+@call("GET", "/v1/users/{id}/presence", answer=requests.InspectedUser)
+def get_user_presence(id: str) -> dict[str, Any]:
     """The user's real state, and why it is so."""
-    return service().inspect_user(_user(id))
+    return service().inspect_user(id)
 
 
-@call("POST", "/v1/users/{id}/disconnect")
+@call("POST", "/v1/users/{id}/disconnect", answer=requests.SignedOutEverywhere)
 def post_disconnect(id: str) -> dict[str, Any]:
-    """Sign the user out everywhere; says how many sockets were closed."""
-    return {"closed": service().sign_out(_user(id))}
+    """Sign the user out everywhere: close every connection and refuse tokens issued before."""
+    return {"closed": service().sign_out(id)}
+
+
+@call("DELETE", "/v1/users/{id}")
+def delete_user(id: str) -> None:
+    """Erase everything kept about the user, in what is kept of others too. May be done again."""
+    service().erase_user(id)

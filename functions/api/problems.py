@@ -1,0 +1,117 @@
+"""Problem details (RFC 9457): how the HTTP API says that it will not, or cannot.
+
+Their type is `about:blank`: the status says what kind of problem it is, `detail` what is wrong this time, and `errors`
+with which fields. What only we should know goes to the log.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.exceptions import NotFoundError
+from pydantic import ValidationError
+
+from shared.auth import Refused
+from shared.delivery import Unavailable
+from shared.messages import MessageRefused
+from shared.presence import DeviceLeft, LimitReached, SignedOut, StillTelling
+from shared.runtime import logger, meter
+
+MOST_ERRORS = 20
+"""Wrong fields that one answer names."""
+CONTENT_TYPE = "application/problem+json"
+
+
+class Problem(Exception):
+    """Why a request gets no answer but this.
+
+    Args:
+        status: what kind of problem it is.
+        detail: what is wrong.
+        errors: the wrong fields, as `{"field", "message"}`.
+        retry_after: seconds after which it is worth asking again.
+        challenge: how to prove who asks (RFC 6750).
+        more: further members of the document.
+    """
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        detail: str,
+        *,
+        errors: Sequence[Mapping[str, str]] = (),
+        retry_after: int | None = None,
+        challenge: str | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(detail)
+        self._status, self._more = status, {"errors": list(errors), **more} if errors else more
+        self._headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        if challenge:
+            self._headers["WWW-Authenticate"] = challenge
+
+    def response(self) -> Response[str]:
+        """The answer that says so."""
+        status = self._status.value
+        document = {"type": "about:blank", "title": self._status.phrase, "status": status, "detail": str(self)}
+        return Response(status, CONTENT_TYPE, json.dumps(document | self._more), headers=self._headers)
+
+
+def refuse(error: Exception) -> Response[str]:
+    """The problem that an error is to whoever asked."""
+    return _problem(error).response()
+
+
+def _problem(error: Exception) -> Problem:
+    match error:
+        case Problem():
+            return error
+        case NotFoundError():
+            return Problem(HTTPStatus.NOT_FOUND, "there is nothing at this path")
+        case Refused() | SignedOut():
+            logger.warning("token refused", reason=str(error) or "signed out everywhere")
+            meter().count("TokensRefused")
+            return Problem(HTTPStatus.UNAUTHORIZED, "the token is not good", challenge='Bearer error="invalid_token"')
+        case MessageRefused(retry_after=int(wait)):
+            return Problem(HTTPStatus.TOO_MANY_REQUESTS, str(error), retry_after=_seconds(wait))
+        case MessageRefused():
+            return bad_request([{"field": error.field or "body", "message": str(error)}])
+        case LimitReached():
+            errors = [{"field": error.field, "message": str(error)}]
+            return Problem(HTTPStatus.CONFLICT, str(error), errors=errors)
+        case DeviceLeft():
+            text = "this device left a moment ago: without seq it begins anew"
+            return Problem(HTTPStatus.CONFLICT, text, retry_after=_seconds(error.retry_after))
+        case StillTelling():
+            text = "contacts are still being told that the user is offline: ask again"
+            return Problem(HTTPStatus.SERVICE_UNAVAILABLE, text, retry_after=1)
+        case Unavailable():
+            logger.warning("unavailable", reason=str(error))
+            seconds = _seconds(error.retry_after)
+            return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "Redis cannot be reached", retry_after=seconds)
+    logger.exception("request failed")
+    meter().count("Errors")
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an error of ours; it is in the log")
+
+
+def wrong(error: ValidationError, whole: str) -> Problem:
+    """The problem that is a request with wrong fields; a fault that is none of a field is one of the `whole`."""
+    errors = []
+    for fault in error.errors(include_url=False, include_input=False, include_context=False)[:MOST_ERRORS]:
+        field = ".".join(str(part) for part in fault["loc"]) or whole
+        text = fault["msg"].removeprefix("Value error, ")
+        errors.append({"field": field, "message": text[:1].lower() + text[1:]})
+    return bad_request(errors)
+
+
+def bad_request(errors: Sequence[Mapping[str, str]]) -> Problem:
+    """The problem that is a request which is not as the protocol says."""
+    return Problem(HTTPStatus.BAD_REQUEST, f"{errors[0]['field']}: {errors[0]['message']}", errors=errors)
+
+
+def _seconds(ms: int) -> int:
+    return -(-ms // 1000)

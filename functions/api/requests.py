@@ -1,0 +1,325 @@
+"""What the HTTP API reads and answers, as types: a model for each body and query, a typed dictionary for each answer.
+
+Bodies are strict, and one that says nothing is a mistake, and refused. Nothing here does anything; what clients and the
+service say to each other on a WebSocket is in `shared.messages`, which these are made of.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
+
+from shared.messages import (
+    LATEST_TIME,
+    MAX_BLOCKS,
+    MAX_QUERY_USERS,
+    Claim,
+    ConnectionId,
+    DeviceType,
+    LastSeenPolicy,
+    OwnState,
+    RealState,
+    Record,
+    Sequence,
+    ShownCustomStatus,
+    Status,
+    StatusChange,
+    UserId,
+)
+from shared.settings import OnlineStatus
+
+MAX_LISTED_USERS = 5000
+"""Users that one request may name in a list; how many contacts there may be is a setting."""
+MAX_REQUEST_BYTES = 1024 * 1024
+"""A body: `MAX_LISTED_USERS` of the longest ids fit."""
+
+DeviceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+QueriedUsers = Annotated[tuple[UserId, ...], Field(min_length=1, max_length=MAX_QUERY_USERS)]
+
+
+def _number(value: object) -> object:
+    return int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,14}", value) else value
+
+
+def _listed(value: object) -> object:
+    return tuple(value.split(",")) if isinstance(value, str) else value
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", defer_build=True)
+
+
+class _Change(_Request):
+    changes: ClassVar[tuple[str, ...]]
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.model_fields_set.isdisjoint(self.changes):
+            raise ValueError(f"give at least one of {', '.join(self.changes)}")
+        return self
+
+
+# The application's backend
+
+
+class ContactsChange(_Change):
+    """Who may see a user from now on, and who no longer; with `mutual` the other way round too."""
+
+    changes: ClassVar[tuple[str, ...]] = ("add", "remove")
+    add: Annotated[tuple[UserId, ...], Field(max_length=MAX_LISTED_USERS)] = ()
+    remove: Annotated[tuple[UserId, ...], Field(max_length=MAX_LISTED_USERS)] = ()
+    mutual: bool = True
+
+    @field_validator("remove")
+    @classmethod
+    def _not_added(cls, remove: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        both = sorted(set(remove) & set(info.data.get("add", ())))
+        if both:
+            raise ValueError(f"{both[0]} is in add too")
+        return remove
+
+
+class OwnPrivacyChange(_Change):
+    """What a user hides: what is given replaces what was, the rest stays.
+
+    An unknown field is refused: a misspelt `hideFrom` would hide nothing, in silence.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    changes: ClassVar[tuple[str, ...]] = ("invisible", "lastSeen", "hideFrom")
+    invisible: bool | None = None
+    lastSeen: LastSeenPolicy | None = None
+    hideFrom: Annotated[tuple[UserId, ...], Field(max_length=MAX_LISTED_USERS)] | None = None
+
+
+class PrivacyChange(OwnPrivacyChange):
+    """The same on behalf of a user, with whom the user blocks."""
+
+    changes: ClassVar[tuple[str, ...]] = ("invisible", "lastSeen", "hideFrom", "blocks")
+    blocks: Annotated[tuple[UserId, ...], Field(max_length=MAX_BLOCKS)] | None = None
+
+
+class UserStatusChange(StatusChange, _Change):
+    """A status is a claim over all of the user's devices; a field that is absent stays, `customStatus: null` clears."""
+
+    changes: ClassVar[tuple[str, ...]] = ("status", "customStatus")
+    scope: Literal["user"] = "user"
+
+
+class GraphState(_Request):
+    """Whether privacy and contacts are loaded: until they are, nobody sees anybody."""
+
+    loaded: bool
+
+
+class GraphPageQuery(_Request):
+    """Which page of a backup to read: none for the first, then what the last page named."""
+
+    cursor: Annotated[str, StringConstraints(pattern=r"^([0-9]{1,4}-[0-9]{1,19})?$")] = ""
+
+
+# Users
+
+
+class UsersQuery(_Request):
+    """About whom to tell."""
+
+    userIds: QueriedUsers
+
+
+class UsersParameter(_Request):
+    """The same in the address: separated by commas, which no id contains."""
+
+    userIds: Annotated[QueriedUsers, BeforeValidator(_listed)]
+
+
+class SnapshotQuery(_Request):
+    """The `seq` of the snapshot that the client has, if it has one."""
+
+    seq: Annotated[Annotated[int, Field(ge=0, le=LATEST_TIME)] | None, BeforeValidator(_number)] = None
+
+
+class Poll(_Request):
+    """A polling device is still here. Without `seq` it begins anew, also where it had left."""
+
+    deviceId: DeviceId
+    deviceType: DeviceType = "web"
+    active: bool = True
+    status: OnlineStatus | None = None
+    seq: Sequence | None = None
+
+    @field_validator("deviceType", mode="before")
+    @classmethod
+    def _known(cls, kind: object) -> object:
+        return kind if kind in ("web", "mobile", "desktop") or not isinstance(kind, str) else "web"
+
+
+class Leaving(_Request):
+    """What ends: a connection, or a polling device."""
+
+    connectionId: ConnectionId | None = None
+    deviceId: DeviceId | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.connectionId is None) == (self.deviceId is None):
+            raise ValueError("give connectionId or deviceId, and not both")
+        return self
+
+
+class OwnStatusChange(StatusChange, _Change):
+    """A status is one of the polling device that is named, or a claim over all devices where none is.
+
+    With `deviceId` and `"scope": "user"` it is a claim too. A field that is absent stays, `customStatus: null` clears.
+    """
+
+    changes: ClassVar[tuple[str, ...]] = ("status", "customStatus")
+    deviceId: DeviceId | None = None
+    scope: Literal["device", "user"] = "user"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scope(cls, given: Any) -> Any:
+        if isinstance(given, dict) and isinstance(given.get("deviceId"), str):
+            return {"scope": "device", **given}
+        return given
+
+    @model_validator(mode="after")
+    def _device(self) -> Self:
+        if self.scope == "device" and self.deviceId is None:
+            raise ValueError("a status with scope device needs the deviceId of a polling device")
+        return self
+
+
+# Answers
+
+
+class Health(TypedDict):
+    """How the service is."""
+
+    graph: Literal["loaded", "not_loaded"]
+    dueLate: int
+    evictionPolicy: NotRequired[str]
+
+
+class GraphUser(TypedDict):
+    """Everything that the application and a user gave about the user."""
+
+    userId: str
+    viewers: list[str]
+    invisible: bool
+    lastSeen: LastSeenPolicy
+    hideFrom: list[str]
+    blocks: list[str]
+    customStatus: ShownCustomStatus | None
+    claim: Claim | None
+
+
+class GraphPage(TypedDict):
+    """One page of a backup; `next` is the cursor of the next one, "" on the last."""
+
+    users: list[GraphUser]
+    next: str
+
+
+class Contacts(TypedDict):
+    """Who may see a user, and whom the user may see."""
+
+    viewers: list[str]
+    sees: list[str]
+
+
+class Privacy(TypedDict):
+    """What a user hides, and from whom."""
+
+    invisible: bool
+    lastSeen: LastSeenPolicy
+    hideFrom: list[str]
+    blocks: list[str]
+
+
+class ExplainedState(RealState):
+    """A user's real state, and why it is so."""
+
+    lastSeen: int | None
+    visibleStatus: Status
+    """What contacts see who are hidden from in no other way."""
+    rule: Literal["no_device", "claim", "grace", "idle", "device"]
+    """What decided the real status."""
+    why: str
+
+
+class InspectedUser(ExplainedState):
+    """The same for the application's backend."""
+
+    rev: int | None
+
+
+class Me(ExplainedState):
+    """The same for the user, with what the user hides."""
+
+    hideFrom: list[str]
+    blocks: list[str]
+
+
+class SignedOutEverywhere(TypedDict):
+    """How many sockets were closed."""
+
+    closed: int
+
+
+class Users(TypedDict):
+    """Records in the order in which they were asked for."""
+
+    users: list[Record]
+
+
+class ContactsSnapshot(TypedDict):
+    """Everything that a user may see."""
+
+    seq: int
+    resumed: bool
+    self: RealState
+    users: list[Record]
+
+
+class PollAnswer(TypedDict):
+    """The same for a polling device: a `presence_snapshot` as a WebSocket carries it, always in one part."""
+
+    type: Literal["presence_snapshot"]
+    seq: int
+    part: Literal[1]
+    parts: Literal[1]
+    resumed: bool
+    self: OwnState
+    users: list[Record]
+
+
+class FieldError(TypedDict):
+    """What is wrong with a field."""
+
+    field: str
+    message: str
+
+
+class ProblemDetails(TypedDict):
+    """Why there is no answer but this (RFC 9457)."""
+
+    type: Literal["about:blank"]
+    title: str
+    status: int
+    detail: str
+    errors: NotRequired[list[FieldError]]

@@ -1,0 +1,86 @@
+"""Calls of the HTTP API, made to the function itself: by the backend, or by a user with a token.
+
+Every answer is held against the OpenAPI document's promise for errors: they are problem details.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jwt
+
+from shared.routes import HttpRoute
+from shared.runtime import now_ms
+from tests.support.http_events import request
+from tests.support.warm_sandbox import SECRET, WarmSandbox
+
+BODIES: dict[tuple[str, str], str] = {
+    ("POST", "/v1/presence/query"): '{"userIds":["bob"]}',
+    ("POST", "/v1/me/heartbeat"): '{"deviceId":"d1"}',
+    ("POST", "/v1/me/leave"): '{"deviceId":"d1"}',
+    ("PUT", "/v1/me/status"): '{"status":"busy"}',
+    ("PUT", "/v1/me/privacy"): '{"invisible":true}',
+    ("PUT", "/v1/graph"): '{"loaded":true}',
+    ("PUT", "/v1/users/{id}/contacts"): '{"add":["bob"]}',
+    ("PUT", "/v1/users/{id}/privacy"): '{"invisible":true}',
+    ("PUT", "/v1/users/{id}/status"): '{"status":"busy"}',
+}
+"""A body that each call accepts which needs one."""
+QUERIES = {("GET", "/v1/presence"): "?userIds=bob"}
+"""What has to stand in the address besides."""
+
+
+def token(user: str, *, issued: float = 0, lasts: float = 3600, key: str = SECRET, **claims: Any) -> str:
+    """A user's token; `issued` and `lasts` are seconds from now."""
+    now = now_ms() // 1000
+    return jwt.encode({"sub": user, "iat": int(now + issued), "exp": int(now + lasts), **claims}, key, "HS256")
+
+
+def bearer(user: str, **how: Any) -> dict[str, str]:
+    """The header with which a user calls."""
+    return {"authorization": f"Bearer {token(user, **how)}"}
+
+
+def ask(sandbox: WarmSandbox, method: str, target: str, body: Any = None, **more: Any) -> tuple[int, Any]:
+    """Make a call of the backend; gives the status, and the body read from JSON."""
+    answer = sandbox.invoke("api", request(method, target, _text(body), **more))
+    said: Any = json.loads(answer["body"]) if answer["body"] else None
+    if answer["statusCode"] >= 400:
+        assert answer["headers"]["Content-Type"] == "application/problem+json"
+        assert said["type"] == "about:blank"
+        assert said["status"] == answer["statusCode"]
+        assert said["title"]
+        assert said["detail"]
+    return answer["statusCode"], said
+
+
+def ask_as(sandbox: WarmSandbox, user: str, method: str, target: str, body: Any = None) -> tuple[int, Any]:
+    """Make a call of a user."""
+    return ask(sandbox, method, target, body, signed=False, headers=bearer(user))
+
+
+def target_of(route: HttpRoute) -> str:
+    """A route's address, as it should be called, about alice or bob."""
+    return route.path.replace("{id}", "alice").replace("{userId}", "bob") + QUERIES.get((route.method, route.path), "")
+
+
+def body_of(route: HttpRoute) -> str | None:
+    """A body that a route accepts, if it needs one."""
+    return BODIES.get((route.method, route.path))
+
+
+def ask_route(sandbox: WarmSandbox, route: HttpRoute, **more: Any) -> tuple[int, Any]:
+    """Make the call of a route as it should be made: by the backend about alice, or by alice."""
+    if route.access == "user":
+        more = {"signed": False, "headers": bearer("alice"), **more}
+    return ask(sandbox, route.method, target_of(route), body_of(route), **more)
+
+
+def name(route: HttpRoute) -> str:
+    """How a route is called in the names of tests."""
+    return f"{route.method} {route.path}"
+
+
+def _text(body: Any) -> str | bytes | None:
+    return body if body is None or isinstance(body, str | bytes) else json.dumps(body)
