@@ -612,10 +612,11 @@ local function beat(u, request)
 end
 
 -- After a lost tail numbers and record go on from now, as after a loss of everything: whoever saw what was lost takes
--- what comes for newer. A status that this device chose in those seconds is in its beat.
+-- what comes for newer. A status that this device chose in those seconds is in its beat. A client may also lie, which
+-- tells the user's viewers once more: so not twice within a TTL.
 local function recover(u, c, request)
-  if not ahead(request.seq, number(u, 'feed')) then return false end
-  put(u, { feed = now })
+  if not ahead(request.seq, number(u, 'feed')) or now - (number(u, 'healed') or 0) < S.device_ttl then return false end
+  put(u, { feed = now, healed = now })
   local rev = number(u, 'rev')
   if rev and u.set.invisible ~= '1' then put(u, { rev = math.max(rev + 1, now) }) end
   if request.status then

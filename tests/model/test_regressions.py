@@ -196,3 +196,21 @@ def test_whoever_was_idle_is_idle_after_a_loss(bench: Bench) -> None:
     assert [bench.service.inspect_user(user)["status"] for user in ("ann", "bob")] == ["away", "away"]
     bench.beat(idle)
     assert bench.service.inspect_user("ann")["status"] == "online"
+
+
+def test_a_client_that_lies_about_its_number_has_its_user_told_once_within_a_ttl(bench: Bench) -> None:
+    """A number above all that were given looks like a loss: the record is told anew, once, and not with each lie."""
+    bench.service.set_contacts("ann", ["bob"])
+    ann, bob = bench.open("ann"), bench.open("bob")
+    bench.live(6, ann, bob)
+    bench.pusher.clear()
+    for _ in range(100):
+        bench.sweep(0.5)
+        bench.beat(ann, seq=bench.clock())
+    assert len(bench.pusher.changes(bob.id, "ann")) == 1
+    assert bench.pusher.to(ann.id)[-1]["type"] == "presence_snapshot", "it is told where it stands all the same"
+    bench.beat(bob)
+    bench.sweep(26)
+    bench.beat(ann, seq=bench.clock())
+    bench.sweep(3)
+    assert len(bench.pusher.changes(bob.id, "ann")) == 2
