@@ -92,6 +92,7 @@ export class Link {
   begin(replaces) {
     this.#openedAt = this.#heardAt = this.#host.clock.now();
     this.#replaces = replaces;
+    this.#beatLater();
     this.sync();
   }
 
@@ -105,7 +106,6 @@ export class Link {
     this.#timers.set("answer", ANSWER_PATIENCE, () => this.#host.over(this, "nobody answers"));
     this.#timers.clear("sync");
     this.#timers.clear("hole");
-    this.#beatLater();
     this.send({ action: "sync", id: this.#asked.id, ...(this.#replaces && { replaces: this.#replaces }) });
   }
 

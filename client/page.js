@@ -11,7 +11,7 @@ export class Page {
   #clock;
   #listeners;
   #usedAt = -Infinity;
-  #askedAt = -Infinity;
+  #askedAt = 0;
 
   /**
    * @param {Window | undefined} window

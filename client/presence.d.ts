@@ -104,7 +104,10 @@ export interface PresenceOptions {
   reconnectWithin?: number;
 
   /** The rest is for tests, and for places that are no browsers. */
-  WebSocket?: new (url: string, protocols?: string[]) => Pick<WebSocket, "send" | "close" | "readyState" | "addEventListener">;
+  WebSocket?: new (
+    url: string,
+    protocols?: string[],
+  ) => Pick<WebSocket, "send" | "close" | "readyState" | "addEventListener">;
   fetch?: (url: string, init: RequestInit) => Promise<Response>;
   /** Whose pointer, keyboard and visibility tell whether the device is used. Default: the page, if there is one. */
   window?: Pick<Window, "addEventListener" | "removeEventListener" | "document" | "localStorage">;
@@ -127,7 +130,8 @@ export interface PresenceEventMap {
   error: CustomEvent<PresenceError>;
 }
 
-export class Presence extends EventTarget {
+/** An EventTarget, of these events alone. */
+export class Presence {
   constructor(options: PresenceOptions);
 
   /** Everybody in the picture: user id → record. Never changed in place: it can be kept and compared. */
@@ -180,7 +184,11 @@ export interface State {
   readonly seq: number | null;
   readonly ahead: ReadonlySet<number>;
   readonly told: ReadonlyMap<string, number>;
-  readonly parts: ReadonlyMap<string, { readonly seq: number; readonly users: ReadonlyMap<number, readonly PresenceRecord[]> }>;
+  /** Snapshots of which some parts are still to come: part → its users. */
+  readonly parts: ReadonlyMap<
+    string,
+    { readonly seq: number; readonly users: ReadonlyMap<number, readonly PresenceRecord[]> }
+  >;
 }
 
 export const initial: State;

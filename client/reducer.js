@@ -44,7 +44,13 @@ export function reduce(state, frame, asked = null) {
     case "presence_snapshot":
       return assemble(state, frame, asked);
     case "presence": // whoever is not in the picture does not come into it by being asked about
-      return { ...state, users: learn(state.users, frame.users.filter(({ userId }) => state.users.has(userId))) };
+      return {
+        ...state,
+        users: learn(
+          state.users,
+          frame.users.filter(({ userId }) => state.users.has(userId)),
+        ),
+      };
     default:
       return state;
   }

@@ -1,6 +1,6 @@
 /**
- * Two ways to carry the protocol's messages: a WebSocket, and polling through the HTTP API where there is none. Both
- * take the same messages and give the same frames, so nobody else has to know which it is; neither knows what they mean.
+ * Two ways to carry the protocol's messages: a WebSocket, and polling through the HTTP API where there is none. Both take
+ * the same messages and give the same frames, so nobody else has to know which it is. Neither knows what they mean.
  *
  * A transport tells `{opened(), frame(frame), closed(reason)}`, and nothing more once it was closed from this side.
  */
@@ -17,7 +17,9 @@ export class Socket {
   constructor(handshake, WebSocket, told) {
     this.#told = told;
     const open = ({ url, protocols }) => this.#told && this.#open(new WebSocket(url, protocols));
-    handshake().then(open).catch((error) => this.#told?.closed(`no handshake: ${error.message}`));
+    handshake()
+      .then(open)
+      .catch((error) => this.#told?.closed(`no handshake: ${error.message}`));
   }
 
   send(message) {

@@ -132,7 +132,10 @@ test("one's own state is the newest, whatever the order", () => {
 
 test("a stranger's record, which has no rev, never enters the picture", () => {
   const { service, me, state } = started("bob");
-  const strangers = [{ userId: "bob", status: "offline" }, { userId: "eve", status: "offline" }];
+  const strangers = [
+    { userId: "bob", status: "offline" },
+    { userId: "eve", status: "offline" },
+  ];
   const queried = reduce(state, { type: "presence", users: strangers });
   assert.deepEqual(statuses(queried), { bob: "offline" });
   assert.ok(queried.users.get("bob").rev);
@@ -162,13 +165,24 @@ test("fields and frames that are not known are ignored", () => {
 });
 
 test("changes tells what differs between two pictures", () => {
-  const before = new Map([["a", { rev: 1 }], ["b", { rev: 1 }], ["c", { rev: 1 }]]);
-  const after = new Map([["a", before.get("a")], ["b", { rev: 2 }], ["d", { rev: 1 }]]);
-  assert.deepEqual([...changes(before, after)], [
-    { userId: "c", user: null, previous: { rev: 1 } },
-    { userId: "b", user: { rev: 2 }, previous: { rev: 1 } },
-    { userId: "d", user: { rev: 1 }, previous: null },
+  const before = new Map([
+    ["a", { rev: 1 }],
+    ["b", { rev: 1 }],
+    ["c", { rev: 1 }],
   ]);
+  const after = new Map([
+    ["a", before.get("a")],
+    ["b", { rev: 2 }],
+    ["d", { rev: 1 }],
+  ]);
+  assert.deepEqual(
+    [...changes(before, after)],
+    [
+      { userId: "c", user: null, previous: { rev: 1 } },
+      { userId: "b", user: { rev: 2 }, previous: { rev: 1 } },
+      { userId: "d", user: { rev: 1 }, previous: null },
+    ],
+  );
   assert.deepEqual([...changes(after, after)], []);
 });
 
@@ -178,7 +192,10 @@ test("every frame that docs/protocol.md shows is understood", () => {
   assert.ok(frames.length >= 8);
   const snapshot = frames.find(({ type }) => type === "presence_snapshot");
   const before = reduce(initial, { ...snapshot, seq: 1_764_000_000_006 });
-  const told = through(frames.filter((frame) => frame !== snapshot), before);
+  const told = through(
+    frames.filter((frame) => frame !== snapshot),
+    before,
+  );
   assert.deepEqual(statuses(told), { bob: "online", carol: "offline" });
   assert.equal(told.self.claim.status, "busy");
   assert.deepEqual(statuses(reduce(told, snapshot)), { bob: "online" }); // whose rev is higher than the snapshot's
@@ -239,7 +256,8 @@ class History {
 
   /** What a client does about a hole, and a heartbeat about a frame that nothing came after. */
   recover() {
-    if (hasHole(this.state) || this.state.seq !== this.service.feed) for (const frame of this.ask()) this.receive(frame);
+    if (hasHole(this.state) || this.state.seq !== this.service.feed)
+      for (const frame of this.ask()) this.receive(frame);
   }
 }
 
@@ -256,7 +274,8 @@ test("any history of reordered, repeated and lost frames ends in the service's p
       assert.equal(state.seq, service.feed);
       for (const [userId, record] of service.contacts) assert.deepEqual(state.users.get(userId), record);
       // Who was removed is gone, or was told of as offline and goes with the next snapshot.
-      for (const [userId, record] of state.users) assert.ok(service.contacts.has(userId) || record.status === "offline");
+      for (const [userId, record] of state.users)
+        assert.ok(service.contacts.has(userId) || record.status === "offline");
       assert.deepEqual(state.self, service.self(history.me));
     }),
     RUNS,
@@ -272,7 +291,8 @@ test("without losses no recovery is needed, and the order does not matter", () =
       while (history.onTheWay.length) history.steps.deliver({ place: places.next().value });
       assert.ok(!hasHole(history.state));
       assert.equal(history.state.seq, history.service.feed);
-      for (const [userId, record] of history.service.contacts) assert.deepEqual(history.state.users.get(userId), record);
+      for (const [userId, record] of history.service.contacts)
+        assert.deepEqual(history.state.users.get(userId), record);
     }),
     RUNS,
   );

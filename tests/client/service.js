@@ -1,6 +1,6 @@
 /**
- * A model of the service as one viewer knows it: the records of contacts, the viewer's frame numbers, snapshots. It makes
- * frames and answers messages; what becomes of them on their way is the tests' business.
+ * A model of the service as one viewer knows it: the records of contacts, the viewer's frame numbers, snapshots. It
+ * makes frames and answers messages; what becomes of them on their way is the tests' business.
  */
 
 const EPOCH = 1_764_000_000_000;
@@ -69,7 +69,14 @@ export class Service {
     this.#number += 1;
     const connectionId = `C${this.#number}=`;
     const n = { status: 0, claim: 0, customStatus: 0 };
-    this.connections.set(connectionId, { connectionId, deviceId, status, n, connectedAt: this.now(), lastActive: this.now() });
+    this.connections.set(connectionId, {
+      connectionId,
+      deviceId,
+      status,
+      n,
+      connectedAt: this.now(),
+      lastActive: this.now(),
+    });
     return connectionId;
   }
 
@@ -136,7 +143,8 @@ export class Service {
     const connection = this.connections.get(connectionId);
     const before = JSON.stringify(this.self(connectionId).status) + JSON.stringify([this.claim, this.custom]);
     const newer = (field) => n > connection.n[field] && (connection.n[field] = n);
-    if (status && scope === "user" && newer("claim")) this.claim = status === "online" ? null : { status, until: until ?? null };
+    if (status && scope === "user" && newer("claim"))
+      this.claim = status === "online" ? null : { status, until: until ?? null };
     if (status && scope !== "user" && newer("status")) connection.status = status;
     if (customStatus !== undefined && newer("customStatus")) this.custom = customStatus;
     const after = JSON.stringify(this.self(connectionId).status) + JSON.stringify([this.claim, this.custom]);

@@ -18,8 +18,13 @@ export class Clock {
   };
   clearTimeout = (timer) => this.#timers.delete(timer);
 
+  /** How many timers run, and when the next is due. */
   get waiting() {
     return this.#timers.size;
+  }
+
+  get nextAt() {
+    return Math.min(...[...this.#timers.values()].map(({ at }) => at));
   }
 
   /** Let so many ms pass: what is due happens in its order, and what it promised is kept before the next. */
@@ -48,7 +53,10 @@ export const settled = () => new Promise((resolve) => setImmediate(resolve));
 export class Page extends EventTarget {
   document = { visibilityState: "visible" };
   #kept = new Map();
-  localStorage = { getItem: (name) => this.#kept.get(name) ?? null, setItem: (name, value) => this.#kept.set(name, value) };
+  localStorage = {
+    getItem: (name) => this.#kept.get(name) ?? null,
+    setItem: (name, value) => this.#kept.set(name, value),
+  };
 
   happens(name) {
     this.dispatchEvent(new Event(name));
@@ -123,7 +131,13 @@ export class World {
   }
 
   async #fetch(url, { method, body, headers, keepalive }) {
-    const call = { method, path: new URL(url).pathname, body: JSON.parse(body), authorization: headers.Authorization, keepalive };
+    const call = {
+      method,
+      path: new URL(url).pathname,
+      body: JSON.parse(body),
+      authorization: headers.Authorization,
+      keepalive,
+    };
     this.calls.push(call);
     await null;
     if (!this.answersHttp) throw new TypeError("fetch failed");
@@ -142,11 +156,15 @@ export class World {
       this.service.connections.set(id, { ...polling, connectedAt: this.clock.now(), lastActive: this.clock.now() });
     }
     if (path === "/v1/me/heartbeat") return Response.json(this.service.answer(id, { ...body, action: "sync" })[0]);
-    if (path === "/v1/presence/query") return Response.json(this.service.answer(id, { ...body, action: "get_presence" })[0]);
+    if (path === "/v1/presence/query")
+      return Response.json(this.service.answer(id, { ...body, action: "get_presence" })[0]);
     if (path === "/v1/me/leave") this.service.connections.delete(body.connectionId ?? id);
     if (path === "/v1/me/status" && body.customStatus?.text?.length > 140) {
       const errors = [{ field: "customStatus.text", message: "too long" }];
-      return Response.json({ title: "Bad Request", status: 400, detail: "customStatus.text: too long", errors }, { status: 400 });
+      return Response.json(
+        { title: "Bad Request", status: 400, detail: "customStatus.text: too long", errors },
+        { status: 400 },
+      );
     }
     if (path === "/v1/me/status") this.service.custom = body.customStatus ?? this.service.custom;
     return new Response(null, { status: 204 });
@@ -179,7 +197,8 @@ function socketsOf(world) {
     send(text) {
       const message = JSON.parse(text);
       this.sent.push(message);
-      if (!this.isSilent) for (const frame of world.service.answer(this.connectionId, message)) world.carry(frame, this.deliver);
+      if (!this.isSilent)
+        for (const frame of world.service.answer(this.connectionId, message)) world.carry(frame, this.deliver);
     }
 
     close(code) {

@@ -1,0 +1,50 @@
+/** An application, as the type checker sees it: this file has no errors, but for those that it expects. */
+
+import { Presence, PresenceError, changes, initial, reduce } from "serverless-presence-client";
+import type { ConnectionState, OwnState, PresenceRecord, Status } from "serverless-presence-client";
+
+const presence = new Presence({
+  url: "wss://host/live",
+  httpUrl: "https://host",
+  token: async ({ renew }) => (renew ? "new" : "old"),
+});
+
+presence.addEventListener("change", ({ detail: { userId, user, previous } }) => {
+  const status: Status | undefined = user?.status;
+  const record: PresenceRecord | null = previous;
+  console.log(userId, status, record?.customStatus?.text, record?.lastSeen);
+});
+presence.addEventListener("self", ({ detail }) => {
+  const self: OwnState = detail;
+  console.log(self.claim?.until, self.devices.length);
+});
+presence.addEventListener("connection", ({ detail: { state, reason } }) => {
+  const known: ConnectionState = state;
+  console.log(known === "stale", reason.length);
+});
+presence.addEventListener("error", ({ detail }) => {
+  if (detail instanceof PresenceError && detail.code === "rate_limited") console.log(detail.retryAfter);
+});
+
+presence.open();
+await presence.setStatus("busy");
+await presence.setClaim("away", Date.now() + 60_000);
+await presence.setClaim(null);
+await presence.setCustomStatus({ text: "Lunch", emoji: "🍜" });
+const [bob] = await presence.query(["bob"]);
+console.log(bob?.status, presence.users.get("bob")?.rev, presence.self?.status, presence.connection, presence.stale);
+presence.touch();
+presence.leave();
+presence.close();
+
+const next = reduce(initial, { type: "presence", users: [] });
+for (const { userId } of changes(initial.users, next.users)) console.log(userId);
+
+// @ts-expect-error: a token is needed
+new Presence({ url: "wss://host/live" });
+// @ts-expect-error: offline is what others see, nobody chooses it
+presence.setStatus("offline");
+// @ts-expect-error: there is no such event
+presence.addEventListener("changes", () => {});
+// @ts-expect-error: the picture is not the application's to change
+presence.users.set("bob", bob!);
