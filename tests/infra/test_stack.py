@@ -36,7 +36,7 @@ READ = "secretsmanager:GetSecretValue"
 CONNECT = "elasticache:Connect"
 ACTIONS: dict[str, dict[str, set[str]]] = {
     "public": {
-        "api": {CONNECT, POST, DELETE},
+        "api": {CONNECT, POST, DELETE, READ},
         "authorize": {READ},
         "connect": {CONNECT},
         "disconnect": {CONNECT, POST},
