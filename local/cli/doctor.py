@@ -210,6 +210,7 @@ class Doctor:
                 times = []
                 for n in range(1, SAMPLES + 1):
                     await asyncio.sleep(PAUSE)
+                    await watching.send({"action": "heartbeat"})  # as any client that has nothing else to say
                     times.append(await self._change(acting, watching, n, "busy" if n % 2 else "online"))
                 self._ok("round trip", f"a change reaches a contact in {_median(times)} ms ({_first(times)})")
                 await self._query(watching, alice)
