@@ -111,25 +111,6 @@ async def test_a_message_still_wakes_a_route_of_the_gateways_own(deployment: Dep
 # The service
 
 
-async def test_the_schedule_sweeps(deployment: Deployment, state: redis.Redis) -> None:
-    """A client that is cut off while nobody else is there to notice is settled by the deployed schedule alone."""
-    async with connected(deployment, "alice") as client:
-        await client.fall_silent()
-        silent = time.time()
-        await asyncio.to_thread(until_nobody_is_overdue, state, silent + deployment.settings.device_ttl + LAST_BEAT)
-        alice = await deployment.ask("GET", of("alice", "presence"))
-        assert (alice["status"], alice["devices"]) == ("offline", [])
-        assert alice["lastSeen"] <= (silent + LAST_BEAT) * 1000
-
-
-def until_nobody_is_overdue(state: redis.Redis, since: float) -> None:
-    """Wait until this time, and until whatever has ended is settled; asking the service could settle it."""
-    until = time.monotonic() + SCHEDULE + PATIENCE
-    while time.time() < since or any(state.zcount(due, 0, time.time() * 1000) for due in state.scan_iter("*:due")):
-        assert time.monotonic() < until, "somebody is overdue, and no sweeper comes"
-        time.sleep(0.1)
-
-
 def test_the_end_to_end_tests_hold(
     operator: Operator, deployment: Deployment, backend: KeyPair, token_secret: str
 ) -> None:
@@ -148,6 +129,25 @@ def test_the_end_to_end_tests_hold(
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+async def test_the_schedule_sweeps(deployment: Deployment, state: redis.Redis) -> None:
+    """A client that is cut off while nobody else is there to notice is settled by the deployed schedule alone."""
+    async with connected(deployment, "alice") as client:
+        await client.fall_silent()
+        silent = time.time()
+        await asyncio.to_thread(until_nobody_is_overdue, state, silent + deployment.settings.device_ttl + LAST_BEAT)
+        alice = await deployment.ask("GET", of("alice", "presence"))
+        assert (alice["status"], alice["devices"]) == ("offline", [])
+        assert alice["lastSeen"] <= (silent + LAST_BEAT) * 1000
+
+
+def until_nobody_is_overdue(state: redis.Redis, since: float) -> None:
+    """Wait until this time, and until whatever has ended is settled; asking the service could settle it."""
+    until = time.monotonic() + SCHEDULE + PATIENCE
+    while time.time() < since or any(state.zcount(due, 0, time.time() * 1000) for due in state.scan_iter("*:due")):
+        assert time.monotonic() < until, "somebody is overdue, and no sweeper comes"
+        time.sleep(0.1)
 
 
 def test_destroying_leaves_nothing(operator: Operator, assembly: Path, before: set[tuple[str, str]]) -> None:

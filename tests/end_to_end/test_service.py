@@ -90,108 +90,6 @@ async def test_who_is_not_at_the_device_is_away(people: People, join: Join) -> N
     assert (told["status"], told["rev"]) == ("online", came["rev"] + 1)
 
 
-async def test_a_claim_is_over_all_devices_until_it_ends(people: People, join: Join) -> None:
-    """A user-wide status ends by itself, and what the devices say is back."""
-    alice, bob = await people("alice", "bob")
-    viewer = await join(bob)
-    client = await join(alice, NodeSocket)
-    assert (await viewer.change(alice))["status"] == "online"
-    until = round(time.time() * 1000) + 2500
-    await client.send("presence_update", status="busy", scope="user", until=until)
-    assert (await viewer.change(alice))["status"] == "busy"
-    assert [seen["status"] for seen in await viewer.query(alice)] == ["busy"]
-    assert (await viewer.change(alice, SCHEDULE + PATIENCE))["status"] == "online"
-    assert time.time() * 1000 >= until
-
-
-# Ends
-
-
-async def test_who_closes_the_page_is_offline_after_the_grace(
-    deployment: Deployment, people: People, join: Join
-) -> None:
-    """A socket that closes is offline when the grace has passed, and not before."""
-    alice, bob = await people("alice", "bob")
-    viewer, client = await join(bob, NodeSocket), await join(alice)
-    came = await viewer.change(alice)
-    await client.close()
-    told = await offline(viewer, alice, deployment.settings.grace)
-    assert told["rev"] == came["rev"] + 1
-
-
-async def test_a_killed_client_is_offline_after_the_grace(deployment: Deployment, people: People, join: Join) -> None:
-    """A client that is killed says no farewell; its system closes the socket, and that counts."""
-    alice, bob = await people("alice", "bob")
-    viewer, client = await join(bob), await join(alice, NodeSocket)
-    came = await viewer.change(alice)
-    await client.kill()
-    told = await offline(viewer, alice, deployment.settings.grace)
-    assert told["rev"] == came["rev"] + 1
-
-
-async def test_a_client_that_was_cut_off_is_offline_at_its_ttl(
-    deployment: Deployment, people: People, join: Join
-) -> None:
-    """A socket that stays open and takes what is posted proves nothing: without heartbeats its user is offline once,
-    at the TTL and with no grace on top, last seen at the last beat.
-    """
-    alice, bob = await people("alice", "bob")
-    viewer, client = await join(bob), await join(alice, NodeSocket)
-    came = await viewer.change(alice)
-    await client.cut_off()
-    last = time.time()
-    await viewer.send("presence_update", status="busy")  # which is posted to the frozen client, and "arrives"
-    told = await viewer.change(alice, deployment.settings.device_ttl + SCHEDULE + PATIENCE)
-    assert (told["type"], told["status"], told["rev"]) == ("user_offline", "offline", came["rev"] + 1)
-    assert told["lastSeen"] <= last * 1000
-    assert time.time() * 1000 >= told["lastSeen"] + deployment.settings.device_ttl * 1000
-
-
-# Devices
-
-
-async def grace_has_passed(deployment: Deployment, viewer: Client, witness: Client) -> None:
-    """Wait until what closed before now is gone for good: somebody else closes after it, and is offline."""
-    assert (await viewer.change(witness.user))["type"] == "user_online"
-    await witness.close()
-    await offline(viewer, witness.user, deployment.settings.grace)
-
-
-async def test_a_second_device_comes_and_goes_without_an_event(
-    deployment: Deployment, people: People, join: Join
-) -> None:
-    """Contacts see one user: a second device that opens, and the first one that closes, change nothing for them."""
-    alice, bob, carol = await people("alice", "bob", "carol")
-    viewer, witness = await join(bob, NodeSocket), await join(carol)
-    laptop = await join(alice, NodeSocket, deviceId="laptop")
-    came = await viewer.change(alice)
-    phone = await join(alice, PythonSocket, deviceId="phone", deviceType="mobile")
-    assert len(phone.own["devices"]) == 2
-    await laptop.close()
-    await grace_has_passed(deployment, viewer, witness)
-    assert viewer.unread(alice) == []
-    await phone.send("presence_update", status="busy")
-    told = await viewer.change(alice)
-    assert (told["status"], told["deviceType"], told["rev"]) == ("busy", "mobile", came["rev"] + 1)
-
-
-async def test_a_reload_within_the_grace_is_no_event(deployment: Deployment, people: People, join: Join) -> None:
-    """A page that is left and comes back within the grace is what it was, and its contacts see nothing."""
-    alice, bob, carol = await people("alice", "bob", "carol")
-    viewer, witness = await join(bob, NodeSocket), await join(carol)
-    page = await join(alice, deviceId="browser")
-    came = await viewer.change(alice)
-    await page.send("presence_update", status="busy")
-    assert (await viewer.change(alice))["status"] == "busy"
-    await page.close()
-    page = await join(alice, deviceId="browser")
-    assert page.own["status"] == "busy"
-    await grace_has_passed(deployment, viewer, witness)
-    assert viewer.unread(alice) == []
-    await page.send("presence_update", status="online")
-    assert (await viewer.change(alice))["rev"] == came["rev"] + 2
-
-
 # Who sees whom
 
 
@@ -379,3 +277,105 @@ async def test_too_many_messages_are_refused_and_tell_when_to_come_back(people: 
     error = await client.answer("error")
     assert (error["code"], error["retryAfter"] > 0) == ("rate_limited", True)
     await asyncio.wait_for(client.answer("presence"), PATIENCE)
+
+
+# Ends. They come last: where a service was just deployed, the first sweeper comes after a minute.
+
+
+async def test_a_claim_is_over_all_devices_until_it_ends(people: People, join: Join) -> None:
+    """A user-wide status ends by itself, and what the devices say is back."""
+    alice, bob = await people("alice", "bob")
+    viewer = await join(bob)
+    client = await join(alice, NodeSocket)
+    assert (await viewer.change(alice))["status"] == "online"
+    until = round(time.time() * 1000) + 2500
+    await client.send("presence_update", status="busy", scope="user", until=until)
+    assert (await viewer.change(alice))["status"] == "busy"
+    assert [seen["status"] for seen in await viewer.query(alice)] == ["busy"]
+    assert (await viewer.change(alice, SCHEDULE + PATIENCE))["status"] == "online"
+    assert time.time() * 1000 >= until
+
+
+async def test_who_closes_the_page_is_offline_after_the_grace(
+    deployment: Deployment, people: People, join: Join
+) -> None:
+    """A socket that closes is offline when the grace has passed, and not before."""
+    alice, bob = await people("alice", "bob")
+    viewer, client = await join(bob, NodeSocket), await join(alice)
+    came = await viewer.change(alice)
+    await client.close()
+    told = await offline(viewer, alice, deployment.settings.grace)
+    assert told["rev"] == came["rev"] + 1
+
+
+async def test_a_killed_client_is_offline_after_the_grace(deployment: Deployment, people: People, join: Join) -> None:
+    """A client that is killed says no farewell; its system closes the socket, and that counts."""
+    alice, bob = await people("alice", "bob")
+    viewer, client = await join(bob), await join(alice, NodeSocket)
+    came = await viewer.change(alice)
+    await client.kill()
+    told = await offline(viewer, alice, deployment.settings.grace)
+    assert told["rev"] == came["rev"] + 1
+
+
+async def test_a_client_that_was_cut_off_is_offline_at_its_ttl(
+    deployment: Deployment, people: People, join: Join
+) -> None:
+    """A socket that stays open and takes what is posted proves nothing: without heartbeats its user is offline once,
+    at the TTL and with no grace on top, last seen at the last beat.
+    """
+    alice, bob = await people("alice", "bob")
+    viewer, client = await join(bob), await join(alice, NodeSocket)
+    came = await viewer.change(alice)
+    await client.cut_off()
+    last = time.time()
+    await viewer.send("presence_update", status="busy")  # which is posted to the frozen client, and "arrives"
+    told = await viewer.change(alice, deployment.settings.device_ttl + SCHEDULE + PATIENCE)
+    assert (told["type"], told["status"], told["rev"]) == ("user_offline", "offline", came["rev"] + 1)
+    assert told["lastSeen"] <= last * 1000
+    assert time.time() * 1000 >= told["lastSeen"] + deployment.settings.device_ttl * 1000
+
+
+# Devices
+
+
+async def grace_has_passed(deployment: Deployment, viewer: Client, witness: Client) -> None:
+    """Wait until what closed before now is gone for good: somebody else closes after it, and is offline."""
+    assert (await viewer.change(witness.user))["type"] == "user_online"
+    await witness.close()
+    await offline(viewer, witness.user, deployment.settings.grace)
+
+
+async def test_a_second_device_comes_and_goes_without_an_event(
+    deployment: Deployment, people: People, join: Join
+) -> None:
+    """Contacts see one user: a second device that opens, and the first one that closes, change nothing for them."""
+    alice, bob, carol = await people("alice", "bob", "carol")
+    viewer, witness = await join(bob, NodeSocket), await join(carol)
+    laptop = await join(alice, NodeSocket, deviceId="laptop")
+    came = await viewer.change(alice)
+    phone = await join(alice, PythonSocket, deviceId="phone", deviceType="mobile")
+    assert len(phone.own["devices"]) == 2
+    await laptop.close()
+    await grace_has_passed(deployment, viewer, witness)
+    assert viewer.unread(alice) == []
+    await phone.send("presence_update", status="busy")
+    told = await viewer.change(alice)
+    assert (told["status"], told["deviceType"], told["rev"]) == ("busy", "mobile", came["rev"] + 1)
+
+
+async def test_a_reload_within_the_grace_is_no_event(deployment: Deployment, people: People, join: Join) -> None:
+    """A page that is left and comes back within the grace is what it was, and its contacts see nothing."""
+    alice, bob, carol = await people("alice", "bob", "carol")
+    viewer, witness = await join(bob, NodeSocket), await join(carol)
+    page = await join(alice, deviceId="browser")
+    came = await viewer.change(alice)
+    await page.send("presence_update", status="busy")
+    assert (await viewer.change(alice))["status"] == "busy"
+    await page.close()
+    page = await join(alice, deviceId="browser")
+    assert page.own["status"] == "busy"
+    await grace_has_passed(deployment, viewer, witness)
+    assert viewer.unread(alice) == []
+    await page.send("presence_update", status="online")
+    assert (await viewer.change(alice))["rev"] == came["rev"] + 2
