@@ -326,22 +326,43 @@ local function watchers_of(u)
   return watchers
 end
 
--- A frozen record's custom status ends like any other; the viewer is told as of an offline user.
+-- A frozen record changed: its viewer is told as of an offline user.
+local function tell_frozen(u, viewer, entry)
+  entry.rev = entry.rev + 1
+  call('HSET', u.hidden, viewer, cjson.encode(entry))
+  call('HSET', u.tell, viewer, ms(entry.rev) .. ' offline')
+  put(u, { floor = math.max(number(u, 'floor') or 0, entry.rev) })
+end
+
+-- A frozen record's custom status ends like any other.
 local function thaw(u)
   local next_end
   for viewer, raw in pairs(hash(u.hidden)) do
     local entry = cjson.decode(raw)
     local ends = hides(entry) and entry.rev and not long_gone(entry) and custom_until(entry.custom) or nil
     if ended(ends) then
-      entry.custom, entry.rev = '', entry.rev + 1
-      call('HSET', u.hidden, viewer, cjson.encode(entry))
-      call('HSET', u.tell, viewer, ms(entry.rev) .. ' offline')
-      put(u, { floor = math.max(number(u, 'floor') or 0, entry.rev) })
+      entry.custom = ''
+      tell_frozen(u, viewer, entry)
     else
       next_end = earliest(next_end, ends)
     end
   end
   put(u, { thaw = next_end or '' })
+end
+
+-- Who may see when the user was last here. Whoever was shown it, or will be, is told as of any change: those who are
+-- shown the record, and those who have a frozen one.
+local function set_last_seen(u, policy)
+  if policy == (u.set.lastSeen or 'everyone') then return end
+  u.set.lastSeen = policy
+  call('HSET', u.settings, 'lastSeen', policy)
+  if u.state.status == 'offline' and (u.state.seen or '') ~= '' then
+    put(u, { rev = math.max(number(u, 'rev'), number(u, 'floor') or 0) + 1 })
+  end
+  for viewer, raw in pairs(hash(u.hidden)) do
+    local entry = cjson.decode(raw)
+    if hides(entry) and entry.rev and entry.seen ~= '' and not long_gone(entry) then tell_frozen(u, viewer, entry) end
+  end
 end
 
 -- Settle --------------------------------------------------------------------------------------------------------
@@ -655,11 +676,11 @@ end
 -- Settings of the user ----------------------------------------------------------------------------------------------
 
 local function choose(u, change, connection)
-  local n = change.n or 0
+  local n, status_before, counted = change.n or 0, connection and connection.status, false
   local function newer(field)
     if not connection or n == 0 then return true end
     if n <= connection.n[field] then return false end
-    connection.n[field] = n
+    connection.n[field], counted = n, true
     return true
   end
   if change.status and change.scope == 'user' and newer('claim') then
@@ -683,7 +704,10 @@ local function choose(u, change, connection)
       call('HSET', u.settings, 'custom', change.custom)
     end
   end
-  if connection then write_connection(u, connection) end
+  if not connection then return end
+  write_connection(u, connection)
+  -- One's own connections see each that is applied, even if it changes nothing over all devices.
+  if counted or connection.status ~= status_before then put(u, { own = '' }) end
 end
 
 -- Change why a viewer may or may not see the user, and remember to tell the viewer what that changes for it.
@@ -933,10 +957,7 @@ function verbs.privacy(u, request)
       call('HDEL', u.settings, 'invisible')
     end
   end
-  if request.lastSeen then
-    u.set.lastSeen = request.lastSeen
-    call('HSET', u.settings, 'lastSeen', request.lastSeen)
-  end
+  if request.lastSeen then set_last_seen(u, request.lastSeen) end
   local function replace(wanted, letter, on, off)
     if not wanted then return end
     local keep = {}

@@ -195,6 +195,29 @@ def test_12_ones_own_devices_stay_in_step_with_one_frame_each(bench: Bench) -> N
 
 
 @everywhere
+def test_12_every_update_that_is_applied_is_shown_to_ones_own_devices(bench: Bench) -> None:
+    """An update that changes nothing over all devices is a frame to one's own, and one that is ignored is none."""
+    bench.service.set_contacts("alice", ["bob"])
+    phone, laptop, bob = bench.open("alice", device="phone"), bench.open("alice", device="laptop"), bench.open("bob")
+    bench.update(laptop, status="busy")
+    bench.update(phone, status="busy", n=1)
+    bench.sweep(3)
+    for said, expected in (({"status": "away", "n": 2}, 1), ({"status": "away", "n": 3}, 1), ({"n": 2}, 0)):
+        bench.pusher.clear()
+        bench.update(phone, **{"status": "online", **said})
+        for connection, applied in ((phone, said["n"]), (laptop, 0)):
+            frames = bench.pusher.to(connection.id)
+            assert [frame["type"] for frame in frames] == ["presence_self"] * expected
+            for frame in frames:
+                assert frame["self"]["n"]["status"] == applied
+                assert {device["connectionId"]: device["status"] for device in frame["self"]["devices"]} == {
+                    phone.id: "away", laptop.id: "busy",
+                }  # fmt: skip
+    bench.sweep(3)
+    assert bench.pusher.to(bob.id) == []
+
+
+@everywhere
 def test_11_a_replaced_connection_ends_without_a_trace(bench: Bench) -> None:
     """A planned rotation: the new socket says which it replaces, the old one is closed, and contacts hear nothing."""
     bench.service.set_contacts("alice", ["bob"])

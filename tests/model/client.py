@@ -58,6 +58,11 @@ class Client:
         custom: dict[str, Any] | None = self.records.get(user_id, {}).get("customStatus")
         return custom
 
+    def last_seen(self, user_id: str) -> int | None:
+        """When this client shows a user to have been there last."""
+        seen: int | None = self.records.get(user_id, {}).get("lastSeen")
+        return seen
+
     def _replace(self, parts: list[dict[str, Any]]) -> None:
         seq = parts[0]["seq"]
         if self.seq is not None and seq < self.seq:

@@ -198,7 +198,17 @@ class Model:
 
     def set_last_seen(self, id: str, policy: str, now: int) -> None:
         """Who may see when the user was there last."""
-        self.user(id)["last_seen"] = policy
+        self.settle(id, now)
+        u = self.user(id)
+        if u["last_seen"] != policy:
+            u["last_seen"] = policy
+            if u["status"] == "offline" and u["seen"] is not None:
+                u["rev"] = max(u["rev"], u["floor"]) + 1
+            for entry in u["hidden"].values():
+                gone = entry["left"] is not None and entry["left"] + FORMER <= now
+                if entry["why"] and entry["frozen"] and entry["frozen"]["seen"] is not None and not gone:
+                    entry["frozen"]["rev"] += 1
+                    u["floor"] = max(u["floor"], entry["frozen"]["rev"])
         self.settle(id, now)
 
     def hides(self, id: str, reason: str) -> set[str]:
@@ -351,6 +361,11 @@ class Model:
             for name, c in connections
             if self._is_live(c, now)
         }
+
+    def numbers(self, id: str, connection_id: str) -> dict[str, int] | None:
+        """The counters of one connection."""
+        c = self.user(id)["connections"].get(connection_id)
+        return dict(c["n"]) if c else None
 
     # What the store may lose
 

@@ -26,6 +26,7 @@ deeds = steps_of(  # none of which takes time: both worlds have the same
     "connect", "sync", "beat", "update", "describe", "query", "leave", "disconnect", "vanish", "sign_out",
     "set_status", "gone", users=[HIDDEN], named=OTHERS, kill=False,
 )  # fmt: skip
+policies = steps_of("policy", users=[HIDDEN], named=OTHERS, kill=False)  # which is seen, hidden or not
 events = steps_of(
     "connect", "sync", "beat", "reconnect", "update", "describe", "query", "leave", "disconnect", "vanish", "invisible",
     "policy", "hide", "contacts", "moment", "live", "silence", users=[VIEWER, *OTHERS], named=OTHERS, kill=False,
@@ -81,7 +82,7 @@ class Trace:
 @given(
     way=st.sampled_from(WAYS),
     before=st.lists(st.one_of(deeds, events), max_size=8),
-    during=st.lists(st.tuples(st.lists(deeds, max_size=3), events), max_size=10),
+    during=st.lists(st.tuples(st.lists(deeds, max_size=3), st.one_of(events, events, events, policies)), max_size=10),
     after=st.lists(st.one_of(deeds, events), max_size=4),
 )
 def test_what_a_hidden_user_does_shows_nowhere(

@@ -80,6 +80,7 @@ class World:
         self._in_flight: list[Frame] = []
         self._related: dict[tuple[str, str], dict[str, Any]] = {}
         """(viewer, user) → what the viewer could see before the latest stage, where that stage changed it."""
+        self._closed_at: dict[str, int] = {}
         self._settled: dict[str, int] = dict.fromkeys(users, self.now)
         self.bench.pusher.deliver = self._posted
         self.bench.on_stage = self._ran
@@ -331,13 +332,16 @@ class World:
             for other in self.users:
                 if other != user:
                     seen = self.model.view(user, other, self.now)
-                    shown = socket.client.status(other), socket.client.custom(other)
-                    right = [(seen["status"], seen.get("customStatus"))]
+                    shown = socket.client.status(other), socket.client.custom(other), socket.client.last_seen(other)
+                    right = [(seen["status"], seen.get("customStatus"), seen.get("lastSeen"))]
                     if user not in self.model.user(other)["contacts"]:
-                        right.append(("offline", None))  # snapshots do not list former contacts
+                        right.append(("offline", None, None))  # snapshots do not list former contacts
                     assert shown in right, (socket.connection.id, other)
             own = self.model.own(user, self.now)
             assert {name: socket.client.own[1][name] for name in own} == own, socket.connection.id
+            latest = socket.client.own[1]  # after a reconnect it may be one that was on its way to the old socket
+            if latest["connectionId"] == socket.connection.id:
+                assert latest["n"] == self.model.numbers(user, socket.connection.id), socket.connection.id
 
     def fall_silent(self, survivor: str) -> None:
         """Everybody but one vanishes; whoever that one saw is offline, and told once, when TTL or grace is over."""
@@ -418,7 +422,10 @@ class World:
             yield
         closed = socket.connection.id in self.bench.pusher.closed[before:]
         if not socket.connection.polling and not kill:
-            assert closed == (heard is None), socket.connection.id
+            just_closed = closed or self.now - self._closed_at.get(socket.connection.id, 0) < 1000
+            assert just_closed if heard is None else not closed, socket.connection.id
+        if closed:
+            self._closed_at[socket.connection.id] = self.now
         if heard is None:
             socket.speaks = False
 
@@ -500,7 +507,7 @@ class World:
                 hint = {(False, True): "user_online", (True, False): "user_offline"}
                 assert event["type"] == hint.get((was_on, on), "presence_status"), event
                 if event["rev"] == known["rev"] + 1:
-                    before, after = ((r["status"], r["customStatus"]) for r in (known, event))
+                    before, after = ((r["status"], r["customStatus"], r["lastSeen"]) for r in (known, event))
                     assert before != after, f"{socket.connection.id} was told {event}, and nothing has changed"
 
     def _arrived(self, frame: Frame) -> None:
