@@ -28,6 +28,7 @@ local SETTLED = 2000         -- a frame younger than this may still be on its wa
 local WIDEST, NARROWEST = 1000, 100 -- a viewer's window, in ms, when frames come faster than one in NARROWEST
 local MOST_TOLD = 500        -- viewers told one by one in one go
 local HELLO = 1000           -- how long a new connection may take to speak before others announce it
+local CLOSING = 1000         -- how often a socket is closed again, at most, on which somebody speaks who may not
 local FAILED = 60000         -- when a user whose record could not be read is tried again
 local ERASED = 86400000      -- how long an erased user's old tokens are refused: longer than they are good for
 local SCHEMA = '1'
@@ -106,6 +107,7 @@ end
 local function bury(u, id)
   u.connections[id] = blank(id)
   write_connection(u, u.connections[id])
+  return u.connections[id]
 end
 
 local function deadline_of(c) return math.min(now + S.device_ttl, c.cap > 0 and c.cap or math.huge) end
@@ -617,15 +619,26 @@ local function create_connection(u, said, guess)
   return c
 end
 
--- A message came in on a connection: "live", "closed" (it may not speak), "full" (too many devices poll), or "limited"
--- (too many messages).
+-- A message came in on a connection that may not speak: "closed" (so its socket was not, or not well), or "ignored"
+-- when that has been said a moment ago.
+local function refuse(u, said)
+  if said.polling then return 'closed' end
+  local c = u.connections[said.id] or bury(u, said.id)
+  if c.tat > now then return 'ignored' end
+  c.tat = now + CLOSING
+  write_connection(u, c)
+  return 'closed'
+end
+
+-- A message came in on a connection: "live", "closed" or "ignored" (it may not speak), "full" (too many devices poll),
+-- or "limited" (too many messages).
 local function beat(u, request)
   local said = request.connection
   local c = u.connections[said.id]
-  if c and not may_speak(c) then return 'closed' end
+  if c and not may_speak(c) then return refuse(u, said) end
   if not c or c.state == 'lost' then
     local made, why = create_connection(u, said, not request.status)
-    if not made then return why or 'closed' end
+    if not made then return why or refuse(u, said) end
     c = made
   end
   if c.guessed and request.status then c.status, c.guessed = request.status, false end
@@ -1000,12 +1013,13 @@ function verbs.sign_out(u)
   settle(u, false)
   u.set.endedAt = ms(now)
   call('HSET', u.settings, 'endedAt', u.set.endedAt)
-  local closing = sockets(u)
-  for _, c in pairs(u.connections) do
+  local out, closing = { live = #sockets(u) }, {}
+  for id, c in pairs(u.connections) do
     if is_live(c) then put(u, { last = now }) end
     if c.state ~= 'closed' then close_connection(u, c, 'closed') end
+    if not c.polling then closing[#closing + 1] = id end -- also what was closed before: that answer may have been lost
   end
-  local out = settle(u, true)
+  for name, value in pairs(settle(u, true)) do out[name] = value end
   out.close = closing
   return out
 end

@@ -48,6 +48,9 @@ FAN_OUT = 1_000
 """Posts after which what concerns many users is carried out before more is begun: half a second's worth. Whoever there
 is no time for then has nothing posted and nothing reported, and stays due."""
 
+EDITS = 250
+"""Contacts that one script call changes: more would hold up everybody else on the node."""
+
 
 class LimitReached(Exception):
     """A request that would take somebody over a limit; nothing of it was done.
@@ -175,7 +178,7 @@ class PresenceService:
         work.closing = as_list(answer.get("close"))
         self._delivery.collect(work, user_id, answer)
         self._delivery.carry_out(work)
-        return len(as_list(answer.get("close")))
+        return int(answer["live"])
 
     # Messages
 
@@ -376,19 +379,25 @@ class PresenceService:
     ) -> None:
         """Let each in `add` see the user, and those in `remove` no longer; with `mutual` the other way round too.
 
+        Each pair changes at one moment on each side, and not all pairs together. Calls that run at the same time do not
+        see each other's additions when they look whether there is room.
+
         Raises:
             LimitReached: somebody would have more than `max_contacts` viewers; nothing was changed.
         """
         add, remove = _others(user_id, add), _others(user_id, remove)
         self._check_room(user_id, add, mutual=mutual)
-        # `sees` is an index of the others' `contacts`, which decide: it may hold too much, never too little.
-        self._ask(*self._sees(user_id, "add", add, mutual=mutual))
         edits = [[viewer, "contact"] for viewer in add] + [[viewer, "stranger"] for viewer in remove]
-        requests = [Request(user_id, "relate", {"edits": edits})]
-        if mutual:
-            requests += [Request(viewer, "relate", {"edits": [[user_id, edit]]}) for viewer, edit in edits]
-        self._tell_all(requests, self._delivery.begin())
-        self._ask(*self._sees(user_id, "remove", remove, mutual=mutual))
+        give_up = self._delivery.begin().give_up
+        for start in range(0, len(edits), EDITS):
+            some = edits[start : start + EDITS]
+            # `sees` is an index of the others' `contacts`, which decide: it may hold too much, never too little.
+            self._ask(*self._sees(user_id, "add", [id for id, edit in some if edit == "contact"], mutual=mutual))
+            requests = [Request(user_id, "relate", {"edits": some})]
+            if mutual:
+                requests += [Request(viewer, "relate", {"edits": [[user_id, edit]]}) for viewer, edit in some]
+            self._tell_all(requests, Work(give_up))
+            self._ask(*self._sees(user_id, "remove", [id for id, edit in some if edit == "stranger"], mutual=mutual))
 
     def get_privacy(self, user_id: str) -> dict[str, Any]:
         """What the user hides: `invisible`, `lastSeen` policy, `hideFrom` and `blocks`."""
@@ -569,9 +578,9 @@ class PresenceService:
     ) -> Answer | None:
         """Let a message of a connection count; None when the connection may not speak, and is closed."""
         [answer] = self._ask(Request(connection.user_id, verb, args))
-        if answer["word"] == "closed":
-            if not connection.polling:
-                self._pusher.close([connection.id])
+        if answer["word"] == "closed" and not connection.polling:
+            self._pusher.close([connection.id])
+        if answer["word"] in ("closed", "ignored"):
             return None
         if answer["word"] == "limited":
             raise MessageRefused(

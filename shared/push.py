@@ -196,7 +196,8 @@ class Pusher:
         backoff = FIRST_BACKOFF
         while True:
             try:
-                async with _Place(self._permits):
+                await self._permits.acquire()
+                with _Place(self._permits):
                     if connection_id in self._hung:  # the next time it is others' turn first
                         self._hung[connection_id] = self._hung.pop(connection_id)
                     if wait := self._pace.reserve(time.monotonic()):
@@ -277,17 +278,16 @@ class _UnreachableError(Exception):
 
 
 class _Place:
-    """One of so many places for posts under way; whoever does not get done soon goes on without."""
+    """A permit that was acquired, given back at the end, or before: whoever is not done soon goes on without."""
 
     def __init__(self, permits: asyncio.Semaphore) -> None:
-        self._permits = permits
-
-    async def __aenter__(self) -> None:
-        await self._permits.acquire()
-        self._held = True
+        self._permits, self._held = permits, True
         self._timer = asyncio.get_running_loop().call_later(SOON, self._give_back)
 
-    async def __aexit__(self, *_: object) -> None:
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
         self._timer.cancel()
         self._give_back()
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shared.delivery import Frame
-from shared.messages import GetPresence, Sync
+from shared.messages import GetPresence, LastSeenPolicy, Sync
 from shared.presence import Connection
 from tests.support.service import Bench
 
@@ -103,6 +103,40 @@ def test_20_who_is_no_contact_learns_nothing_and_neither_from_whom_does_not_exis
         seen = surfaces(bench, viewer, user)
         assert seen["read"] == seen["query"] == {"userId": user, "status": "offline"}
         assert seen["snapshot"] is None
+
+
+@everywhere
+def test_20_whoever_was_shown_when_somebody_was_last_here_is_told_when_that_is_hidden(bench: Bench) -> None:
+    """The policy of an offline user changes: contacts are told at once, and so is one who is hidden from."""
+    bench.service.set_contacts("alice", ["bob", "carol"])
+    alice, bob, carol = bench.open("alice"), bench.open("bob"), bench.open("carol")
+    bench.service.leave("alice", alice.id)
+    left = bench.clock()
+    bench.service.set_privacy("alice", hide_from=["carol"])
+    changes: list[tuple[LastSeenPolicy, int | None]] = [("nobody", None), ("nobody", None), ("everyone", left)]
+    for policy, seen in changes:
+        bench.clock.advance(5)
+        bench.pusher.clear()
+        before = [bench.sees(viewer, "alice") for viewer in ("bob", "carol")]
+        bench.service.set_privacy("alice", last_seen=policy)
+        for viewer, known in zip((bob, carol), before, strict=True):
+            told = bench.pusher.changes(viewer.id, "alice")
+            expected = [] if known["lastSeen"] == seen else [("presence_status", "offline", seen, known["rev"] + 1)]
+            assert [(c["type"], c["status"], c["lastSeen"], c["rev"]) for c in told] == expected
+            assert bench.sees(viewer.user_id, "alice")["lastSeen"] == seen
+
+
+@everywhere
+def test_20_nobody_is_told_of_a_policy_that_changes_nothing_to_see(bench: Bench) -> None:
+    """The policy of an online user changes: no record shows when somebody who is here was last here."""
+    bench.service.set_contacts("alice", ["bob"])
+    bob = bench.open("bob")
+    bench.open("alice")
+    bench.sweep(3)
+    bench.pusher.clear()
+    bench.service.set_privacy("alice", last_seen="nobody")
+    bench.sweep(3)
+    assert bench.pusher.changes(bob.id) == []
 
 
 @everywhere
@@ -284,6 +318,42 @@ def test_23_a_connection_does_not_outlive_its_token_by_more_than_a_minute(bench:
     assert set(bench.pusher.closed) == {alice.id}
     assert bench.sees("bob", "alice")["status"] == "offline"
     assert not bench.service.set_user_online(bench.connection("alice", token_expires_at=ends // 1000))
+
+
+@everywhere
+def test_23_a_sign_out_that_was_cut_short_closes_what_is_open_when_it_is_said_again_or_somebody_speaks(
+    bench: Bench,
+) -> None:
+    """The function dies before it has closed a socket: nothing is posted there, and each way to end it still works."""
+    bench.service.set_contacts("alice", ["bob"])
+    first, second, bob = bench.open("alice"), bench.open("alice"), bench.open("bob")
+    with bench.killed(at=1):
+        bench.service.sign_out("alice")
+    assert bench.pusher.closed == []
+    bench.pusher.clear()
+    bench.sweep(1)
+    bench.update(bob, status="busy")
+    assert bench.pusher.to(first.id) == bench.pusher.to(second.id) == []
+    bench.beat(first)
+    assert bench.pusher.closed == [first.id]
+    bench.clock.advance(1)
+    assert bench.service.sign_out("alice") == 0
+    assert sorted(bench.pusher.closed[1:]) == sorted([first.id, second.id])
+
+
+@everywhere
+@pytest.mark.parametrize("later", [0, 70])
+def test_23_whoever_goes_on_speaking_on_a_dead_connection_has_it_closed_once_a_second(bench: Bench, later: int) -> None:
+    """A hundred messages of a signed-out client within two seconds cost two attempts to close it, not a hundred."""
+    alice = bench.open("alice")
+    bench.service.sign_out("alice")
+    bench.clock.advance(later)
+    bench.pusher.closed.clear()
+    for _ in range(100):
+        bench.beat(alice)
+        bench.clock.advance(0.02)
+    assert bench.pusher.closed == [alice.id, alice.id]
+    assert bench.service.inspect_user("alice")["devices"] == []
 
 
 @everywhere

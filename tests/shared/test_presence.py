@@ -50,3 +50,14 @@ def test_a_sweeper_waits_for_a_redis_that_is_away(bench: Bench) -> None:
     assert sweeper.cleanup_stale_connections("run", bench.clock.advance) == 1
     assert store.failures == 0
     assert bench.sees("bob", "alice")["status"] == "offline"
+
+
+def test_many_contacts_change_in_calls_that_hold_nobody_up(bench: Bench) -> None:
+    """Six hundred contacts come and go in parts, in the order that is said: who comes and goes in one call has gone."""
+    users = [f"user{number:03}" for number in range(600)]
+    with bench.counted() as stages:
+        bench.service.set_contacts("alice", users, users[550:], mutual=False)
+    edits = [request.args["edits"] for stage in stages for request in stage if request.verb == "relate"]
+    assert max(map(len, edits)) == 250
+    assert bench.service.get_user_contacts("alice")["viewers"] == users[:550]
+    assert [bench.service.get_user_contacts(user)["sees"] for user in (users[549], users[550])] == [["alice"], []]
