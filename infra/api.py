@@ -109,6 +109,7 @@ class HttpSide(Construct):
                 allow_origins=list(origins),
                 allow_methods=[apigateway.CorsHttpMethod.ANY],
                 allow_headers=["authorization", "content-type"],
+                expose_headers=["retry-after"],
                 max_age=cdk.Duration.hours(1),
             )
             if origins

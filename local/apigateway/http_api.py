@@ -1,7 +1,9 @@
 """API Gateway's HTTP API on a laptop, with payload format 2.0 for events and answers.
 
 Routes and who may call them come from the routes table. Tokens are the function's business; a route of the backend
-needs a signature, which is checked here before the function is asked. CORS is not answered here.
+needs a signature, which is checked here before the function is asked. CORS is answered here, as the settings say:
+preflights without a route or a function, and headers on every answer, in place of a function's own (Amazon API Gateway
+Developer Guide, "Configuring CORS for HTTP APIs").
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ TEXT_TYPES = ("text/", "application/json", "application/javascript", "applicatio
 """Content types whose bodies arrive as text; all others, and bodies without one, arrive in base64 (observed by the
 authors of ministackorg/ministack, pull request 766)."""
 
+CORS_MAX_AGE = 3600
+"""Seconds for which a browser may keep the answer to a preflight, as the stack has it."""
+
 Parameters = dict[str, str]
 
 
@@ -42,6 +47,7 @@ class HttpApi:
         invoker: what runs the functions.
         verifier: checks the signatures that routes of the backend need.
         routes: which request wakes which function.
+        cors_origins: whose pages may read answers, `*` for all of them; without any there is no CORS.
         integration_timeout: seconds that a function has to answer.
         clock: seconds since the epoch, for events.
     """
@@ -52,6 +58,7 @@ class HttpApi:
         verifier: SignatureVerifier,
         *,
         routes: Iterable[HttpRoute],
+        cors_origins: Iterable[str] = (),
         integration_timeout: float = gateway.INTEGRATION_TIMEOUT,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -59,9 +66,37 @@ class HttpApi:
         self._verifier = verifier
         self._clock = clock
         self._routes = [(route, route.path.split("/")) for route in routes]
+        self._cors = frozenset(cors_origins)
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer one request, whatever it asks for."""
+        if not self._cors:
+            return await self._answer(request)
+        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+            response = web.Response(status=204, headers={"Apigw-Requestid": gateway.new_id()})
+        else:
+            response = await self._answer(request)
+        for name in [name for name in response.headers if name.lower().startswith("access-control-")]:
+            del response.headers[name]
+        response.headers.update(self._cors_headers(request))
+        return response
+
+    def _cors_headers(self, request: web.Request) -> dict[str, str]:
+        """What lets a page of the origin that asks read the answer, if it is one of those."""
+        origin = request.headers.get("Origin")
+        if origin is None or not self._cors & {origin, "*"}:
+            return {}
+        headers = {"Access-Control-Allow-Origin": "*" if "*" in self._cors else origin}
+        headers["Access-Control-Expose-Headers"] = "retry-after"
+        if request.method == "OPTIONS":
+            headers |= {
+                "Access-Control-Allow-Methods": "*",
+                "Access-Control-Allow-Headers": "authorization,content-type",
+                "Access-Control-Max-Age": str(CORS_MAX_AGE),
+            }
+        return headers if "*" in self._cors else {**headers, "Vary": "Origin"}
+
+    async def _answer(self, request: web.Request) -> web.Response:
         size = len(request.method) + len(request.raw_path) + sum(len(k) + len(v) for k, v in request.raw_headers)
         if size > gateway.HEADERS_LIMIT:
             return _refusal(431)

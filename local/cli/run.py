@@ -126,7 +126,7 @@ async def running(
         websocket_api = WebSocketApi(
             functions, verifier, routes=WEBSOCKET_ROUTES, authorizer=AUTHORIZER, token_source=settings.token_source
         )
-        http_api = HttpApi(functions, verifier, routes=HTTP_ROUTES)
+        http_api = HttpApi(functions, verifier, routes=HTTP_ROUTES, cors_origins=settings.cors_origins)
         try:
             await stack.enter_async_context(serve(websocket_api, http_api, listener))
         except OSError as error:  # Two may take a port until one of them listens.

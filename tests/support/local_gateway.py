@@ -125,6 +125,7 @@ async def running_gateway(
     routes: tuple[WebSocketRoute, ...] = WEBSOCKET_ROUTES,
     http_routes: tuple[HttpRoute, ...] = HTTP_ROUTES,
     token_source: TokenSource = "query",
+    cors_origins: tuple[str, ...] = (),
     cuts: Cuts | None = None,
     integration_timeout: float = 29.0,
 ) -> AsyncIterator[Gateway]:
@@ -141,7 +142,9 @@ async def running_gateway(
         integration_timeout=integration_timeout,
         faults=faults,
     )
-    http_api = HttpApi(functions, verifier, routes=http_routes, integration_timeout=integration_timeout)
+    http_api = HttpApi(
+        functions, verifier, routes=http_routes, cors_origins=cors_origins, integration_timeout=integration_timeout
+    )
     with socket.create_server((HOST, 0)) as listener:
         async with serve(websocket_api, http_api, listener):
             yield Gateway(listener.getsockname()[1], functions, websocket_api, keys, faults)

@@ -358,3 +358,79 @@ async def test_a_body_has_a_quota(gateway: Gateway) -> None:
     assert (await call(gateway, "POST", "/v1/presence/query", b"x" * 10 * 1024 * 1024, headers)).status == 200
     assert (await call(gateway, "POST", "/v1/presence/query", b"x" * (10 * 1024 * 1024 + 1), headers)).status == 413
     assert len(gateway.functions.events_of("api")) == 1
+
+
+# CORS
+
+CHAT = "https://chat.example"
+PREFLIGHT = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "authorization"}
+
+
+def cors(answer: Answer) -> dict[str, str]:
+    """An answer's headers that are about CORS, their names in lower case."""
+    return {
+        name.lower(): value
+        for name, value in answer.headers.items()
+        if name.lower().startswith("access-control-") or name == "Vary"
+    }
+
+
+async def test_a_preflight_of_a_named_origin_is_answered_without_a_function() -> None:
+    """Any path will do; the answer is 204 and allows what the setting's origins may ask."""
+    async with running_gateway(http_routes=ROUTES, cors_origins=(CHAT, "https://beta.example")) as gateway:
+        for path in ("/v1/presence/query", "/v1/users/alice/contacts", "/nowhere"):
+            answer = await call(gateway, "OPTIONS", path, headers={"Origin": CHAT, **PREFLIGHT})
+            assert (answer.status, answer.body) == (204, b"")
+            assert cors(answer) == {
+                "access-control-allow-origin": CHAT,
+                "access-control-allow-methods": "*",
+                "access-control-allow-headers": "authorization,content-type",
+                "access-control-expose-headers": "retry-after",
+                "access-control-max-age": "3600",
+                "vary": "Origin",
+            }
+        assert gateway.functions.events == []
+
+
+@pytest.mark.parametrize("origin", [None, "https://evil.example", "https://chat.example.evil.example", "null", "*"])
+async def test_another_origin_is_not_mentioned(origin: str | None) -> None:
+    """A page of another origin gets answers that its browser keeps from it, and preflights that allow nothing."""
+    headers = {"Origin": origin} if origin else {}
+    async with running_gateway(http_routes=ROUTES, cors_origins=(CHAT,)) as gateway:
+        preflight = await call(gateway, "OPTIONS", "/v1/health", headers={**headers, **PREFLIGHT})
+        assert (preflight.status, cors(preflight)) == (204, {})
+        assert cors(await call(gateway, "GET", "/v1/health", headers=headers)) == {}
+
+
+@pytest.mark.parametrize(
+    ("target", "status"), [("/v1/health", 200), ("/v1/nowhere", 404), ("/v1/users/a/contacts", 403)]
+)
+async def test_every_answer_may_be_read_by_pages_of_named_origins(target: str, status: int) -> None:
+    """Answers of functions and of the gateway itself; what a function says about CORS is not heard."""
+    async with running_gateway(http_routes=ROUTES, cors_origins=(CHAT,)) as gateway:
+        headers = {"access-control-allow-origin": "*", "Access-Control-Allow-Credentials": "true", "X-A": "b"}
+        gateway.functions.answers["api"] = {"statusCode": 200, "headers": headers}
+        answer = await call(gateway, "GET", target, headers={"Origin": CHAT})
+        assert answer.status == status
+        expected = {
+            "access-control-allow-origin": CHAT,
+            "access-control-expose-headers": "retry-after",
+            "vary": "Origin",
+        }
+        assert cors(answer) == expected
+
+
+async def test_every_origin_may_be_named_at_once() -> None:
+    """`*` lets pages of every origin read answers."""
+    async with running_gateway(http_routes=ROUTES, cors_origins=("*",)) as gateway:
+        answer = await call(gateway, "GET", "/v1/health", headers={"Origin": "https://any.example"})
+        assert cors(answer) == {"access-control-allow-origin": "*", "access-control-expose-headers": "retry-after"}
+
+
+async def test_without_the_setting_there_is_no_cors(gateway: Gateway) -> None:
+    """A preflight is 404 like everything that is no route, and a function's headers are passed on."""
+    assert (await call(gateway, "OPTIONS", "/v1/health", headers={"Origin": CHAT, **PREFLIGHT})).status == 404
+    gateway.functions.answers["api"] = {"statusCode": 200, "headers": {"Access-Control-Allow-Origin": CHAT}}
+    assert cors(await call(gateway, "GET", "/v1/health", headers={"Origin": CHAT})) == {
+        "access-control-allow-origin": CHAT
+    }
