@@ -1,0 +1,507 @@
+"""The HTTP API as users call it: whose token is let in, and what each call does and answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jwt
+import pytest
+
+from functions.api.requests import MAX_LISTED_USERS
+from shared.routes import HTTP_ROUTES, HttpRoute
+from shared.runtime import meter
+from tests.support.http_calls import ask, ask_as, ask_route, bearer, body_of, name, target_of, token
+from tests.support.http_events import request
+from tests.support.warm_sandbox import SECRET, WarmSandbox
+
+USERS = [route for route in HTTP_ROUTES if route.access == "user"]
+HEARTBEAT, LEAVE, ME = "/v1/me/heartbeat", "/v1/me/leave", "/v1/me"
+STRANGER = {"userId": "bob", "status": "offline"}
+
+
+@pytest.fixture
+def sandbox(start: Callable[..., WarmSandbox]) -> WarmSandbox:
+    """A sandbox whose graph is loaded, in which alice and bob see each other."""
+    sandbox = start()
+    ask(sandbox, "PUT", "/v1/graph", {"loaded": True})
+    ask(sandbox, "PUT", "/v1/users/alice/contacts", {"add": ["bob"]})
+    return sandbox
+
+
+def poll(sandbox: WarmSandbox, user: str, **said: Any) -> Any:
+    """A poll that is answered."""
+    status, answer = ask_as(sandbox, user, "POST", HEARTBEAT, {"deviceId": "d1", **said})
+    assert status == 200, answer
+    return answer
+
+
+def real(sandbox: WarmSandbox, user: str) -> Any:
+    """A user's real state, as the backend sees it."""
+    return ask(sandbox, "GET", f"/v1/users/{user}/presence")[1]
+
+
+def told_of(sandbox: WarmSandbox, connection: str, user: str, count: int) -> list[Any]:
+    """What a connection was told of a user, once that is so much: it may wait for the viewer's window."""
+    until = time.monotonic() + 5
+    while True:
+        told = [frame for frame in sandbox.frames(connection) if frame.get("userId") == user]
+        if len(told) >= count or time.monotonic() > until:
+            return told
+        sandbox.sweep()
+
+
+# Whose token
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic YTpi",
+        "Bearer a b",
+        "Bearer a,Bearer b",
+        "token",
+        "AWS4-HMAC-SHA256 Credential=x",
+    ],
+)
+@pytest.mark.parametrize("route", USERS, ids=name)
+def test_without_a_token_a_users_call_is_401_and_tells_how_to_prove_who_asks(
+    sandbox: WarmSandbox, route: HttpRoute, header: str
+) -> None:
+    """A header that is missing or malformed is 401 with the challenge; a backend's signature is no token."""
+    headers = {"authorization": header} if header else None
+    answer = sandbox.invoke("api", request(route.method, target_of(route), body_of(route), headers=headers))
+    assert answer["statusCode"] == 401
+    assert answer["headers"]["WWW-Authenticate"] == "Bearer"
+
+
+BAD_TOKENS: dict[str, Callable[[], str]] = {
+    "expired": lambda: token("alice", lasts=-60),
+    "not valid yet": lambda: token("alice", issued=600),
+    "another secret": lambda: token("alice", key="another secret of thirty-two characters"),
+    "no algorithm": lambda: jwt.encode({"sub": "alice", "exp": 4e9}, "", "none"),
+    "another algorithm": lambda: jwt.encode({"sub": "alice", "exp": 4e9}, SECRET * 2, "HS512"),
+    "no end": lambda: jwt.encode({"sub": "alice"}, SECRET, "HS256"),
+    "no user": lambda: token("a/b"),
+    "rubbish": lambda: "x.y.z",
+}
+
+
+@pytest.mark.parametrize("make", BAD_TOKENS.values(), ids=BAD_TOKENS)
+@pytest.mark.parametrize("route", USERS, ids=name)
+def test_a_bad_token_is_401_without_a_reason(sandbox: WarmSandbox, route: HttpRoute, make: Callable[[], str]) -> None:
+    """Whatever is wrong with a token, the answer is the same, nothing is done, and it is counted."""
+    before = sandbox.redis.dbsize()
+    status, problem = ask_route(sandbox, route, headers={"authorization": f"Bearer {make()}"})
+    assert (status, problem["detail"]) == (401, "the token is not good")
+    assert sandbox.redis.dbsize() == before
+    assert meter()._counts["TokensRefused"] == 1
+
+
+@pytest.mark.parametrize("route", USERS, ids=name)
+def test_after_a_sign_out_everywhere_older_tokens_are_401(sandbox: WarmSandbox, route: HttpRoute) -> None:
+    """A token that was issued before is refused by every call, and changes nothing; one from after it is good."""
+    poll(sandbox, "alice")
+    ask(sandbox, "POST", "/v1/users/alice/disconnect")
+    before = real(sandbox, "alice"), ask(sandbox, "GET", "/v1/users/alice/privacy")
+    assert ask_route(sandbox, route, headers=bearer("alice", issued=-60))[0] == 401
+    assert (real(sandbox, "alice"), ask(sandbox, "GET", "/v1/users/alice/privacy")) == before
+    assert ask_route(sandbox, route, headers=bearer("alice", issued=1))[0] in (200, 204)
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_the_scheme_has_no_case(sandbox: WarmSandbox, scheme: str) -> None:
+    """`bearer` is `Bearer` (RFC 9110)."""
+    headers = {"authorization": f"{scheme} {token('alice')}"}
+    assert ask(sandbox, "GET", ME, signed=False, headers=headers)[0] == 200
+
+
+@pytest.mark.parametrize("place", ["query", "cookie", "other header", "body"])
+def test_a_token_in_the_wrong_place_is_none(sandbox: WarmSandbox, place: str) -> None:
+    """Tokens in addresses, cookies and bodies are not looked for: those end in logs."""
+    good = token("alice")
+    event = request("POST", f"{HEARTBEAT}?token={good}" if place == "query" else HEARTBEAT, '{"deviceId":"d1"}')
+    if place == "cookie":
+        event["cookies"] = [f"token={good}", f"authorization=Bearer {good}"]
+    if place == "other header":
+        event["headers"] |= {"sec-websocket-protocol": f"presence.v1, {good}", "x-authorization": f"Bearer {good}"}
+    if place == "body":
+        event["body"] = f'{{"deviceId":"d1","token":"{good}","authorization":"Bearer {good}"}}'
+    assert sandbox.invoke("api", event)["statusCode"] == 401
+
+
+# Queries
+
+
+@pytest.mark.parametrize("way", ["GET", "POST"])
+def test_a_query_answers_as_get_presence_does(sandbox: WarmSandbox, way: str) -> None:
+    """Records come in the order that was asked for; who is no contact, and who is nobody, is offline and no more."""
+    sandbox.open("bob", "B=", deviceType="mobile")
+    sandbox.open("carol", "C=")
+    asked = ["carol", "bob", "nobody", "alice"]
+    if way == "GET":
+        status, answer = ask_as(sandbox, "alice", "GET", f"/v1/presence?userIds={','.join(asked)}")
+    else:
+        status, answer = ask_as(sandbox, "alice", "POST", "/v1/presence/query", {"userIds": asked})
+    assert status == 200
+    carol, bob, nobody, _alice = answer["users"]
+    assert [user["userId"] for user in answer["users"]] == asked
+    assert (bob["status"], bob["deviceType"]) == ("online", "mobile")
+    assert carol == {"userId": "carol", "status": "offline"}
+    assert nobody == {"userId": "nobody", "status": "offline"}
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "body", "field"),
+    [
+        ("GET", "/v1/presence", None, "userIds"),
+        ("GET", "/v1/presence?userIds=", None, "userIds.0"),
+        ("GET", "/v1/presence?userIds=a,,b", None, "userIds.1"),
+        ("GET", "/v1/presence?userIds=a%20b", None, "userIds.0"),
+        ("GET", "/v1/presence?userIds=" + ",".join(f"u{n}" for n in range(101)), None, "userIds"),
+        ("POST", "/v1/presence/query", {}, "userIds"),
+        ("POST", "/v1/presence/query", {"userIds": []}, "userIds"),
+        ("POST", "/v1/presence/query", {"userIds": "bob"}, "userIds"),
+        ("POST", "/v1/presence/query", {"userIds": [f"u{n}" for n in range(101)]}, "userIds"),
+        ("GET", "/v1/me/contacts/presence?seq=x", None, "seq"),
+        ("GET", "/v1/me/contacts/presence?seq=-1", None, "seq"),
+        ("GET", "/v1/me/contacts/presence?seq=1.5", None, "seq"),
+        ("POST", HEARTBEAT, {}, "deviceId"),
+        ("POST", HEARTBEAT, {"deviceId": "a b"}, "deviceId"),
+        ("POST", HEARTBEAT, {"deviceId": "d1\n"}, "deviceId"),
+        ("POST", HEARTBEAT, {"deviceId": "d" * 65}, "deviceId"),
+        ("POST", HEARTBEAT, {"deviceId": "d1", "status": "offline"}, "status"),
+        ("POST", HEARTBEAT, {"deviceId": "d1", "active": 1}, "active"),
+        ("POST", HEARTBEAT, {"deviceId": "d1", "seq": "1"}, "seq"),
+        ("POST", LEAVE, {}, "body"),
+        ("POST", LEAVE, {"deviceId": "d1", "connectionId": "A="}, "body"),
+        ("POST", LEAVE, {"connectionId": "a b"}, "connectionId"),
+        ("PUT", "/v1/me/status", {"deviceId": "d1"}, "body"),
+        ("PUT", "/v1/me/status", {"status": "offline"}, "status"),
+        ("PUT", "/v1/me/status", {"status": "busy", "scope": "device"}, "body"),
+        ("PUT", "/v1/me/status", {"status": "busy", "deviceId": "d1", "until": 99999999999999}, "until"),
+        ("PUT", "/v1/me/status", {"status": "busy", "until": 1}, "until"),
+        ("PUT", "/v1/me/privacy", {}, "body"),
+        ("PUT", "/v1/me/privacy", {"hidefrom": ["bob"]}, "hidefrom"),
+        ("PUT", "/v1/me/privacy", {"blocks": ["bob"]}, "blocks"),
+        ("PUT", "/v1/me/privacy", {"hideFrom": ["u"] * (MAX_LISTED_USERS + 1)}, "hideFrom"),
+        ("PUT", "/v1/me/blocks/alice", None, "userId"),
+        ("PUT", "/v1/me/blocks/a%20b", None, "userId"),
+        ("DELETE", "/v1/me/blocks/..", None, "userId"),
+    ],
+)
+def test_what_is_not_as_the_protocol_says_is_refused(
+    sandbox: WarmSandbox, method: str, target: str, body: Any, field: str
+) -> None:
+    """400 names the field that is wrong first, and nothing is written."""
+    before = sandbox.redis.dbsize()
+    status, problem = ask_as(sandbox, "alice", method, target, body)
+    assert status == 400
+    assert problem["errors"][0]["field"] == field
+    assert sandbox.redis.dbsize() == before
+
+
+def test_the_snapshot_can_be_had_without_a_connection(sandbox: WarmSandbox) -> None:
+    """It has every contact; with its `seq` again it says only that nothing is new, until something is."""
+    status, first = ask_as(sandbox, "alice", "GET", "/v1/me/contacts/presence")
+    assert (status, first["resumed"], [user["userId"] for user in first["users"]]) == (200, False, ["bob"])
+    again = ask_as(sandbox, "alice", "GET", f"/v1/me/contacts/presence?seq={first['seq']}")[1]
+    assert (again["resumed"], again["users"], again["seq"]) == (True, [], first["seq"])
+    sandbox.open("bob", "B=")
+    newer = ask_as(sandbox, "alice", "GET", f"/v1/me/contacts/presence?seq={first['seq']}")[1]
+    assert (newer["resumed"], newer["users"][0]["status"]) == (False, "online")
+    assert real(sandbox, "alice")["status"] == "offline", "asking is no heartbeat"
+
+
+# Polling devices
+
+
+def test_a_polling_device_keeps_its_user_online(sandbox: WarmSandbox) -> None:
+    """A poll is a heartbeat of one device, which is the same at each; contacts are told as of any other."""
+    sandbox.open("bob", "B=")
+    answer = poll(sandbox, "alice", deviceType="mobile", status="busy")
+    assert (answer["type"], answer["part"], answer["parts"], answer["resumed"]) == ("presence_snapshot", 1, 1, False)
+    assert [user["userId"] for user in answer["users"]] == ["bob"]
+    [device] = answer["self"]["devices"]
+    assert (device["deviceId"], device["deviceType"], device["status"]) == ("d1", "mobile", "busy")
+    assert device["connectionId"] == answer["self"]["connectionId"]
+    assert answer["self"]["heartbeatEvery"] == 30_000
+    [told] = [frame for frame in sandbox.frames("B=") if frame["type"] == "user_online"]
+    assert (told["userId"], told["status"]) == ("alice", "busy")
+    again = poll(sandbox, "alice", seq=answer["seq"], status="busy")
+    assert (again["resumed"], again["users"]) == (True, [])
+    assert [device["connectionId"] for device in again["self"]["devices"]] == [answer["self"]["connectionId"]]
+
+
+def test_a_polling_device_learns_of_changes_at_its_next_poll(sandbox: WarmSandbox) -> None:
+    """What happens between two polls comes with the next, since nothing can be posted to it."""
+    first = poll(sandbox, "alice")
+    sandbox.open("bob", "B=")
+    second = poll(sandbox, "alice", seq=first["seq"])
+    assert (second["resumed"], second["users"][0]["status"]) == (False, "online")
+    assert sandbox.frames(first["self"]["connectionId"]) == []
+
+
+def test_the_status_of_a_polling_device(sandbox: WarmSandbox) -> None:
+    """With `deviceId` a status is that device's; without one, or with scope `user`, it is a claim."""
+    poll(sandbox, "alice")
+    assert ask_as(sandbox, "alice", "PUT", "/v1/me/status", {"deviceId": "d1", "status": "away"}) == (204, None)
+    assert (real(sandbox, "alice")["status"], real(sandbox, "alice")["rule"]) == ("away", "device")
+    assert ask_as(sandbox, "alice", "PUT", "/v1/me/status", {"status": "busy"})[0] == 204
+    claimed = real(sandbox, "alice")
+    assert (claimed["claim"], claimed["rule"]) == ({"status": "busy", "until": None}, "claim")
+    body = {"deviceId": "d1", "status": "online", "scope": "user", "customStatus": {"text": "Lunch"}, "n": 7, "seq": 3}
+    assert ask_as(sandbox, "alice", "PUT", "/v1/me/status", body)[0] == 204
+    assert (real(sandbox, "alice")["status"], real(sandbox, "alice")["claim"]) == ("away", None)
+    assert real(sandbox, "alice")["customStatus"]["text"] == "Lunch"
+
+
+def test_a_polling_device_leaves_and_comes_again(sandbox: WarmSandbox) -> None:
+    """Leaving has no grace; a straggler with a `seq` does not bring it back, beginning anew does."""
+    first = poll(sandbox, "alice")
+    assert ask_as(sandbox, "alice", "POST", LEAVE, {"deviceId": "d1"}) == (204, None)
+    assert real(sandbox, "alice")["status"] == "offline"
+    answer = sandbox.invoke(
+        "api",
+        request("POST", HEARTBEAT, f'{{"deviceId":"d1","seq":{first["seq"]}}}', headers=bearer("alice")),
+    )
+    assert (answer["statusCode"], answer["headers"]["Retry-After"]) == (409, "5")
+    assert ask_as(sandbox, "alice", "PUT", "/v1/me/status", {"deviceId": "d1", "status": "busy"})[0] == 409
+    assert real(sandbox, "alice")["status"] == "offline"
+    assert poll(sandbox, "alice")["self"]["connectionId"] == first["self"]["connectionId"]
+    assert real(sandbox, "alice")["status"] == "online"
+
+
+def test_a_renewed_token_lengthens_a_polling_devices_life(start: Callable[..., WarmSandbox]) -> None:
+    """A device that polls outlives the token that it began with, since each poll brings its own."""
+    sandbox = start()
+    ask_as(sandbox, "alice", "POST", HEARTBEAT, {"deviceId": "d1"})
+    ends = []
+    for lasts in (20, 2000):
+        headers = bearer("alice", lasts=lasts)
+        own = ask(sandbox, "POST", HEARTBEAT, {"deviceId": "d1"}, signed=False, headers=headers)[1]["self"]
+        ends.append((own["rotateAt"] - own["devices"][0]["connectedAt"]) / 1000)
+    assert ends == pytest.approx([10, 2000 - 30], abs=5)
+
+
+def test_only_so_many_devices_of_a_user_poll(start: Callable[..., WarmSandbox]) -> None:
+    """One more than `max_devices` is 409 and names the limit; the others go on."""
+    sandbox = start(max_devices=2)
+    assert [ask_as(sandbox, "alice", "POST", HEARTBEAT, {"deviceId": f"d{number}"})[0] for number in (1, 2, 3, 1)] == [
+        200,
+        200,
+        409,
+        200,
+    ]
+
+
+def test_a_device_that_polls_too_often_is_429(start: Callable[..., WarmSandbox]) -> None:
+    """The rate of a connection holds for a polling device too, and says when to come back."""
+    sandbox = start(rate_limit=0.5, rate_burst=2)
+    statuses = [ask_as(sandbox, "alice", "POST", HEARTBEAT, {"deviceId": "d1"})[0] for _ in range(3)]
+    assert statuses == [200, 200, 429]
+    answer = sandbox.invoke("api", request("POST", HEARTBEAT, '{"deviceId":"d1"}', headers=bearer("alice")))
+    assert answer["headers"]["Retry-After"] == "2"
+
+
+def test_a_socket_takes_over_from_a_polling_device(sandbox: WarmSandbox) -> None:
+    """`replaces` may name the polling device: its status goes over, and nobody is told anything."""
+    sandbox.open("bob", "B=")
+    polled = poll(sandbox, "alice", status="busy")
+    before = len(sandbox.frames("B="))
+    context = sandbox.open("alice", "A=", deviceId="d1")
+    sandbox.say(context, "A=", f'{{"action":"sync","replaces":"{polled["self"]["connectionId"]}"}}')
+    state = real(sandbox, "alice")
+    assert ([device["connectionId"] for device in state["devices"]], state["status"]) == (["A="], "busy")
+    assert sandbox.frames("B=")[before:] == []
+    assert sandbox.closed() == []
+
+
+# Leaving
+
+
+def test_a_socket_is_ended_from_outside(sandbox: WarmSandbox) -> None:
+    """`connectionId` ends one of one's sockets, which is closed, without a grace."""
+    sandbox.open("alice", "A=")
+    sandbox.open("alice", "A2=")
+    assert ask_as(sandbox, "alice", "POST", LEAVE, {"connectionId": "A="}) == (204, None)
+    assert sandbox.closed() == ["A="]
+    assert [device["connectionId"] for device in real(sandbox, "alice")["devices"]] == ["A2="]
+
+
+def test_nobody_ends_what_is_somebody_elses(sandbox: WarmSandbox) -> None:
+    """A foreign connection or device id closes nothing, leaves no mark, and is answered as any other."""
+    context = sandbox.open("alice", "A=")
+    polled = poll(sandbox, "alice")
+    keys = sorted(sandbox.redis.keys())
+    for body in (
+        {"connectionId": "A="},
+        {"connectionId": polled["self"]["connectionId"]},
+        {"deviceId": "d1"},
+        {"connectionId": "never="},
+    ):
+        assert ask_as(sandbox, "bob", "POST", LEAVE, body) == (204, None)
+    assert sandbox.closed() == []
+    assert sorted(sandbox.redis.keys()) == keys
+    sandbox.say(context, "A=", '{"action":"heartbeat"}', function="heartbeat")
+    assert len(real(sandbox, "alice")["devices"]) == 2
+
+
+# Oneself
+
+
+def test_one_sees_ones_own_real_state_and_why_it_is_so(sandbox: WarmSandbox) -> None:
+    """Devices, claim, settings, the rule that won, and what contacts see; never who blocks one or hides from one."""
+    sandbox.open("alice", "A=", deviceId="phone", deviceType="mobile")
+    ask_as(sandbox, "alice", "PUT", "/v1/me/privacy", {"invisible": True, "hideFrom": ["bob"], "lastSeen": "nobody"})
+    ask_as(sandbox, "alice", "PUT", "/v1/me/blocks/eve")
+    ask_as(sandbox, "alice", "PUT", "/v1/me/status", {"status": "busy"})
+    status, me = ask_as(sandbox, "alice", "GET", ME)
+    assert status == 200
+    [device] = me["devices"]
+    assert (device["connectionId"], device["deviceId"], device["deviceType"]) == ("A=", "phone", "mobile")
+    del me["devices"], me["lastSeen"]
+    assert me == {
+        "userId": "alice",
+        "status": "busy",
+        "customStatus": None,
+        "claim": {"status": "busy", "until": None},
+        "invisible": True,
+        "lastSeenPolicy": "nobody",
+        "visibleStatus": "offline",
+        "rule": "claim",
+        "why": "invisible: contacts see offline",
+        "hideFrom": ["bob"],
+        "blocks": ["eve"],
+    }
+
+
+def test_nothing_of_ones_own_tells_who_blocks_one(sandbox: WarmSandbox) -> None:
+    """Blocked or hidden from, now and after the next changes: one's own state and answers are the same but for bob."""
+    sandbox.open("alice", "A=")
+    before = ask_as(sandbox, "alice", "GET", ME)
+    changes: list[dict[str, list[str]]] = [{"hideFrom": ["alice"]}, {"hideFrom": []}]
+    for change in changes:
+        ask_as(sandbox, "bob", "PUT", "/v1/me/privacy", change)
+        ask_as(sandbox, "bob", "PUT", "/v1/me/blocks/alice")
+        assert ask_as(sandbox, "alice", "GET", ME) == before
+        assert ask_as(sandbox, "alice", "GET", "/v1/presence?userIds=bob")[1]["users"][0]["status"] == "offline"
+
+
+def test_privacy_of_ones_own_changes_what_is_given(sandbox: WarmSandbox) -> None:
+    """What the backend blocked for the user stays when the user changes the rest."""
+    ask(sandbox, "PUT", "/v1/users/alice/privacy", {"blocks": ["eve"], "hideFrom": ["carol"]})
+    assert ask_as(sandbox, "alice", "PUT", "/v1/me/privacy", {"hideFrom": ["bob"]}) == (204, None)
+    assert ask(sandbox, "GET", "/v1/users/alice/privacy")[1] == {
+        "invisible": False,
+        "lastSeen": "everyone",
+        "hideFrom": ["bob"],
+        "blocks": ["eve"],
+    }
+
+
+# Blocks
+
+
+def test_a_block_acts_on_both_sides_and_ends_only_there(sandbox: WarmSandbox) -> None:
+    """Each gets one ordinary `user_offline`; unblocking shows both again, and blocking twice is blocking once."""
+    for user, connection in (("alice", "A="), ("bob", "B=")):
+        sandbox.open(user, connection)
+    for _ in range(2):
+        assert ask_as(sandbox, "alice", "PUT", "/v1/me/blocks/bob") == (204, None)
+    for connection, other, seen in (("A=", "bob", ["user_online"]), ("B=", "alice", [])):
+        told = told_of(sandbox, connection, other, len(seen) + 1)
+        assert [frame["type"] for frame in told] == [*seen, "user_offline"]
+        assert "block" not in str(told)
+    assert ask_as(sandbox, "alice", "GET", ME)[1]["blocks"] == ["bob"]
+    assert ask_as(sandbox, "bob", "GET", ME)[1]["blocks"] == []
+    assert ask_as(sandbox, "bob", "DELETE", "/v1/me/blocks/alice") == (204, None)
+    assert ask_as(sandbox, "bob", "GET", "/v1/presence?userIds=alice")[1]["users"][0]["status"] == "offline"
+    for _ in range(2):
+        assert ask_as(sandbox, "alice", "DELETE", "/v1/me/blocks/bob") == (204, None)
+    assert ask_as(sandbox, "bob", "GET", "/v1/presence?userIds=alice")[1]["users"][0]["status"] == "online"
+
+
+def test_nobody_blocks_more_than_so_many(sandbox: WarmSandbox) -> None:
+    """The thousand and first block is 409; one that is there already is no further one."""
+    ask(sandbox, "PUT", "/v1/users/alice/privacy", {"blocks": [f"u{number}" for number in range(1000)]})
+    assert ask_as(sandbox, "alice", "PUT", "/v1/me/blocks/u7")[0] == 204
+    status, problem = ask_as(sandbox, "alice", "PUT", "/v1/me/blocks/one-more")
+    assert (status, problem["errors"][0]["field"]) == (409, "userId")
+    assert ask_as(sandbox, "alice", "DELETE", "/v1/me/blocks/u7")[0] == 204
+    assert ask_as(sandbox, "alice", "PUT", "/v1/me/blocks/one-more")[0] == 204
+
+
+# Erasing
+
+
+def keys_about(sandbox: WarmSandbox, user: str) -> dict[str, Any]:
+    """Every key whose name or content names a user, with what is in it."""
+    redis, found = sandbox.redis, {}
+    for key in sorted(redis.scan_iter()):
+        kind = redis.type(key)
+        content: Any
+        if kind == b"hash":
+            content = redis.hgetall(key)
+        elif kind == b"set":
+            content = redis.smembers(key)
+        else:
+            content = redis.zrange(key, 0, -1)
+        if user in key.decode() or user in str(content):
+            found[key.decode()] = content
+    return found
+
+
+def test_erasing_leaves_nothing_of_a_user_anywhere(sandbox: WarmSandbox) -> None:
+    """Contacts, hiding, blocks and records are gone on both sides; for a day it is known that old tokens are dead."""
+    ask(sandbox, "PUT", "/v1/users/alice/contacts", {"add": ["carol"], "mutual": False})
+    ask(sandbox, "PUT", "/v1/users/dave/contacts", {"add": ["alice"], "mutual": False})
+    ask_as(sandbox, "bob", "PUT", "/v1/me/privacy", {"hideFrom": ["alice"]})
+    ask_as(sandbox, "eve", "PUT", "/v1/me/blocks/alice")
+    ask_as(sandbox, "alice", "PUT", "/v1/me/blocks/mallory")
+    ask_as(sandbox, "alice", "PUT", "/v1/me/status", {"customStatus": {"text": "private words"}})
+    for user, connection in (("alice", "A1="), ("alice", "A2="), ("bob", "B="), ("carol", "C=")):
+        sandbox.open(user, connection)
+    poll(sandbox, "alice")
+    ask(sandbox, "PUT", "/v1/users/alice/contacts", {"remove": ["bob"], "add": ["frank"]})
+    assert len(keys_about(sandbox, "alice")) > 8
+    assert ask(sandbox, "DELETE", "/v1/users/alice") == (204, None)
+    assert sorted(sandbox.closed()) == ["A1=", "A2="]
+    assert [frame["type"] for frame in told_of(sandbox, "C=", "alice", 1)] == ["user_offline"]
+    [(key, content)] = keys_about(sandbox, "alice").items()
+    assert key.endswith(":user:alice")
+    assert list(content) == [b"erased"]
+    assert 0 < sandbox.redis.ttl(key) <= 86_400
+    assert ask_as(sandbox, "carol", "GET", "/v1/presence?userIds=alice")[1]["users"] == [
+        {"userId": "alice", "status": "offline"}
+    ]
+    assert ask(sandbox, "GET", "/v1/users/bob/privacy")[1]["hideFrom"] == []
+
+
+def test_an_erased_user_does_not_come_back_with_an_old_token(sandbox: WarmSandbox) -> None:
+    """A client that reconnects by itself, and a message on its way, bring nothing back; a new token begins anew."""
+    old = sandbox.open("alice", "A=")
+    ask(sandbox, "DELETE", "/v1/users/alice")
+    sandbox.say(old, "A=", '{"action":"heartbeat"}', function="heartbeat")
+    headers = bearer("alice", issued=-5)
+    assert ask(sandbox, "POST", HEARTBEAT, {"deviceId": "d1"}, signed=False, headers=headers)[0] == 401
+    assert real(sandbox, "alice")["devices"] == []
+    for key, content in keys_about(sandbox, "alice").items():  # that the straggler was refused is kept for minutes
+        assert list(content) in ([b"erased"], [b"A=!"]), key
+    headers = bearer("alice", issued=1)
+    assert ask(sandbox, "POST", HEARTBEAT, {"deviceId": "d1"}, signed=False, headers=headers)[0] == 200
+    assert real(sandbox, "alice")["status"] == "online"
+
+
+def test_erasing_twice_is_erasing_once(sandbox: WarmSandbox) -> None:
+    """A user who is gone, or never was, is erased without a complaint, and nobody is told anything."""
+    sandbox.open("bob", "B=")
+    sandbox.open("alice", "A=")
+    for _ in range(2):
+        assert ask(sandbox, "DELETE", "/v1/users/alice") == (204, None)
+    assert ask(sandbox, "DELETE", "/v1/users/nobody") == (204, None)
+    assert [frame["type"] for frame in told_of(sandbox, "B=", "alice", 2)] == ["user_online", "user_offline"]
