@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any
 
 from pydantic import TypeAdapter
-from pydantic.json_schema import JsonSchemaMode
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
 from functions.api.problems import CONTENT_TYPE
 from functions.api.requests import ProblemDetails
@@ -21,6 +21,15 @@ from shared.messages import PROTOCOL_VERSION, UserId
 from shared.routes import Access
 
 _REFERENCE = "#/components/schemas/{model}"
+_GATEWAY_MESSAGE = {"type": "object", "properties": {"message": {"type": "string"}}, "required": ["message"]}
+"""How API Gateway itself refuses, before a function is asked."""
+_GATEWAYS_OWN = {
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+}
 _PROBLEMS = {
     HTTPStatus.BAD_REQUEST: "The request is wrong; `errors` names the fields.",
     HTTPStatus.UNAUTHORIZED: "There is no token, or it is not good.",
@@ -45,6 +54,13 @@ _SECURITY_SCHEMES = {
 }
 
 
+class _Untitled(GenerateJsonSchema):
+    """Fields have names; a title that is made of one says nothing more."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's signature
+        return False
+
+
 @functools.cache
 def document() -> dict[str, Any]:
     """The document, OpenAPI 3.1."""
@@ -54,7 +70,7 @@ def document() -> dict[str, Any]:
             if type_ is not None:
                 types[id(type_)] = (id(type_), "validation", TypeAdapter(type_))
     types[id(ProblemDetails)] = (id(ProblemDetails), "validation", TypeAdapter(ProblemDetails))
-    schemas, definitions = TypeAdapter.json_schemas(types.values(), ref_template=_REFERENCE)
+    schemas, definitions = TypeAdapter.json_schemas(types.values(), ref_template=_REFERENCE, schema_generator=_Untitled)
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         route = operation.route
@@ -106,7 +122,7 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
         for name in re.findall(r"{(\w+)}", operation.route.path)
     ]
     if operation.query:
-        schema = operation.query.model_json_schema()
+        schema = operation.query.model_json_schema(schema_generator=_Untitled)
         for name, field in schema["properties"].items():
             required = name in schema.get("required", ())
             parameter = {"name": name, "in": "query", "required": required, "schema": field}
@@ -134,10 +150,10 @@ def _responses(operation: Operation, schemas: dict[int, Any]) -> dict[str, Any]:
         problems.append(HTTPStatus.UNAUTHORIZED if route.access == "user" else HTTPStatus.FORBIDDEN)
     schema = schemas[id(ProblemDetails)]
     for status in sorted(problems):
-        responses[str(status.value)] = {
-            "description": _PROBLEMS[status],
-            "content": {CONTENT_TYPE: {"schema": schema}},
-        }
+        content = {CONTENT_TYPE: {"schema": schema}}
+        if status in _GATEWAYS_OWN:
+            content["application/json"] = {"schema": _GATEWAY_MESSAGE}
+        responses[str(status.value)] = {"description": _PROBLEMS[status], "content": content}
     return responses
 
 

@@ -14,11 +14,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     StringConstraints,
     ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
 
 from shared.messages import (
@@ -63,6 +66,13 @@ class _Request(BaseModel):
 
 class _Change(_Request):
     changes: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The same rule for the OpenAPI document."""
+        schema = handler.resolve_ref_schema(handler(core))
+        schema["anyOf"] = [{"required": [change]} for change in cls.changes]
+        return schema
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -169,6 +179,8 @@ class Poll(_Request):
 
 class Leaving(_Request):
     """What ends: a connection, or a polling device."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["connectionId"]}, {"required": ["deviceId"]}]})
 
     connectionId: ConnectionId | None = None
     deviceId: DeviceId | None = None
