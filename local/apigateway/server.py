@@ -1,7 +1,7 @@
 """The one port of a laptop on which both of API Gateway's APIs are served, on the loopback interface only.
 
 On AWS each has a domain name of its own; here a request goes to the WebSocket API if it asks for a WebSocket, for the
-stage `live` or for `@connections`, and to the HTTP API otherwise.
+stage `live` or for `@connections`, and to the HTTP API otherwise, unless it is for another site that is served too.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import AsyncIterator
+from typing import Protocol
 
 from aiohttp import web
 
@@ -25,13 +26,27 @@ SHUTDOWN_TIMEOUT = 2.0
 """Seconds that requests in progress have to end when the server stops."""
 
 
+class Site(Protocol):
+    """What else is served on the port."""
+
+    def owns(self, request: web.Request) -> bool:
+        """Whether a request is for it."""
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer any request that it owns."""
+
+
 @contextlib.asynccontextmanager
-async def serve(websocket_api: WebSocketApi, http_api: HttpApi, listener: socket.socket) -> AsyncIterator[None]:
-    """Serve both APIs while the block runs, on a socket that is bound to `HOST`."""
+async def serve(
+    websocket_api: WebSocketApi, http_api: HttpApi, listener: socket.socket, site: Site | None = None
+) -> AsyncIterator[None]:
+    """Serve both APIs while the block runs, and perhaps a site, on a socket that is bound to `HOST`."""
 
     async def dispatch(request: web.Request) -> web.StreamResponse:
         if websocket_api.owns(request):
             return await websocket_api.handle(request)
+        if site is not None and site.owns(request):
+            return await site.handle(request)
         return await http_api.handle(request)
 
     async def close(_: web.Application) -> None:

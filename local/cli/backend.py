@@ -63,6 +63,11 @@ class Backend:
         change = {"add": list(add), "remove": list(remove), "mutual": mutual}
         await self._call("PUT", f"{_path(user)}/contacts", change)
 
+    async def contacts(self, user: str) -> set[str]:
+        """Who may see `user`, and whom `user` may see."""
+        told = await self._call("GET", f"{_path(user)}/contacts")
+        return {*told["viewers"], *told["sees"]}
+
     async def set_privacy(self, user: str, privacy: Mapping[str, Any]) -> None:
         """Replace what `user` hides: `invisible`, `lastSeen`, `hideFrom`, `blocks`."""
         await self._call("PUT", f"{_path(user)}/privacy", privacy)

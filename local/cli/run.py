@@ -29,10 +29,13 @@ from local.apigateway.websocket_events import STAGE
 from local.awslambda.functions import Functions
 from local.awslambda.inprocess import InProcess
 from local.awslambda.invocation import Invoker
+from local.awslambda.sandbox import OnLine
 from local.cli.backend import REGION, Backend
 from local.cli.complaint import Complaint
 from local.cli.home import Home, Run
 from local.cli.run_log import RunLog
+from local.cloudwatch import Measured, Metrics
+from local.demo import Demo
 from local.elasticache import Cache, CacheError
 from local.eventbridge import Scheduler
 from local.iam import KeyPair, SignatureVerifier
@@ -121,17 +124,20 @@ async def running(
         settings = _settings(environ, given, home, cache.url, port)
         keys = home.key_pair(make=True)
         log = stack.enter_context(RunLog(home.log, console))
-        functions = await stack.enter_async_context(_functions(settings, keys, log, in_process=in_process))
+        metrics = Metrics()
+
+        def on_line(function: str, text: str) -> None:
+            log.line(function, text)
+            metrics.line(text)
+
+        functions = Measured(
+            await stack.enter_async_context(_functions(settings, keys, on_line, in_process=in_process)), metrics
+        )
         verifier = SignatureVerifier(keys, REGION)
         websocket_api = WebSocketApi(
             functions, verifier, routes=WEBSOCKET_ROUTES, authorizer=AUTHORIZER, token_source=settings.token_source
         )
         http_api = HttpApi(functions, verifier, routes=HTTP_ROUTES, cors_origins=settings.cors_origins)
-        try:
-            await stack.enter_async_context(serve(websocket_api, http_api, listener))
-        except OSError as error:  # Two may take a port until one of them listens.
-            raise _port_taken(port, error) from None
-        await stack.enter_async_context(Scheduler(functions, REGION))
         about = Run(
             url=f"http://{HOST}:{port}",
             ws_url=f"ws://{HOST}:{port}/{STAGE}",
@@ -142,6 +148,13 @@ async def running(
             jwt_audience=settings.jwt_audience,
             token_source=settings.token_source,
         )
+        demo = Demo(about, keys, websocket_api, metrics, own_redis=cache.server is not None)
+        await stack.enter_async_context(demo.sampling())
+        try:
+            await stack.enter_async_context(serve(websocket_api, http_api, listener, demo))
+        except OSError as error:  # Two may take a port until one of them listens.
+            raise _port_taken(port, error) from None
+        await stack.enter_async_context(Scheduler(functions, REGION))
         stack.enter_context(home.running(about))
         async with Backend.open(about.url, keys.credentials, REGION) as backend:
             if cache.server:
@@ -183,7 +196,7 @@ def _settings(environ: Mapping[str, str], given: Settings, home: Home, redis_url
 
 
 @contextlib.asynccontextmanager
-async def _functions(settings: Settings, keys: KeyPair, log: RunLog, *, in_process: bool) -> AsyncIterator[Invoker]:
+async def _functions(settings: Settings, keys: KeyPair, on_line: OnLine, *, in_process: bool) -> AsyncIterator[Invoker]:
     environment = {
         **settings.to_env(),
         "AWS_ACCESS_KEY_ID": keys.access_key_id,
@@ -194,7 +207,7 @@ async def _functions(settings: Settings, keys: KeyPair, log: RunLog, *, in_proce
         async with InProcess(environment) as threads:
             yield threads
         return
-    async with Functions(environment, log.line) as workers:
+    async with Functions(environment, on_line) as workers:
         dead = [name for name in FUNCTIONS if not workers.pids(name)]
         if dead:
             raise Complaint(f"these functions do not start: {', '.join(dead)}; why is in the log")
@@ -207,6 +220,7 @@ def _places(ready: Running, *, in_process: bool) -> list[Text]:
     return [
         Text("presence is ready", "bold green"),
         Text(),
+        _place("demo", f"{ready.run.url}/", "open it in a browser: be anybody, and break things"),
         _place("WebSocket", ready.run.ws_url),
         _place("HTTP", f"{ready.run.url}/v1"),
         _place(
