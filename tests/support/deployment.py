@@ -83,6 +83,13 @@ class Deployment:
         """Status and JSON of a call of the HTTP API."""
         return await asyncio.to_thread(self._call, method, self.url + path, body, signed)
 
+    async def call_as(
+        self, user: str, method: str, path: str, body: Any = None, *, token: str | None = None
+    ) -> tuple[int, Any]:
+        """Status and JSON of a call by a user, with their own token or the one that is given."""
+        headers = {"Authorization": f"Bearer {token or self.identity_provider.token(user)}"}
+        return await asyncio.to_thread(self._call, method, self.url + path, body, False, headers)
+
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
         """The JSON of a call by the backend that succeeds, tried again while Redis is away, as backends do."""
         status, answer = await self.call(method, path, body)
@@ -101,9 +108,11 @@ class Deployment:
             return f"{self.ws_url}?{urlencode(query)}", ["presence.v1", token] if token else []
         return f"{self.ws_url}?{urlencode(query | ({'token': token} if token else {}))}", []
 
-    def _call(self, method: str, url: str, body: Any, signed: bool) -> tuple[int, Any]:
+    def _call(
+        self, method: str, url: str, body: Any, signed: bool, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Any]:
         data = b"" if body is None else json.dumps(body).encode()
-        request = AWSRequest(method, url, {"Content-Type": "application/json"}, data)
+        request = AWSRequest(method, url, {"Content-Type": "application/json", **(headers or {})}, data)
         if signed:
             SigV4Auth(self.credentials, "execute-api", self.region).add_auth(request)
         wire = urllib.request.Request(url, data or None, dict(request.headers.items()), method=method)  # noqa: S310 - http(s) as given
