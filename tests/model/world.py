@@ -360,10 +360,14 @@ class World:
             self.sweep(25)
             self.beat(observer)
         for user, end in ends.items():
-            told = [
-                when
+            offline = [
+                (when, event["customStatus"])
                 for when, name, event in self.told[before:]
                 if name == observer.connection.id and event["userId"] == user and event["status"] == "offline"
+            ]
+            # The end of a custom status is told as well, of somebody who is offline by then.
+            told = [
+                when for place, (when, custom) in enumerate(offline) if not place or custom == offline[place - 1][1]
             ]
             assert len(told) == 1, f"{user} was said to be offline {len(told)} times"
             assert told[0] <= end + 2000, f"{user} was a ghost for {told[0] - end} ms"
