@@ -55,7 +55,7 @@ async def test_a_polling_device_is_seen_and_sees(deployment: Deployment, people:
     second = (await deployment.call_as(alice, "POST", HEARTBEAT, {"deviceId": "d1", "seq": first["seq"]}))[1]
     assert (second["resumed"], second["users"][0]["status"]) == (False, "busy")
     assert (await deployment.call_as(alice, "POST", LEAVE, {"deviceId": "d1"}))[0] == 204
-    assert (await viewer.change(alice))["type"] == "user_offline"
+    assert (await viewer.change(alice))["status"] == "offline"
     asked = await deployment.call_as(bob, "GET", f"/v1/presence?userIds={alice}")
     assert asked[1]["users"][0]["status"] == "offline"
 
@@ -82,8 +82,8 @@ async def test_a_block_over_http_acts_on_open_sockets(deployment: Deployment, pe
     one, other = await join(alice), await join(bob, NodeSocket)
     assert (await one.change(bob))["status"] == "online"
     assert (await deployment.call_as(alice, "PUT", f"/v1/me/blocks/{bob}"))[0] == 204
-    assert (await one.change(bob))["type"] == "user_offline"
-    assert (await other.change(alice))["type"] == "user_offline"
+    assert (await one.change(bob))["status"] == "offline"
+    assert (await other.change(alice))["status"] == "offline"
     mine, theirs = [(await deployment.call_as(user, "GET", "/v1/me"))[1] for user in (alice, bob)]
     assert (mine["blocks"], theirs["blocks"], theirs["status"]) == ([bob], [], "online")
     assert (await deployment.call_as(alice, "DELETE", f"/v1/me/blocks/{bob}"))[0] == 204
@@ -100,7 +100,7 @@ async def test_an_erased_user_is_gone(deployment: Deployment, people: People, jo
     for _ in range(2):
         await deployment.ask("DELETE", f"/v1/users/{alice}")
     await client.until_closed()
-    assert (await viewer.change(alice))["type"] == "user_offline"
+    assert (await viewer.change(alice))["status"] == "offline"
     assert await viewer.query(alice) == [{"userId": alice, "status": "offline"}]
     assert (await deployment.call_as(alice, "GET", "/v1/me", token=token))[0] == 401
     assert await deployment.ask("GET", of(alice, "contacts")) == {"viewers": [], "sees": []}
