@@ -13,6 +13,7 @@ INFRA := $(VENV)/infra.installed
 DEV := $(VENV)/dev.installed
 CDK_CLI := infra/cdk-cli/node_modules/.package-lock.json
 CLIENTS := tests/clients/node_modules/.package-lock.json
+CLIENT_TESTS := tests/client/node_modules/.package-lock.json
 # In an environment of its own: its pins are no concern of ours.
 MINISTACK := .venv-ministack/ministack.installed
 
@@ -33,7 +34,7 @@ setup: $(RUN) ## install what `make run` needs into .venv (PYTHON=... chooses th
 run: $(RUN) ## run the service on this machine (ARGS="--help" lists its options)
 	@exec $(BIN)/presence run $(ARGS)
 
-test: $(DEV) $(CLIENTS) $(CDK_CLI) $(MINISTACK) ## run all tests (ARGS="tests/shared -x" runs some)
+test: $(DEV) $(CLIENTS) $(CLIENT_TESTS) $(CDK_CLI) $(MINISTACK) ## run all tests (ARGS="tests/shared -x" runs some)
 	@$(WITH_NODE) $(BIN)/pytest $(ARGS)
 
 bootstrap: $(INFRA) $(CDK_CLI) ## once for an AWS account and region: make room for what CDK uploads
@@ -70,7 +71,7 @@ lock: $(DEV) ## write the locks anew after a change to requirements/*.in (ARGS=-
 	$(COMPILE) requirements/ministack.in --output-file requirements/ministack.txt
 
 clean: ## remove everything that these words have made
-	rm -rf $(VENV) $(dir $(MINISTACK)) infra/cdk-cli/node_modules tests/clients/node_modules build cdk.out \
+	rm -rf $(VENV) $(dir $(MINISTACK)) infra/cdk-cli/node_modules tests/clients/node_modules tests/client/node_modules build cdk.out \
 		.mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
 
 # An interpreter counts when it runs: pyenv leaves shims on PATH for versions that are not chosen. Debian ships Python
@@ -109,6 +110,10 @@ $(DEV): requirements/dev.txt $(INFRA)
 
 $(CLIENTS): tests/clients/package.json tests/clients/package-lock.json tests/clients/.npmrc | $(DEV)
 	@cd tests/clients && $(WITH_NODE) npm ci --loglevel=error
+	@touch $@
+
+$(CLIENT_TESTS): tests/client/package.json tests/client/package-lock.json tests/client/.npmrc | $(DEV)
+	@cd tests/client && $(WITH_NODE) npm ci --loglevel=error
 	@touch $@
 
 $(CDK_CLI): infra/cdk-cli/package.json infra/cdk-cli/package-lock.json infra/cdk-cli/.npmrc | $(INFRA)

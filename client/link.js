@@ -60,9 +60,10 @@ export class Link {
   #host;
   #transport;
   #timers;
-  #openedAt;
+  #openedAt = null;
   #heardAt;
-  #asked = null; // the `sync` that is not answered yet
+  #asked = null; // the `sync` that is not answered yet: its id, and the `seq` that it carried
+  #beaten = null; // the last heartbeat, likewise
   #replaces = null;
   #every = FIRST_BEAT;
   #failures = 0;
@@ -88,6 +89,15 @@ export class Link {
     return this.usefulSince !== null && !this.failing;
   }
 
+  get hasBegun() {
+    return this.#openedAt !== null;
+  }
+
+  /** The service has closed the connection that this one replaces: its picture holds until this one brings its own. */
+  succeed(link) {
+    this.usefulSince = link.usefulSince;
+  }
+
   /** The transport is open. `replaces` names the connection that this one is to take the place of. */
   begin(replaces) {
     this.#openedAt = this.#heardAt = this.#host.clock.now();
@@ -105,7 +115,6 @@ export class Link {
     this.#asked = { id: `s${this.#host.count()}`, seq: this.#host.state().seq };
     this.#timers.set("answer", ANSWER_PATIENCE, () => this.#host.over(this, "nobody answers"));
     this.#timers.clear("sync");
-    this.#timers.clear("hole");
     this.send({ action: "sync", id: this.#asked.id, ...(this.#replaces && { replaces: this.#replaces }) });
   }
 
@@ -121,7 +130,7 @@ export class Link {
 
   /** The `seq` that the request carried which this frame answers, if it is ours. */
   askedWith(frame) {
-    return this.#asked !== null && frame.id === this.#asked.id ? this.#asked.seq : null;
+    return [this.#asked, this.#beaten].find((sent) => sent && sent.id === frame.id)?.seq ?? null;
   }
 
   /** A frame came, and the state knows it already. */
@@ -147,7 +156,6 @@ export class Link {
     this.failing = false;
     this.#failures = 0;
     this.usefulSince ??= this.#heardAt;
-    this.#timers.clear("sync");
     if (!this.#isAnswer(frame, frame.type)) return;
     this.#asked = this.#replaces = null;
     this.#timers.clear("answer");
@@ -178,6 +186,7 @@ export class Link {
   #beat() {
     const [id, active, status] = [`h${this.#host.count()}`, this.#host.active(), this.#host.chosen()];
     this.#saidActive = active;
+    this.#beaten = { id, seq: this.#host.state().seq };
     this.#beatLater();
     this.send({ action: "heartbeat", id, active, ...(status && { status }) });
   }
@@ -187,14 +196,14 @@ export class Link {
   }
 
   #watchHole() {
-    if (!hasHole(this.#host.state()) || this.#asked !== null) this.#timers.clear("hole");
+    if (!hasHole(this.#host.state())) this.#timers.clear("hole");
     else if (!this.#timers.has("hole")) this.#timers.set("hole", HOLE_PATIENCE, this.#mend(this.#host.state().seq));
   }
 
   /** Sync if the same frame is still missing; a later one has its own time. */
   #mend(seq) {
     return () => {
-      if (this.#host.state().seq === seq) this.sync();
+      if (this.#host.state().seq === seq && this.#asked === null) this.sync();
       else this.#watchHole();
     };
   }

@@ -171,7 +171,14 @@ export class Presence extends EventTarget {
   }
 
   #poll() {
-    this.#link = this.#begin((told) => new Polling(this.#device, (...call) => this.#request(...call), told));
+    this.#link = this.#begin(
+      (told) =>
+        new Polling(
+          () => this.#device(),
+          (...call) => this.#request(...call),
+          told,
+        ),
+    );
     this.#link.begin();
   }
 
@@ -201,6 +208,10 @@ export class Presence extends EventTarget {
   #lost(link, reason) {
     const { clock, httpUrl } = this.#options;
     link.end();
+    if (link === this.#link && link.isReady && this.#next?.hasBegun) {
+      this.#next.succeed(link);
+      return this.#adopt(this.#next);
+    }
     if (link === this.#next) {
       this.#timers.clear("handshake");
       this.#next = null;
@@ -240,8 +251,7 @@ export class Presence extends EventTarget {
   async #handshake() {
     const { url, tokenSource } = this.#options;
     const token = await this.#freshToken(this.#link?.kind === "online"); // a connection ends with its token
-    const query = new URLSearchParams({ v: "1", ...this.#device, active: String(this.#page.isUsed()) });
-    if (this.#chosen) query.set("status", this.#chosen);
+    const query = new URLSearchParams({ v: "1", ...this.#device() });
     if (tokenSource === "query") query.set("token", token);
     return { url: `${url}?${query}`, protocols: tokenSource === "subprotocol" ? ["presence.v1", token] : [] };
   }
@@ -267,22 +277,24 @@ export class Presence extends EventTarget {
     return response;
   }
 
-  get #device() {
+  /** What a device says about itself when it comes. */
+  #device() {
     const { deviceId, deviceType, platform } = this.#options;
-    return { deviceId, deviceType, platform };
+    const status = this.#chosen && { status: this.#chosen };
+    return { deviceId, deviceType, platform, active: this.#page.isUsed(), ...status };
   }
 
   // Frames
 
   #receive(link, frame) {
     const before = this.#state;
-    const wasReady = link.isReady;
+    const { isReady: wasReady, rotateAt } = link;
     this.#state = reduce(before, frame, link.askedWith(frame));
     link.hear(frame);
     if (link === this.#next && link.isReady) this.#adopt(link);
     if (link === this.#link) this.#lastId = link.connectionId ?? this.#lastId;
     this.#settle(frame);
-    if (link.isReady && !wasReady) {
+    if (link.isReady && !(wasReady && link.rotateAt === rotateAt)) {
       this.#schedule();
       this.#requests.tellAgain();
     }

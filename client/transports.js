@@ -54,7 +54,7 @@ export class Polling {
   #told;
 
   /**
-   * @param {object} device `{deviceId, deviceType, platform}`
+   * @param {() => object} device what a device says about itself: `{deviceId, deviceType, platform, active[, status]}`
    * @param {(method: string, path: string, body: object) => Promise<Response>} request calls the HTTP API as the user
    */
   constructor(device, request, told) {
@@ -83,7 +83,8 @@ export class Polling {
 
   /** The call that says the same as a message, and the type of the frame that its answer stands for. */
   #call(action, { replaces, ...said }) {
-    const { deviceId } = this.#device;
+    const device = this.#device();
+    const { deviceId } = device;
     switch (action) {
       case "get_presence":
         return ["POST", "/v1/presence/query", said, "presence"];
@@ -92,7 +93,7 @@ export class Polling {
       case "leave":
         return ["POST", "/v1/me/leave", { deviceId }, "done"];
       default: // sync and heartbeat: each is answered with what is new
-        return ["POST", "/v1/me/heartbeat", { ...this.#device, active: false, ...said }, "presence_snapshot"];
+        return ["POST", "/v1/me/heartbeat", { ...device, ...said }, "presence_snapshot"];
     }
   }
 }

@@ -72,6 +72,17 @@ test("a heartbeat that shows a loss is answered with a snapshot", async () => {
   assert.equal(world.socket.said("sync").length, 1);
 });
 
+test("a heartbeat whose answer is behind it begins anew: the service lost its last seconds", async () => {
+  const world = await World.online();
+  for (const status of ["online", "busy", "online"]) world.tell(world.service.change("bob", status));
+  world.service.feed -= 2;
+  world.service.contacts.set("bob", { ...world.service.contacts.get("bob"), status: "busy", rev: 1 });
+  await world.clock.pass(30_000);
+  assert.equal(world.statuses.bob, "busy");
+  world.tell(world.service.change("carol", "online"));
+  assert.equal(world.statuses.carol, "online");
+});
+
 test("a heartbeat says whether the person used the device since the last one", async () => {
   const world = await World.online();
   await world.clock.pass(30_000);
@@ -132,6 +143,18 @@ test("a hole that stays for two seconds is mended by a sync, one that closes is 
   assert.deepEqual(world.statuses, { bob: "away", carol: "online" });
 });
 
+test("a hole is asked about once, however long the answer takes", async () => {
+  const world = await World.online();
+  world.carry = (frame, deliver) => world.clock.setTimeout(() => deliver(frame), 4_000);
+  world.service.change("carol", "online"); // lost
+  world.tell(world.service.change("bob", "away"));
+  await world.clock.pass(5_000);
+  world.tell(world.service.change("bob", "busy"));
+  await world.clock.pass(20_000);
+  assert.equal(world.socket.said("sync").length, 2);
+  assert.deepEqual(world.statuses, { bob: "busy", carol: "online" });
+});
+
 test("each hole has its own two seconds", async () => {
   const world = await World.online();
   const [first, second, third, fourth] = ["online", "busy", "away", "online"].map((to) =>
@@ -176,6 +199,8 @@ test("after a loss the picture stays, greyed, and the new connection resumes it 
   const [sync] = world.socket.said("sync");
   assert.deepEqual([sync.seq, sync.replaces], [world.service.feed, "C1="]);
   assert.deepEqual(world.take("change"), []);
+  world.page.happens("online");
+  assert.deepEqual(world.socket.said("sync")[1].replaces, undefined); // it is gone
   assert.equal(world.client.stale, false);
 });
 
@@ -320,6 +345,33 @@ test("the old connection serves until the new one does, and where that fails, as
   assert.equal(world.sockets[0].closedWith, 1000);
   assert.equal(world.sockets[2].said("sync")[0].replaces, "C1=");
   assert.deepEqual(world.take("connection"), []);
+});
+
+test("a successor that does not answer after all is lost as any connection is", async () => {
+  const world = await World.online();
+  await world.clock.pass(6_600_000 * 0.95 - 1);
+  world.carry = () => {};
+  await world.clock.pass(5_000);
+  assert.deepEqual([world.sockets.length, world.client.connection], [2, "online"]);
+  await world.clock.pass(1);
+  assert.equal(world.client.connection, "connecting");
+});
+
+test("what was wished on the old connection is told again on the new one", async () => {
+  const world = await World.online();
+  await world.clock.pass(6_600_000 * 0.95 - 1_000);
+  world.socket.isSilent = true;
+  world.client.setClaim("busy");
+  await world.clock.pass(1_000);
+  assert.equal(world.socket.said("presence_update").length, 1);
+  assert.equal(world.client.self.claim.status, "busy");
+});
+
+test("the next connection is rotated in its turn", async () => {
+  const world = await World.online();
+  await world.clock.pass(3 * 6_600_000 * 0.95);
+  assert.equal(world.sockets.length, 4);
+  assert.deepEqual(states(world), ["connecting", "online"]);
 });
 
 test("an old connection that dies while the new one opens is no loss", async () => {

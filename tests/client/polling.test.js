@@ -21,7 +21,7 @@ test("a handshake that fails makes it poll at once, with a new token", async () 
   assert.deepEqual(world.statuses, { bob: "offline", carol: "offline" });
   const [{ method, path, body, authorization, keepalive }] = world.calls;
   assert.deepEqual([method, path, keepalive], ["POST", "/v1/me/heartbeat", false]);
-  assert.deepEqual(body, { deviceId: "d1", deviceType: "web", platform: "tests", active: false });
+  assert.deepEqual(body, { deviceId: "d1", deviceType: "web", platform: "tests", active: true });
   assert.match(authorization, /^Bearer [^.]+\.[^.]+\.signature$/);
   assert.deepEqual(world.tokens, [{ renew: false }, { renew: true }]);
 });
@@ -104,6 +104,13 @@ test("an unavailable service says when to ask again", async () => {
   await world.clock.pass(30_000);
   const { code, retryAfter, message } = world.take("error")[0];
   assert.deepEqual([code, retryAfter, message], ["unavailable", 1_000, "Redis is away"]);
+});
+
+test("a chosen status goes with every poll, for a service that does not know the device", async () => {
+  const world = await polling();
+  await world.client.setStatus("busy");
+  await world.clock.pass(30_000);
+  assert.equal(world.calls.at(-1).body.status, "busy");
 });
 
 test("a refused token is renewed", async () => {

@@ -66,6 +66,16 @@ test("a snapshot is valid when all its parts have come, in any order", () => {
   assert.equal(all.users.get("bob").status, "online");
 });
 
+test("a whole snapshot leaves nothing of what came before it", () => {
+  const { service, me, state } = started("bob", "carol");
+  service.partSize = 1;
+  const [half] = service.snapshot({ connectionId: me, id: "s1" });
+  const told = through([half, service.change("bob", "online")], state);
+  const after = through(service.snapshot({ connectionId: me, id: "s2" }), told);
+  assert.deepEqual([told.told.size, told.parts.size], [1, 1]);
+  assert.deepEqual([after.told.size, after.parts.size, after.ahead.size], [0, 0, 0]);
+});
+
 test("parts of two snapshots with one number are not mixed up", () => {
   const { service, me } = started("bob", "carol");
   service.partSize = 1;
@@ -128,6 +138,10 @@ test("one's own state is the newest, whatever the order", () => {
   const second = service.selfFrame(me);
   assert.equal(through([second, first], state).self.status, "busy");
   assert.equal(through([first, second], state).self.status, "busy");
+  const [snapshot] = service.snapshot({ connectionId: me });
+  service.connections.get(me).status = "away";
+  const third = service.selfFrame(me);
+  assert.equal(through([third, snapshot], state).self.status, "away");
 });
 
 test("a stranger's record, which has no rev, never enters the picture", () => {
@@ -141,6 +155,12 @@ test("a stranger's record, which has no rev, never enters the picture", () => {
   assert.ok(queried.users.get("bob").rev);
   const [frame] = service.snapshot({ connectionId: me });
   assert.equal(reduce(state, { ...frame, users: strangers }).users.size, 0);
+});
+
+test("asking about somebody who is no contact any more does not bring them back", () => {
+  const { state } = started("bob");
+  const frozen = { ...state.users.get("bob"), userId: "mallory" };
+  assert.deepEqual(statuses(reduce(state, { type: "presence", users: [frozen] })), { bob: "offline" });
 });
 
 test("an answer to a query is news of a contact", () => {

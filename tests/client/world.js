@@ -197,8 +197,9 @@ function socketsOf(world) {
     send(text) {
       const message = JSON.parse(text);
       this.sent.push(message);
-      if (!this.isSilent)
-        for (const frame of world.service.answer(this.connectionId, message)) world.carry(frame, this.deliver);
+      if (this.isSilent) return;
+      if (message.replaces) world.sockets.find((socket) => socket.connectionId === message.replaces)?.cut(1000);
+      for (const frame of world.service.answer(this.connectionId, message)) world.carry(frame, this.deliver);
     }
 
     close(code) {

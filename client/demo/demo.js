@@ -1,0 +1,215 @@
+/**
+ * The demo: one person's presence, with everything that can be done to it. It is an application like any other: what it
+ * knows comes from `Presence`, and from the HTTP API as the user. `?me=alice` says who; `?device=` and `?type=` make it
+ * another device than this browser.
+ */
+
+import { Presence } from "../presence.js";
+import { Account, LIFE, ask } from "./account.js";
+import { Network } from "./network.js";
+import { Timeline } from "./timeline.js";
+import { $, check, drawConnection, drawContacts, drawDevices, drawFacts, drawPicker, drawSelf } from "./view.js";
+import { fillTimes, say, timeLeft, warn } from "./view.js";
+import { doing, inOwnWords, nameOf } from "./words.js";
+
+const PEOPLE = ["alice", "bob", "carol", "dave", "erin"];
+const RECONNECT_WITHIN = 2_000; // ms: there are a few of us, and not ten thousand
+const LOOK_EVERY = 4_000; // ms: no frame tells at once that another device of one's own came or went
+const LOOK_SOON = 150; // ms: changes come together
+const SHORT_LIFE = 15; // s
+const EXPIRED = -60; // s: more than the leeway that clocks are given
+
+const place = new URLSearchParams(location.search);
+const me = place.get("me");
+const address = (user, more = {}) => `?${new URLSearchParams({ me: user, ...more })}`;
+
+const network = new Network();
+const account = new Account(me, network.fetch);
+let presence;
+let about = null; // what GET /v1/me said last
+let moves = 0; // from one connection to the next
+let timeline;
+let looking;
+
+if (me) start();
+else drawPicker(PEOPLE, address);
+
+async function start() {
+  document.title = `${nameOf(me)}: presence`;
+  $("title").textContent = `Presence of ${nameOf(me)}`;
+  $("app").hidden = false;
+  fillTimes();
+  timeline = new Timeline($("timeline"));
+  wire();
+  try {
+    const { made, graph } = await ask("/demo/contacts", {});
+    if (graph === "not_loaded") warn("Nobody sees anybody yet: `presence contacts load FILE` marks this Redis as loaded.");
+    $("nobody").textContent = made ? "Nobody may see this person." : "Nobody yet: `presence contacts add` says who knows whom.";
+    connect(await account.token());
+  } catch (error) {
+    return warn(error.message);
+  }
+  setInterval(tick, 1_000);
+  setInterval(look, LOOK_EVERY);
+}
+
+/** Begin with a token. Whatever comes after it is as the account says then. */
+function connect(first) {
+  const waiting = [first];
+  presence = new Presence({
+    url: `ws://${location.host}/live`,
+    httpUrl: location.origin,
+    token: async () => waiting.pop() ?? account.token(),
+    tokenSource: account.tokenSource,
+    ...(place.has("device") && { deviceId: place.get("device"), deviceType: place.get("type") ?? "web" }),
+    reconnectWithin: RECONNECT_WITHIN,
+    WebSocket: network.WebSocket,
+    fetch: network.fetch,
+  });
+  const mine = presence;
+  const on = (type, listener) =>
+    mine.addEventListener(type, ({ detail }) => {
+      if (mine === presence) listener(detail);
+    });
+  on("change", changed);
+  on("self", itself);
+  on("connection", connected);
+  on("error", (error) => say(`The service says: ${error.message}`));
+  presence.open();
+}
+
+/** As if the page had been loaded anew, with this token. */
+function reconnect(token) {
+  presence.close();
+  connect(token);
+}
+
+// What the client tells
+
+function changed({ userId, user, previous }) {
+  timeline.note(userId, user?.status ?? null);
+  draw();
+  if (previous === null) return; // the first picture is no news
+  if (user === null) return say(`${nameOf(userId)} is no contact any more`);
+  if (user.status !== previous.status) say(`${nameOf(userId)} is ${lower(doing(user))}`);
+  const words = inOwnWords(user.customStatus);
+  if (words !== inOwnWords(previous.customStatus)) say(`${nameOf(userId)} ${words ? `says: ${words}` : "says nothing"}`);
+}
+
+function itself(self) {
+  timeline.note(me, self.status);
+  if (self.connectionId && self.connectionId !== document.body.dataset.connectionId) {
+    if (document.body.dataset.connectionId) moves += 1;
+    document.body.dataset.connectionId = self.connectionId;
+  }
+  const device = self.devices.find(({ connectionId }) => connectionId === self.connectionId);
+  if (device) check("device", device.status);
+  draw();
+  clearTimeout(looking);
+  looking = setTimeout(look, LOOK_SOON);
+}
+
+function connected({ state, reason }) {
+  timeline.stale(presence.stale);
+  drawConnection(state);
+  say(`${$("connection").textContent}${reason && state !== "online" ? `: ${reason}` : ""}`);
+  draw();
+}
+
+const lower = (words) => words[0].toLowerCase() + words.slice(1);
+
+// What the page shows
+
+function draw() {
+  if (presence.stale && !presence.users.size) return; // what was there before is more than nothing
+  const [hidden, blocked] = [about?.hideFrom ?? [], about?.blocks ?? []];
+  drawContacts({ users: presence.users, now: Date.now(), hidden, blocked, act });
+  $("nobody").hidden = presence.users.size > 0;
+  drawSelf(me, presence.self, about);
+  drawDevices(about?.devices ?? presence.self?.devices ?? [], presence.self?.connectionId);
+}
+
+function tick() {
+  const now = Date.now();
+  draw();
+  drawFacts({
+    Device: place.get("device") ?? "this browser",
+    "By way of": presence.connection === "polling" ? "HTTP, polled" : "WebSocket",
+    Connection: presence.self?.connectionId,
+    "Moves on": presence.self?.rotateAt && timeLeft(presence.self.rotateAt, now),
+    Moves: String(moves),
+    "Token ends": timeLeft(account.endsAt, now),
+    Tokens: String(account.issued),
+  });
+}
+
+/** Ask what no frame tells: why the status is what it is, all devices, and what one hides. */
+async function look() {
+  if (document.hidden || presence.connection === "closed") return;
+  about = await account.me().catch(() => about); // the connection tells whether there is one
+  draw();
+}
+
+// What the person does
+
+/** Do something, show what came of it, and say why it failed. */
+async function attempt(work) {
+  try {
+    await work();
+    await look();
+  } catch (error) {
+    say(`That did not work: ${error.message}`);
+    draw();
+  }
+}
+
+function act(kind, user, on) {
+  const others = (about?.hideFrom ?? []).filter((other) => other !== user);
+  const hideFrom = on ? [...others, user] : others;
+  attempt(() => (kind === "block" ? account.setBlock(user, on) : account.setPrivacy({ hideFrom })));
+}
+
+const until = (list) => (Number(list.value) ? Date.now() + Number(list.value) : undefined);
+const chosen = (name) => document.querySelector(`input[name=${name}]:checked`)?.value;
+
+function wire() {
+  const on = (id, type, listener) => $(id).addEventListener(type, listener);
+  const claim = () => attempt(() => presence.setClaim(chosen("claim") || null, until($("claim-until"))));
+  for (const radio of document.querySelectorAll("input[name=device]")) {
+    radio.addEventListener("change", () => attempt(() => presence.setStatus(radio.value)));
+  }
+  for (const radio of document.querySelectorAll("input[name=claim]")) radio.addEventListener("change", claim);
+  on("claim-until", "change", () => chosen("claim") && claim());
+  on("custom", "submit", (event) => {
+    event.preventDefault();
+    const { emoji, text, until: list } = event.target.elements;
+    const words = { text: text.value.trim(), emoji: emoji.value.trim(), until: until(list) ?? null };
+    attempt(() => presence.setCustomStatus(words.text || words.emoji ? words : null));
+  });
+  on("custom-clear", "click", () => {
+    $("custom").reset();
+    attempt(() => presence.setCustomStatus(null));
+  });
+  on("invisible", "change", ({ target }) => attempt(() => account.setPrivacy({ invisible: target.checked })));
+  on("last-seen", "change", ({ target }) =>
+    attempt(() => account.setPrivacy({ lastSeen: target.checked ? "everyone" : "nobody" })),
+  );
+  for (const button of document.querySelectorAll("[data-open]")) {
+    button.addEventListener("click", () => open(button.dataset.open));
+  }
+  on("lost", "change", ({ target }) => (network.lost = target.checked));
+  on("refusing", "change", ({ target }) => (network.refusing = target.checked));
+  on("short", "change", ({ target }) => {
+    account.life = target.checked ? SHORT_LIFE : LIFE;
+    attempt(async () => reconnect(await account.token()));
+  });
+  on("kill", "click", () => attempt(() => ask("/demo/lose", { connectionId: presence.self?.connectionId ?? "" })));
+  on("expire", "click", () => attempt(async () => reconnect(await account.token(EXPIRED))));
+  on("leave", "click", () => (presence.connection === "closed" ? presence.open() : presence.leave()));
+}
+
+/** Another device of the same person, in a tab of its own; without a type it is another tab of this device. */
+function open(type) {
+  const device = type && { device: `${type}-${Math.random().toString(36).slice(2, 8)}`, type };
+  window.open(address(me, device || {}), "_blank", "noopener");
+}

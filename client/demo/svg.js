@@ -1,0 +1,11 @@
+/** Elements of SVG, as little of it as the pictures need. */
+
+const NAMESPACE = "http://www.w3.org/2000/svg";
+
+/** An element with attributes and children. Text is a child too. */
+export function svg(name, attributes = {}, ...children) {
+  const element = document.createElementNS(NAMESPACE, name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.append(...children);
+  return element;
+}

@@ -1,0 +1,213 @@
+"""The browser's client against the whole service: the module that applications install, in Node, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.clients import PATIENCE, Join, People
+from tests.support.deployment import Deployment
+
+DRIVER = Path(__file__).parents[1] / "client" / "driver.mjs"
+LONGEST_LINE = 1024 * 1024
+SHORT_LIFE = 5
+"""Seconds that a token is good for, in the test that waits for its end."""
+
+Said = dict[str, Any]
+
+
+class Application:
+    """An application with the client in it, in a process of its own, and everything that it said so far."""
+
+    def __init__(self, process: Process, tokens: Callable[[], str]) -> None:
+        self.process, self._tokens = process, tokens
+        self.said: list[Said] = []
+        self._news = asyncio.Condition()
+        self._listener = asyncio.create_task(self._listen())
+
+    def order(self, what: str, *arguments: Any) -> None:
+        """Have it call a method of the client."""
+        self._write({"do": what, "with": arguments})
+
+    async def until(self, holds: Callable[[list[Said]], Any]) -> Any:
+        """Wait for something in what it said; gives that."""
+        async with asyncio.timeout(PATIENCE), self._news:
+            await self._news.wait_for(lambda: holds(self.said))
+        return holds(self.said)
+
+    async def sees(self, user: str, status: str) -> None:
+        """Wait until the last that it was told of a user is this status."""
+        await self.until(lambda _: [was["status"] for was in self.told(user)][-1:] == [status])
+
+    async def is_in(self, state: str) -> None:
+        """Wait until the connection is in this state."""
+        await self.until(lambda _: self.states()[-1:] == [state])
+
+    def told(self, user: str) -> list[Said]:
+        """The records of a user that it was told, one after the other."""
+        return [said["user"] for said in self.events("change") if said["userId"] == user]
+
+    def states(self) -> list[str]:
+        """The states of its connection, one after the other."""
+        return [said["state"] for said in self.events("connection")]
+
+    def events(self, name: str) -> list[Said]:
+        """What its listeners heard."""
+        return [said["detail"] for said in self.said if said.get("event") == name]
+
+    def snapshots(self) -> list[Said]:
+        """The snapshots that came over its sockets."""
+        frames = (said["frame"] for said in self.said if "frame" in said)
+        return [frame for frame in frames if frame.get("type") == "presence_snapshot"]
+
+    async def end(self) -> None:
+        """Let nothing of it be left."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        await self.process.wait()
+        await self._listener
+
+    def _write(self, order: Said) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(order).encode() + b"\n")
+
+    async def _listen(self) -> None:
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            said = json.loads(line)
+            if said.get("wants") == "token":
+                self._write({"token": self._tokens()})
+            async with self._news:
+                self.said.append(said)
+                self._news.notify_all()
+
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+async def start(deployment: Deployment) -> AsyncIterator[Start]:
+    """Starts a user's application, up to its first picture; nothing is left of it afterwards."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def begin(user: str, *, ttl: int = 3600, state: str = "online", **options: Any) -> Application:
+            where = {
+                "url": deployment.ws_url,
+                "httpUrl": deployment.url,
+                "tokenSource": deployment.identity_provider.token_source,
+                "reconnectWithin": 100,
+            }
+            process = await asyncio.create_subprocess_exec(
+                "node", str(DRIVER), json.dumps(where | options), stdin=PIPE, stdout=PIPE, limit=LONGEST_LINE
+            )
+            application = Application(process, lambda: deployment.identity_provider.token(user, ttl))
+            stack.push_async_callback(application.end)
+            await application.is_in(state)
+            return application
+
+        yield begin
+
+
+async def test_two_users_see_each_other(people: People, start: Start) -> None:
+    """Online, busy, a custom status, a claim, and gone: each is told once, and what one says of oneself comes back."""
+    alice, bob = await people("alice", "bob")
+    viewer = await start(bob)
+    client = await start(alice, deviceId="laptop")
+    await viewer.sees(alice, "online")
+    client.order("setStatus", "busy")
+    await viewer.sees(alice, "busy")
+    client.order("setCustomStatus", {"text": "Lunch", "emoji": "🍜"})
+    await viewer.until(lambda _: (viewer.told(alice)[-1]["customStatus"] or {}).get("text") == "Lunch")
+    client.order("setClaim", "away")
+    await viewer.sees(alice, "away")
+    await client.until(lambda said: len([one for one in said if "gave" in one]) == 3)
+    assert client.events("self")[-1]["claim"] == {"status": "away", "until": None}
+    client.order("query", [bob, "nobody"])
+    answer = await client.until(lambda said: next((one["gave"] for one in said if one.get("gave")), None))
+    assert [(user["userId"], user["status"]) for user in answer] == [(bob, "online"), ("nobody", "offline")]
+    client.order("leave")
+    await viewer.sees(alice, "offline")
+    # Offline in the first picture; a status that was superseded meanwhile may come together with the next.
+    assert [was["status"] for was in viewer.told(alice)] == ["offline", "online", "busy", "busy", "away", "offline"]
+
+
+async def test_what_is_refused_is_told(people: People, start: Start) -> None:
+    """The promise breaks with the field that was wrong, and the connection stays."""
+    [alice] = await people("alice")
+    client = await start(alice)
+    client.order("query", ["a user id with spaces"])
+    error = await client.until(lambda _: client.events("error"))
+    assert (error[0]["code"], error[0]["field"]) == ("invalid_message", "userIds.0")
+    assert client.states() == ["connecting", "online"]
+
+
+async def test_a_cut_connection_is_resumed_and_nobody_sees_it(people: People, start: Start) -> None:
+    """The client comes back within the grace with the number it had, is sent nobody again, and keeps its status."""
+    alice, bob = await people("alice", "bob")
+    viewer = await start(bob)
+    client = await start(alice, deviceId="laptop")
+    client.order("setStatus", "busy")
+    await viewer.sees(alice, "busy")
+    before = len(viewer.told(alice))
+    client.order("cut")
+    await client.is_in("connecting")
+    await client.is_in("online")
+    assert [frame["resumed"] for frame in client.snapshots()][-1] is True
+    client.order("setCustomStatus", {"text": "back"})
+    await viewer.until(lambda _: (viewer.told(alice)[-1]["customStatus"] or {}).get("text") == "back")
+    assert [was["status"] for was in viewer.told(alice)[before:]] == ["busy"]
+    assert len(client.told(bob)) == 1
+
+
+async def test_a_reload_is_seen_by_nobody(people: People, start: Start, join: Join) -> None:
+    """The process is killed and another is started on the same device: the contact is told nothing."""
+    alice, bob = await people("alice", "bob")
+    viewer = await join(bob)
+    client = await start(alice, deviceId="laptop")
+    assert (await viewer.change(alice))["status"] == "online"
+    client.process.kill()
+    again = await start(alice, deviceId="laptop")
+    again.order("setCustomStatus", {"text": "reloaded"})
+    told = await viewer.change(alice)
+    assert (told["status"], told["customStatus"]["text"]) == ("online", "reloaded")
+
+
+async def test_without_a_websocket_it_polls(people: People, start: Start, deployment: Deployment) -> None:
+    """Where handshakes fail the HTTP API carries everything: who is online, what one chooses, queries, and leaving."""
+    alice, bob = await people("alice", "bob")
+    viewer = await start(bob)
+    client = await start(alice, state="polling", deviceId="laptop", url=f"{deployment.ws_url}-is-not-here")
+    await viewer.sees(alice, "online")
+    await client.sees(bob, "online")
+    client.order("setStatus", "busy")
+    await viewer.sees(alice, "busy")
+    viewer.order("setStatus", "away")
+    await client.sees(bob, "away")
+    client.order("query", [bob])
+    answer = await client.until(lambda said: next((one["gave"] for one in said if one.get("gave")), None))
+    assert [(user["userId"], user["status"]) for user in answer] == [(bob, "away")]
+    client.order("leave")
+    await viewer.sees(alice, "offline")
+    assert [was["status"] for was in viewer.told(alice)] == ["offline", "online", "busy", "offline"]
+
+
+async def test_before_its_token_ends_it_goes_over_to_a_new_connection(people: People, start: Start, join: Join) -> None:
+    """With tokens that soon end it rotates, asks for new ones, and neither it nor a contact notices."""
+    alice, bob = await people("alice", "bob")
+    viewer = await join(bob)
+    client = await start(alice, ttl=SHORT_LIFE, deviceId="laptop")
+    assert (await viewer.change(alice))["status"] == "online"
+    await client.until(lambda _: len({frame["self"]["connectionId"] for frame in client.snapshots()}) >= 3)
+    assert client.states() == ["connecting", "online"]
+    assert [said["renew"] for said in client.said if said.get("wants")][:3] == [False, True, True]
+    assert len(client.events("self")[-1]["devices"]) == 1
+    assert viewer.unread(alice) == []
