@@ -71,8 +71,8 @@ lock: $(DEV) ## write the locks anew after a change to requirements/*.in (ARGS=-
 	$(COMPILE) requirements/ministack.in --output-file requirements/ministack.txt
 
 clean: ## remove everything that these words have made
-	rm -rf $(VENV) $(dir $(MINISTACK)) infra/cdk-cli/node_modules tests/clients/node_modules tests/client/node_modules build cdk.out \
-		.mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(dir $(MINISTACK)) infra/cdk-cli/node_modules tests/clients/node_modules tests/client/node_modules \
+		build cdk.out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
 
 # An interpreter counts when it runs: pyenv leaves shims on PATH for versions that are not chosen. Debian ships Python
 # without ensurepip; there a pip outside the virtual environment puts one into it.
