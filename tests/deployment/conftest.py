@@ -21,6 +21,8 @@ from tests.support.cdk import Cdk
 from tests.support.deployment import SHORT_TIMES, Deployment
 from tests.support.ministack import ACCOUNT, REGION, MiniStack
 
+TIMES = SHORT_TIMES | {"PRESENCE_DEVICE_TTL": "10", "PRESENCE_GRACE": "3"}
+"""Settings with which nothing takes long, and nobody is gone because a function starts slowly on a busy machine."""
 ARCHITECTURES = {"x86_64": "x86_64", "AMD64": "x86_64", "arm64": "arm64", "aarch64": "arm64"}
 
 
@@ -109,7 +111,7 @@ def operator(state: redis.Redis, tmp_path_factory: pytest.TempPathFactory) -> It
             "redis_url_secret": secret["ARN"],
             "architecture": ARCHITECTURES[platform.machine()],
             "python": aws.python_version(),
-            **{name.removeprefix(PREFIX).lower(): value for name, value in SHORT_TIMES.items()},
+            **{name.removeprefix(PREFIX).lower(): value for name, value in TIMES.items()},
         }
         yield Operator(aws, keys, tuple(part for name in chosen for part in ("-c", f"{name}={chosen[name]}")))
 
@@ -151,7 +153,7 @@ def deployment(operator: Operator, backend: KeyPair, token_secret: str) -> Deplo
     deployment = Deployment(
         outputs["HttpUrl"],
         outputs["WebSocketUrl"],
-        Settings.from_env(SHORT_TIMES),
+        Settings.from_env(TIMES),
         IdentityProvider(token_secret, "query"),
         Credentials(backend.access_key_id, backend.secret_access_key),
         REGION,

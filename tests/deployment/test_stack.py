@@ -21,9 +21,9 @@ from botocore.credentials import Credentials
 from botocore.exceptions import WaiterError
 
 from local.iam import KeyPair
-from tests.deployment.conftest import Operator
+from tests.deployment.conftest import TIMES, Operator
 from tests.support.clients import PATIENCE, Client, PythonSocket
-from tests.support.deployment import SHORT_TIMES, Deployment, of
+from tests.support.deployment import Deployment, of
 from tests.support.presence_run import presence
 
 ROOT = Path(__file__).parent.parent.parent
@@ -111,26 +111,6 @@ async def test_a_message_still_wakes_a_route_of_the_gateways_own(deployment: Dep
 # The service
 
 
-def test_the_end_to_end_tests_hold(
-    operator: Operator, deployment: Deployment, backend: KeyPair, token_secret: str
-) -> None:
-    """The very file that runs against `presence run`, and that anybody can run against a stack in AWS."""
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tests.support.ministack_differences"),
-            *("tests/end_to_end/test_service.py", "--url", deployment.url, "--ws-url", deployment.ws_url),
-        ],
-        cwd=ROOT,
-        env={**operator.aws.environment(backend), **SHORT_TIMES, "PRESENCE_JWT_SECRET": token_secret},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-
-
 async def test_the_schedule_sweeps(deployment: Deployment, state: redis.Redis) -> None:
     """A client that is cut off while nobody else is there to notice is settled by the deployed schedule alone."""
     async with connected(deployment, "alice") as client:
@@ -148,6 +128,26 @@ def until_nobody_is_overdue(state: redis.Redis, since: float) -> None:
     while time.time() < since or any(state.zcount(due, 0, time.time() * 1000) for due in state.scan_iter("*:due")):
         assert time.monotonic() < until, "somebody is overdue, and no sweeper comes"
         time.sleep(0.1)
+
+
+def test_the_end_to_end_tests_hold(
+    operator: Operator, deployment: Deployment, backend: KeyPair, token_secret: str
+) -> None:
+    """The very file that runs against `presence run`, and that anybody can run against a stack in AWS."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tests.support.ministack_differences"),
+            *("tests/end_to_end/test_service.py", "--url", deployment.url, "--ws-url", deployment.ws_url),
+        ],
+        cwd=ROOT,
+        env={**operator.aws.environment(backend), **TIMES, "PRESENCE_JWT_SECRET": token_secret},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_destroying_leaves_nothing(operator: Operator, assembly: Path, before: set[tuple[str, str]]) -> None:
