@@ -114,7 +114,6 @@ export class Link {
   sync() {
     this.#asked = { id: `s${this.#host.count()}`, seq: this.#host.state().seq };
     this.#timers.set("answer", ANSWER_PATIENCE, () => this.#host.over(this, "nobody answers"));
-    this.#timers.clear("sync");
     this.send({ action: "sync", id: this.#asked.id, ...(this.#replaces && { replaces: this.#replaces }) });
   }
 

@@ -3,7 +3,7 @@
 import { svg } from "./svg.js";
 import { STATUS, atSecond, lasting, nameOf } from "./words.js";
 
-const LENGTH = 300_000; // ms that are shown
+const LENGTH = 180_000; // ms that are shown
 const ROW = 32; // px
 const AXIS = 22; // px
 const LABELS = 76; // px
@@ -33,7 +33,7 @@ export class Timeline {
   /** From now on the picture may be old, or it is not. */
   stale(stale) {
     const open = this.#gaps.at(-1)?.until === null;
-    if (stale && !open) this.#gaps.push({ from: Date.now(), until: null });
+    if (stale && !open && this.#rows.size) this.#gaps.push({ from: Date.now(), until: null });
     if (!stale && open) this.#gaps.at(-1).until = Date.now();
     this.draw();
   }
@@ -47,7 +47,7 @@ export class Timeline {
     if (!width) return;
     const x = (time) => LABELS + (Math.max(0, time - start) / LENGTH) * (width - LABELS - EDGE);
     const picture = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img" });
-    picture.setAttribute("aria-label", `Statuses of the last five minutes. ${rows.map(inWords).join(" ")}`);
+    picture.setAttribute("aria-label", `Statuses of the last three minutes. ${rows.map(inWords).join(" ")}`);
     for (let minute = 0; minute <= LENGTH / 60_000; minute += 1) {
       const at = x(now - minute * 60_000);
       const words = minute === 0 ? "now" : `−${minute} min`;

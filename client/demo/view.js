@@ -39,7 +39,7 @@ function avatar(user) {
 }
 
 const initials = (user) => user.slice(0, 1).toUpperCase();
-const hue = (user) => [...user].reduce((sum, letter) => sum + letter.codePointAt(0), 0) % 6;
+const hue = (user) => user.codePointAt(0) % 6;
 
 /**
  * The list of contacts, in the order of their names. An item stays the same element for as long as its contact is there,
@@ -100,7 +100,7 @@ export function drawSelf(user, self, about) {
   const until = self?.claim?.until ? ` until ${atTime(self.claim.until)}` : "";
   write($("you-status"), `${STATUS[status]}${until}${invisible}`);
   write($("you-custom"), inOwnWords(self?.customStatus));
-  write($("why"), about?.why ?? "");
+  write($("why"), about?.why ? `Why: ${about.why}.` : "");
   check("claim", self?.claim?.status ?? "");
   $("invisible").checked = self?.invisible ?? false;
   $("last-seen").checked = (self?.lastSeenPolicy ?? "everyone") === "everyone";

@@ -4,8 +4,8 @@ export const STATUS = { online: "Online", busy: "Busy", away: "Away", offline: "
 export const DEVICE = { web: "Browser", mobile: "Phone", desktop: "Desktop app" };
 const ON = { web: "in a browser", mobile: "on a phone", desktop: "in a desktop app" };
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
-const seconds = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "short", hourCycle: "h23" });
+const seconds = new Intl.DateTimeFormat(undefined, { timeStyle: "medium", hourCycle: "h23" });
 const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "long" });
 
 export const atTime = (time) => clock.format(time);

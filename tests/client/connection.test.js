@@ -125,6 +125,22 @@ test("a page that is hidden is not in use, whatever happens in it, and is in use
   );
 });
 
+test("a page that was just hidden shows nobody, to heartbeats and to a new connection", async () => {
+  const world = await World.online();
+  await world.clock.pass(30_000);
+  world.page.show("hidden");
+  await world.clock.pass(30_000);
+  assert.deepEqual(
+    world.socket.said("heartbeat").map(({ active }) => active),
+    [true, false],
+  );
+  world.page.show("visible");
+  world.page.show("hidden");
+  world.socket.cut();
+  await world.clock.pass(12_500);
+  assert.equal(world.socket.url.searchParams.get("active"), "false");
+});
+
 test("a hole that stays for two seconds is mended by a sync, one that closes is none", async () => {
   const world = await World.online();
   const [late, next] = [world.service.change("bob", "online"), world.service.change("bob", "busy")];
@@ -148,7 +164,7 @@ test("a hole is asked about once, however long the answer takes", async () => {
   world.carry = (frame, deliver) => world.clock.setTimeout(() => deliver(frame), 4_000);
   world.service.change("carol", "online"); // lost
   world.tell(world.service.change("bob", "away"));
-  await world.clock.pass(5_000);
+  await world.clock.pass(2_300);
   world.tell(world.service.change("bob", "busy"));
   await world.clock.pass(20_000);
   assert.equal(world.socket.said("sync").length, 2);
@@ -161,10 +177,10 @@ test("each hole has its own two seconds", async () => {
     world.service.change("bob", to),
   );
   world.tell(second);
-  await world.clock.pass(1_500);
-  world.tell(first);
+  await world.clock.pass(1_000);
   world.tell(fourth);
-  await world.clock.pass(1_500);
+  world.tell(first);
+  await world.clock.pass(2_500);
   world.tell(third);
   await world.clock.pass(5_000);
   assert.equal(world.socket.said("sync").length, 1);
@@ -244,6 +260,7 @@ test("attempts back off with full jitter, and only five seconds of use make the 
   world.letsIn = true;
   await waits();
   await world.clock.pass(5_000);
+  world.page.happens("online"); // which asks for another snapshot
   world.socket.cut();
   assert.equal(await waits(), 500);
 });
@@ -295,6 +312,14 @@ test("a page that is shown again, or found another network, makes sure that its 
   assert.equal(world.socket.said("sync").length, 2);
   world.page.happens("online");
   assert.equal(world.socket.said("sync").length, 3);
+  world.socket.isSilent = true;
+  await world.clock.pass(31_000);
+  world.page.show("visible");
+  await world.clock.pass(4_000);
+  world.page.show("visible");
+  await world.clock.pass(1_000);
+  assert.equal(world.socket.said("sync").length, 4);
+  assert.equal(world.client.connection, "connecting");
 });
 
 test("a handshake that nobody answers is given up", async () => {
@@ -327,6 +352,16 @@ test("before it is cut it goes over to a new connection, without a moment betwee
   assert.deepEqual([...world.service.connections.keys()], ["C2="]);
   assert.deepEqual([...world.take("change"), ...world.take("connection")], []);
   assert.deepEqual(world.tokens, [{ renew: false }, { renew: true }]);
+});
+
+test("a clock that is wrong makes no difference to that", async () => {
+  const world = new World();
+  world.service.now = () => world.clock.now() + 3_600_000;
+  world.client.open();
+  await world.clock.pass(6_600_000 * 0.95 - 1);
+  assert.equal(world.sockets.length, 1);
+  await world.clock.pass(1);
+  assert.equal(world.sockets.length, 2);
 });
 
 test("the old connection serves until the new one does, and where that fails, as long as it lasts", async () => {
@@ -451,7 +486,9 @@ test("while the service is unavailable the picture stays, stale, and it is asked
   assert.ok(asked > 20 && asked < 50, `${asked} in ten minutes`);
   world.service.isAvailable = true;
   await world.clock.pass(20_000);
-  assert.deepEqual(states(world), ["online"]);
+  world.socket.deliver({ message: "Internal server error" });
+  await world.clock.pass(500); // the first failure again
+  assert.deepEqual(states(world), ["online", "stale", "online"]);
 });
 
 test("a frame without a type is the gateway's: the service could not", async () => {

@@ -58,6 +58,7 @@ test("a WebSocket is tried in the background, and takes over without a moment be
   world.take("connection");
   for (let seconds = 0; world.sockets.length < 2; seconds += 10) await world.clock.pass(10_000);
   assert.deepEqual(states(world), []);
+  await world.clock.pass(30_000);
   assert.equal(world.tokens.length, 2); // the token serves here: it was not what failed
   world.letsIn = true;
   for (let seconds = 0; world.sockets.length < 3; seconds += 10) await world.clock.pass(10_000);
@@ -96,6 +97,16 @@ test("while HTTP fails too the picture is stale, and both ways are tried", async
   world.answersHttp = true;
   await world.clock.pass(60_000);
   assert.deepEqual(states(world), ["polling"]);
+});
+
+test("calls that hang are given up, and are not made again at once", async () => {
+  const world = new World({ httpUrl: "https://host" });
+  world.letsIn = false;
+  world.respond = () => new Promise(() => {});
+  world.client.open();
+  await world.clock.pass(60_000);
+  assert.ok(world.calls.length >= 2 && world.calls.length <= 4, `${world.calls.length} calls`);
+  assert.equal(world.client.connection, "connecting");
 });
 
 test("an unavailable service says when to ask again", async () => {
