@@ -779,7 +779,8 @@ local function relate(u, viewer, edit, turn)
     local shown = u.state.status or 'offline'
     if not frozen then
       if number(u, 'rev') then tell(number(u, 'rev'), 'offline') end
-    elseif shown ~= 'offline' or (u.state.custom or '') ~= frozen.custom then
+    elseif shown ~= 'offline' or (u.state.custom or '') ~= frozen.custom
+      or (may_see_last(u) and (u.state.seen or '') ~= entry.seen) then
       entry.rev = math.max(number(u, 'rev') or 0, entry.rev + 1)
       tell(entry.rev, 'offline')
       put(u, { floor = math.max(number(u, 'floor') or 0, entry.rev) })

@@ -47,6 +47,8 @@ _COMMON = [
           lag=st.sampled_from([None, None, 1, 2]), kill=_kill),
     _step("describe", 4, socket=_any, custom=_custom, kill=_kill),
     _step("query", 1, socket=_any, users=_users),
+    _step("poll", 4, user=_user, device=st.sampled_from(["d1", "tab"]), begins=_flag, active=_flag, kill=_kill),
+    _step("stop_polling", 1, user=_user, device=st.sampled_from(["d1", "tab"]), kill=_kill),
     _step("late", 3, socket=_any, what=st.sampled_from(["beat", "update", "sync", "leave", "disconnect"])),
     _step("leave", 2, socket=_any, kill=_kill),
     _step("disconnect", 5, socket=_any, kill=_kill),
@@ -164,6 +166,12 @@ class Player:
     def _query(self, socket: Socket, users: list[str]) -> None:
         if users:
             self.world.query(socket, users)
+
+    def _poll(self, user: str, device: str, **how: Any) -> None:
+        self.world.poll(user, device, **how)
+
+    def _stop_polling(self, user: str, device: str, kill: int) -> None:
+        self.world.stop_polling(user, device, kill)
 
     def _late(self, socket: Socket, what: str) -> None:
         match what:

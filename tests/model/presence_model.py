@@ -94,6 +94,19 @@ class Model:
             self.settle(connection.user_id, now)
         return dict(c)
 
+    def resume_polling(self, connection: Connection, now: int, *, begins: bool) -> None:
+        """A device that polls opens again where it begins anew, or left a while ago; its newest token counts."""
+        u = self.user(connection.user_id)
+        c = self._known(u, connection.id, now)
+        if c and c["state"] in ("live", "lost"):
+            c["cap"] = connection.token_expires_at * 1000 + LEEWAY
+        elif c and (begins or c["beat"] + YOUNG < now):
+            del u["connections"][connection.id]
+
+    def knows(self, id: str, connection_id: str, now: int) -> bool:
+        """Whether a connection is the user's, as far as is known."""
+        return self._known(self.user(id), connection_id, now) is not None
+
     def replace(self, connection: Connection, old_id: str, now: int) -> None:
         """The rest of a sync with `replaces`: the new connection takes over from the old one, which ends."""
         u = self.user(connection.user_id)
@@ -245,7 +258,8 @@ class Model:
             entry["frozen"] = {"custom": before["customStatus"], "seen": seen, "rev": before["rev"] + on}
             u["floor"] = max(u["floor"], entry["frozen"]["rev"])
         elif sees and not saw:
-            if frozen and (u["status"] != "offline" or u["shown"] != self._custom(frozen["custom"], now)):
+            late = u["last_seen"] == "everyone" and frozen is not None and u["seen"] != frozen["seen"]
+            if frozen and (u["status"] != "offline" or u["shown"] != self._custom(frozen["custom"], now) or late):
                 frozen["rev"] = max(u["rev"] or 0, frozen["rev"] + 1)
                 u["floor"] = max(u["floor"], frozen["rev"])
         elif viewer in u["contacts"] and not sees and frozen is None:

@@ -214,3 +214,17 @@ def test_a_client_that_lies_about_its_number_has_its_user_told_once_within_a_ttl
     bench.beat(ann, seq=bench.clock())
     bench.sweep(3)
     assert len(bench.pusher.changes(bob.id, "ann")) == 2
+
+
+def test_showing_again_tells_when_the_user_was_last_here(bench: Bench) -> None:
+    """Ann fell silent while she hid: whoever sees her again is told when that was, and not when she began to hide."""
+    bench.service.set_contacts("ann", ["bob"])
+    bob, ann = bench.open("bob"), bench.open("ann")
+    bench.sweep(5)
+    bench.service.set_privacy("ann", hide_from=["bob"])
+    bench.live(100, bob)
+    bench.pusher.clear()
+    bench.service.set_privacy("ann", hide_from=[])
+    bench.sweep(2)
+    [told] = bench.pusher.changes(bob.id, "ann")
+    assert told["lastSeen"] == bench.sees("bob", "ann")["lastSeen"] == ann.connected_at

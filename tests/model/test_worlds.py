@@ -1,8 +1,8 @@
 """Two worlds that differ only in what a hidden user does: a viewer cannot tell them apart, by any surface or number.
 
 "hid" hides from "vic" in one way or another and goes on living in one world; in the other nothing is heard of it. What
-vic receives (every byte, on every connection) and could read is written down in both and has to be the same, until hid
-shows itself again. From then on the model says what vic may see, which is the present record and nothing older.
+vic receives (every byte, on every connection, with every poll) and could read, over HTTP too, is written down in both
+and has to be the same, until hid shows itself again. From then on the model says what vic may see, which is the present record and nothing older.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ USERS = (HIDDEN, VIEWER, *OTHERS)
 WAYS = ("invisible", "hide", "block", "remove")
 
 deeds = steps_of(  # none of which takes time: both worlds have the same
-    "connect", "sync", "beat", "update", "describe", "query", "leave", "disconnect", "vanish", "sign_out",
-    "set_status", "gone", users=[HIDDEN], named=OTHERS, kill=False,
+    "connect", "sync", "beat", "update", "describe", "query", "poll", "stop_polling", "leave", "disconnect", "vanish",
+    "sign_out", "set_status", "gone", users=[HIDDEN], named=OTHERS, kill=False,
 )  # fmt: skip
 policies = steps_of("policy", users=[HIDDEN], named=OTHERS, kill=False)  # which is seen, hidden or not
 events = steps_of(
-    "connect", "sync", "beat", "reconnect", "update", "describe", "query", "leave", "disconnect", "vanish", "invisible",
-    "policy", "hide", "contacts", "moment", "live", "silence", users=[VIEWER, *OTHERS], named=OTHERS, kill=False,
+    "connect", "sync", "beat", "reconnect", "update", "describe", "query", "poll", "stop_polling", "leave",
+    "disconnect", "vanish", "invisible", "policy", "hide", "contacts", "moment", "live", "silence",
+    users=[VIEWER, *OTHERS], named=OTHERS, kill=False,
 )  # fmt: skip
 
 
@@ -58,9 +59,16 @@ class Trace:
 
     def look(self) -> None:
         service = self.world.bench.service
+        now, seconds = self.world.now, self.world.now // 1000
+        known = service.get_snapshot(VIEWER, None, seconds)
+        service.end_connection(VIEWER, f"{HIDDEN}-1=", seconds)
         self.seen.append((
-            self.world.now,
-            service.get_bulk_presence(VIEWER, list(USERS)),
+            now,
+            [answer for _, user, answer in self.world.answers if user == VIEWER][-1:],
+            known,
+            service.get_snapshot(VIEWER, known["seq"], seconds),
+            service.get_bulk_presence(VIEWER, list(USERS), seconds),
+            service.inspect_self(VIEWER, seconds),
             service.inspect_user(VIEWER),
             service.get_user_contacts(VIEWER),
             service.get_privacy(VIEWER),

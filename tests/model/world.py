@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,11 +20,11 @@ from redis.cluster import RedisCluster
 from shared.delivery import Frame, Request, view
 from shared.frames import record
 from shared.messages import GetPresence, Heartbeat, PresenceUpdate, StatusChange, Sync
-from shared.presence import Connection
+from shared.presence import Connection, DeviceLeft, SignedOut
 from shared.settings import Settings
 from tests.model.client import Client
 from tests.model.presence_model import Model
-from tests.support.service import Bench
+from tests.support.service import TOKEN_LIFE, Bench
 
 SETTINGS = Settings(buckets=4, rate_burst=10_000, away_after=100)
 """Few buckets, so that users share some; away before a device's second TTL; and histories in no hurry."""
@@ -76,6 +76,8 @@ class World:
         self.told: list[tuple[int, str, dict[str, Any]]] = []
         """(when, connection, event) for all that was posted about contacts."""
         self.loss = 0.0
+        self.answers: list[tuple[int, str, dict[str, Any] | None]] = []
+        """(when, user, answer) for all polls; None where the device may not poll."""
         self._random = random.Random(seed)
         self._in_flight: list[Frame] = []
         self._related: dict[tuple[str, str], dict[str, Any]] = {}
@@ -148,6 +150,36 @@ class World:
         heard = self.model.hear(socket.connection, self.now)
         with self._speaking(socket, heard, 0):
             self.bench.service.answer_query(socket.connection, GetPresence(action="get_presence", userIds=users))
+
+    def poll(self, user: str, device: str, *, begins: bool, active: bool, kill: int = 0) -> None:
+        """A poll of a device without a socket, with the number of its last answer unless it begins anew."""
+        seconds = self.now // 1000
+        connection = Connection.of_polling_device(
+            user, device, connected_at=self.now, token_issued_at=seconds, token_expires_at=seconds + TOKEN_LIFE
+        )
+        if not self.watched and connection.id not in self.model.devices(user, self.now):
+            self.bench.service.inspect_user(user)  # as in _lapse
+        last = [answer for _, name, answer in self.answers if name == user and answer]
+        seq = last[-1]["seq"] if last and not begins else None
+        self.model.resume_polling(connection, self.now, begins=seq is None)
+        heard = self.model.hear(connection, self.now, active=active, idle=not active)
+        answer = None
+        with self._dying(kill), suppress(DeviceLeft, SignedOut):
+            answer = self.bench.service.poll(connection, Heartbeat(action="heartbeat", active=active, seq=seq))
+        if kill and answer is None:
+            return
+        assert (answer is None) == (heard is None), connection.id
+        self.answers.append((self.now, user, answer))
+        for seen in answer["users"] if answer else []:
+            self._compare(user, seen)
+
+    def stop_polling(self, user: str, device: str, kill: int = 0) -> None:
+        """A device without a socket leaves, if it is there."""
+        id = Connection.of_polling_device(user, device, connected_at=0, token_issued_at=0, token_expires_at=0).id
+        if self.model.knows(user, id, self.now):
+            self.model.leave(user, id, self.now)
+        with self._dying(kill), suppress(SignedOut):
+            self.bench.service.end_connection(user, id, self.now // 1000)
 
     def leave(self, socket: Socket, kill: int = 0) -> None:
         """Sign-out of one connection."""
