@@ -26,7 +26,15 @@ def surfaces(bench: Bench, viewer: Connection, user_id: str) -> dict[str, Any]:
     bench.service.sync(viewer, Sync(action="sync"))
     [snapshot] = bench.pusher.to(viewer.id)
     listed = [user for user in snapshot["users"] if user["userId"] == user_id]
-    return {"read": asked, "query": queried, "snapshot": listed[0] if listed else None}
+    now = bench.clock() // 1000
+    polled = bench.service.get_snapshot(viewer.user_id, None, now)["users"]
+    return {
+        "read": asked,
+        "query": queried,
+        "snapshot": listed[0] if listed else None,
+        "HTTP query": bench.service.get_bulk_presence(viewer.user_id, [user_id], now)[0],
+        "HTTP snapshot": next((user for user in polled if user["userId"] == user_id), None),
+    }
 
 
 def anonymous(value: Any, *names: str) -> str:

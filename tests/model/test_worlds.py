@@ -2,7 +2,8 @@
 
 "hid" hides from "vic" in one way or another and goes on living in one world; in the other nothing is heard of it. What
 vic receives (every byte, on every connection, with every poll) and could read, over HTTP too, is written down in both
-and has to be the same, until hid shows itself again. From then on the model says what vic may see, which is the present record and nothing older.
+and has to be the same, until hid shows itself again. From then on the model says what vic may see, which is the present
+record and nothing older.
 """
 
 from __future__ import annotations
