@@ -24,7 +24,7 @@ CDK := $(WITH_NODE) infra/cdk-cli/node_modules/.bin/cdk
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras \
 	--no-emit-index-url --custom-compile-command 'make lock' $(ARGS)
 
-.PHONY: help setup run test check fmt lock clean bootstrap synth deploy destroy
+.PHONY: help setup run test check fmt lock clean bootstrap synth diff deploy destroy
 
 help: ## list these words
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -38,15 +38,22 @@ test: $(DEV) $(CLIENTS) $(CLIENT_TESTS) $(CDK_CLI) $(MINISTACK) ## run all tests
 	@$(WITH_NODE) $(BIN)/pytest $(ARGS)
 
 bootstrap: $(INFRA) $(CDK_CLI) ## once for an AWS account and region: make room for what CDK uploads
+	@$(BIN)/presence account
 	@$(CDK) bootstrap $(ARGS)
 
 synth: $(INFRA) $(CDK_CLI) ## write the CloudFormation template into cdk.out (ARGS="-c cache=vpc" chooses)
 	@$(CDK) synth --quiet $(ARGS)
 
+diff: $(INFRA) $(CDK_CLI) ## show what a deployment would change; ARGS as for it
+	@$(BIN)/presence account
+	@$(CDK) diff $(ARGS)
+
 deploy: $(INFRA) $(CDK_CLI) ## deploy to AWS (docs/deploy.md); ARGS as for synth
+	@$(BIN)/presence account
 	@$(CDK) deploy $(ARGS)
 
 destroy: $(INFRA) $(CDK_CLI) ## remove what was deployed; a last snapshot of the cache stays
+	@$(BIN)/presence account
 	@$(CDK) destroy $(ARGS)
 
 check: $(DEV) ## lint, formatting, types, directions of imports, and the repository's own rules

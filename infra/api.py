@@ -137,6 +137,8 @@ class HttpSide(Construct):
             ):
                 self.stage.node.add_dependency(made)
         self.url = self.api.api_endpoint
+        self.arn = cdk.Stack.of(self).format_arn(service="execute-api", resource=self.api.api_id, resource_name="*")
+        """All calls of this API, for a policy that allows them."""
         self.domain: apigateway.DomainName | None = None
         if options.http_domain:
             self.domain = _domain(self, options.http_domain, options.certificate, self.api, self.stage)

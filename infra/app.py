@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import aws_cdk as cdk
@@ -23,19 +24,22 @@ def main() -> str | None:
         built = bundle.build(BUILD, options.architecture, options.python)
     except (OptionsError, bundle.BundleError) as error:
         return f"cdk: {error}"
-    for part, folder in (("code", built.code), ("layer", built.layer)):
-        print(f"{part}: {bundle.size(folder) / 1e6:.1f} MB", file=sys.stderr)  # noqa: T201
-    if not built.compiled:
-        print(f"no Python {options.python} here: the functions will start more slowly", file=sys.stderr)  # noqa: T201
+    for line in _about(options, built):
+        print(line, file=sys.stderr)  # noqa: T201 - stdout is for what the CDK's command line is asked for
     PresenceStack(app, options, built)
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
-    try:
-        app.synth()
-    except RuntimeError as error:  # what jsii makes of everything
-        if "ValidationFailed" not in str(error):
-            raise
-        return "cdk: the checks above object; infra/rules.py lists what they may object to"
+    app.synth()
     return None
+
+
+def _about(options: Options, built: bundle.Bundle) -> Iterator[str]:
+    """What an operator should see before it is deployed: a choice that was forgotten is one that was made anew."""
+    chosen = options.model_dump(exclude={"settings"}, exclude_defaults=True)
+    chosen |= options.settings.model_dump(exclude_unset=True)
+    yield f"choices: {' '.join(f'{name}={value}' for name, value in chosen.items()) or 'none'}"
+    yield f"code: {bundle.size(built.code) / 1e6:.1f} MB, layer: {bundle.size(built.layer) / 1e6:.1f} MB"
+    if not built.compiled:
+        yield f"no Python {options.python} here, and so no bytecode: the functions will start more slowly"
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 """Where the state is: a serverless cache of Valkey, in the open or inside a VPC, or a Redis of your own.
 
 A cache that the stack makes knows one user, who signs in with IAM and may run what the service runs and nothing else.
-Its name holds the mode and a part of the stack's id: what cannot be changed in place is then made anew beside the old,
-and what an earlier stack of the same name left behind is not in the way.
+Its name holds what cannot be changed in place (the mode, and the snapshot that it began with), so that a change of
+these makes another beside the old one; and a part of the stack's id, so that what an earlier stack of the same name
+left behind is not in the way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 import aws_cdk as cdk
@@ -95,6 +97,8 @@ def _serverless(
     stack = cdk.Stack.of(room)
     mark = cdk.Fn.select(0, cdk.Fn.split("-", cdk.Fn.select(2, cdk.Fn.split("/", stack.stack_id))))
     name = f"presence-{options.cache}-{mark}"
+    if options.restore_snapshot:
+        name += f"-{sha256(options.restore_snapshot.encode()).hexdigest()[:6]}"
     user = elasticache.CfnUser(
         room,
         "User",

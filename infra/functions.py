@@ -46,7 +46,7 @@ NEEDS: Mapping[str, Needs] = {
     "heartbeat": Needs(),
     "query": Needs(memory=512),
     # One run lasts until the next has taken over, or 150 s.
-    "sweeper": Needs(timeout=180),
+    "sweeper": Needs(timeout=180, closes=False),
     "update": Needs(memory=512),
 }
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
@@ -95,6 +96,9 @@ class Monitoring(Construct):
         if self._options.alarm_email:
             topic = sns.Topic(self, "Topic", display_name=f"{self._options.stack}: alarms", enforce_ssl=True)
             topic.add_subscription(subscriptions.EmailSubscription(self._options.alarm_email))
+            # A policy of its own, like the one that asks for TLS, takes the place of the one that lets alarms in.
+            account = {"StringEquals": {"aws:SourceAccount": cdk.Stack.of(self).account}}
+            topic.grant_publish(iam.ServicePrincipal("cloudwatch.amazonaws.com", conditions=account))
             return topic
         return None
 
@@ -125,7 +129,9 @@ class Monitoring(Construct):
                 1,
                 "Nobody can connect: the authorizer fails.",
             ),
-            self._alarm("Gateway", self._gateway("ExecutionError"), 10, "API Gateway itself fails."),
+            self._alarm(
+                "Gateway", self._gateway("ExecutionError"), 10, "API Gateway fails, or cannot start a function."
+            ),
             self._alarm(
                 "Messages",
                 self._gateway("MessageCount", period=cdk.Duration.hours(1)),
@@ -184,7 +190,11 @@ class Monitoring(Construct):
             _graph("Time of a stage in Redis, ms", [self._ours("RedisTime", p) for p in ("p50", "p95", "p99")]),
             _graph("Failures", [self._ours(name) for name in ("RedisFailures", "RecordsFailed", "Errors")]),
             _graph(
-                "Refused", [self._ours("TokensRefused"), self._gateway("ClientError"), self._gateway("ExecutionError")]
+                "Refused, and API Gateway's failures",
+                [
+                    self._ours("TokensRefused"),
+                    *(self._gateway(name) for name in ("ClientError", "ExecutionError", "IntegrationError")),
+                ],
             ),
         )
         dashboard.add_widgets(
@@ -207,6 +217,11 @@ class Monitoring(Construct):
                 for title, names, how in (
                     ("Cache: bytes", ["BytesUsedForCache"], "Maximum"),
                     ("Cache: work", ["ElastiCacheProcessingUnits", "TotalCmdsCount"], "Sum"),
+                    (
+                        "Cache: refused",
+                        ["AuthenticationFailures", "IamAuthenticationThrottling", "ThrottledCmds"],
+                        "Sum",
+                    ),
                 )
                 if self._cache.name
             ),

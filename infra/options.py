@@ -6,12 +6,28 @@ A name is one of `Options`' own, or one of `shared.settings.Settings`; any other
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shared.settings import Settings
+
+
+def _arn(value: str) -> str:
+    if value and not re.fullmatch(r"arn:[a-z-]+:[a-z]+:[a-z0-9-]+:[0-9]{12}:.+", value):
+        raise ValueError("must be an ARN, like arn:aws:SERVICE:REGION:ACCOUNT:…")
+    return value
+
+
+def _email(value: str) -> str:
+    if value and not re.fullmatch(r"[^@\s]+@[^@\s]+", value):
+        raise ValueError("must be a mail address")
+    return value
+
+
+Arn = Annotated[str, AfterValidator(_arn)]
 
 FILLED_IN = frozenset(
     {"callback_url", "jwt_secret", "log_key", "redis_iam_cache", "redis_iam_user", "redis_url", "redis_url_arn"}
@@ -36,20 +52,20 @@ class Options(BaseModel):
     # Where the state is
     cache: Literal["public", "vpc", "url"] = "public"
     """`public`: a serverless cache, reached over the internet; `vpc`: one inside a VPC; `url`: a Redis of your own."""
-    redis_url_secret: str = ""
+    redis_url_secret: Arn = ""
     """The ARN of the secret that holds your own Redis' URL; with `cache=url` only."""
-    restore_snapshot: str = ""
+    restore_snapshot: Arn = ""
     """The ARN of a snapshot that a new cache starts with."""
 
     # Names of your own
     websocket_domain: str = ""
     http_domain: str = ""
-    certificate: str = ""
+    certificate: Arn = ""
     """The ARN of a certificate, of this region, for both domains."""
 
     # Who looks after it
-    alarm_email: str = ""
-    alarm_topic: str = ""
+    alarm_email: Annotated[str, AfterValidator(_email)] = ""
+    alarm_topic: Arn = ""
     """The ARN of a topic of SNS that alarms go to, in place of a new one for `alarm_email`."""
     alarm_messages: Annotated[int, Field(ge=1)] = 1_000_000
     """Messages in an hour, from and to clients, above which the bill is worth a look."""
@@ -65,6 +81,7 @@ class Options(BaseModel):
     @model_validator(mode="after")
     def _cross_check(self) -> Self:
         own = self.cache == "url"
+        _arn(self.settings.jwt_secret_arn)
         refusals = {
             "cache=url needs redis_url_secret: the ARN of the secret that holds the URL": own
             and not self.redis_url_secret,
@@ -81,6 +98,8 @@ class Options(BaseModel):
                 self.websocket_domain or self.http_domain
             )
             and not self.certificate,
+            "certificate belongs to a domain: websocket_domain or http_domain": bool(self.certificate)
+            and not (self.websocket_domain or self.http_domain),
             "the two domains must differ: API Gateway does not put an HTTP and a WebSocket API under one name": bool(
                 self.websocket_domain
             )

@@ -64,8 +64,11 @@ class PresenceStack(cdk.Stack):
         for schedule in SCHEDULES:
             self._start_each(schedule.every_minutes, functions.by_name[schedule.function])
         monitoring = Monitoring(self, "Monitoring", options, functions.by_name, websocket, http, store)
+        # It rings when nobody sweeps, and nobody does before the schedule is there.
+        monitoring.node.find_child("Late").node.add_dependency(self.node.find_child("Schedule"))
         self._say("WebSocketUrl", websocket.url, "where clients connect")
         self._say("HttpUrl", http.url, "where backends, and clients without WebSocket, call")
+        self._say("HttpApiArn", http.arn, "what a policy of your backend allows execute-api:Invoke on")
         self._say("CallbackUrl", websocket.callback_url, "where the functions post frames to")
         self._say("DashboardUrl", monitoring.url, "what goes on")
         self._say("TokenSource", options.settings.token_source, "where a handshake carries its token")

@@ -519,14 +519,15 @@ class PresenceService:
         Returns:
             How many users were settled.
         """
-        began, settled, begin = self._clock(), 0, True
+        began, settled, latest, begin = self._clock(), 0, 0, True
         while self._clock() - began < SWEEP_MS:
             try:
                 heads = self._heads(run, begin=begin)
                 if heads is None:
                     break
                 begin = False
-                due, following = heads
+                due, late, following = heads
+                latest = max(latest, late)
                 self._settle(due, self._delivery.begin())
                 settled += len(due)
                 nap = 0 if due else min(SWEEP_NAP_MS, following - self._clock())
@@ -534,6 +535,7 @@ class PresenceService:
                 nap = error.retry_after
             if nap > 0:
                 sleep(nap / 1000)
+        self._meter.time("DueLateness", latest)
         if settled:
             self._meter.count("Settled", settled)
         return settled
@@ -610,16 +612,19 @@ class PresenceService:
     def _buckets(self, verb: str, **args: Any) -> list[Request]:
         return [Request("", verb, args, bucket) for bucket in range(self._store.buckets)]
 
-    def _heads(self, run: str, *, begin: bool) -> tuple[list[str], int] | None:
-        """Who is due in any bucket, and when to look again at the latest; None when a newer run has the turn."""
+    def _heads(self, run: str, *, begin: bool) -> tuple[list[str], int, int] | None:
+        """Who is due in any bucket, how late the first of them is (ms), and when to look again at the latest.
+
+        None when a newer run has the turn.
+        """
         requests = self._buckets("heads", horizon=SWEEP_NAP_MS, most=SWEEP_BATCH)
         requests[0] = requests[0]._replace(args={**requests[0].args, "run": run, "begin": begin})
         answers = self._ask(*requests)
         if not answers[0]["turn"]:
             return None
-        self._meter.time("DueLateness", max(answer.get("late", 0) for answer in answers))
+        late = max(answer.get("late", 0) for answer in answers)
         due = [user for answer in answers for user in as_list(answer["due"])]
-        return due, min(answer.get("next", self._clock() + SWEEP_NAP_MS) for answer in answers)
+        return due, late, min(answer.get("next", self._clock() + SWEEP_NAP_MS) for answer in answers)
 
     def _sees(self, user_id: str, edit: str, others: Sequence[str], *, mutual: bool) -> list[Request]:
         if not others:

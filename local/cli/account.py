@@ -72,6 +72,13 @@ class Account:
                 raise Complaint(NO_CREDENTIALS)
             return credentials.get_frozen_credentials()  # Some are only fetched here, and may be over.
 
+    def number(self) -> str:
+        """The account whose credentials these are: twelve digits."""
+        self.credentials()
+        with _asking():
+            number: str = self._client("sts").get_caller_identity()["Account"]
+        return number
+
     def stack(self, name: str) -> Stack:
         """A stack of this region, by its name or ARN."""
         with _asking():

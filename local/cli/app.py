@@ -345,6 +345,16 @@ def doctor(
         raise typer.Exit(1)
 
 
+@app.command()
+def account(region: Region = None, profile: Profile = None) -> None:
+    """Say in which AWS account and region something would be deployed, or why in none."""
+    with complaining():
+        from local.cli.account import Account
+
+        operator = Account(region, profile)
+        sys.stdout.write(f"account {operator.number()}, {operator.region}\n")
+
+
 def _target(url: str | None, stack: str | None, region: str | None, profile: str | None) -> Target:
     """The service that a call of the backend goes to."""
     return Target(Home(), os.environ, url=url, stack=stack, region=region, profile=profile)

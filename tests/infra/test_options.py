@@ -7,6 +7,10 @@ import pytest
 from infra.options import Options, OptionsError
 from tests.support.synthesis import SECRET
 
+CERTIFICATE = "arn:aws:acm:eu-west-1:123456789012:certificate/0"
+SNAPSHOT = "arn:aws:elasticache:eu-west-1:123456789012:serverlesscachesnapshot:one"
+TOPIC = "arn:aws:sns:eu-west-1:123456789012:alarms"
+
 
 def test_nothing_need_be_chosen() -> None:
     """Without any context there is a stack that works: a public cache and a token secret of its own."""
@@ -46,7 +50,7 @@ def test_what_cdk_puts_there_is_its_own_business() -> None:
         ({"cache": "url"}, "cache=url needs redis_url_secret: the ARN of the secret that holds the URL"),
         ({"redis_url_secret": SECRET}, "redis_url_secret belongs to cache=url, and this is cache=public"),
         (
-            {"cache": "url", "redis_url_secret": SECRET, "restore_snapshot": "arn:x"},
+            {"cache": "url", "redis_url_secret": SECRET, "restore_snapshot": SNAPSHOT},
             "restore_snapshot belongs to a cache that the stack makes: cache=public or cache=vpc",
         ),
         (
@@ -55,10 +59,14 @@ def test_what_cdk_puts_there_is_its_own_business() -> None:
         ),
         ({"http_domain": "p.example.com"}, "a domain needs certificate: the ARN of a certificate of this region"),
         (
-            {"http_domain": "p.example.com", "websocket_domain": "p.example.com", "certificate": "arn:x"},
+            {"http_domain": "p.example.com", "websocket_domain": "p.example.com", "certificate": CERTIFICATE},
             "the two domains must differ: API Gateway does not put an HTTP and a WebSocket API under one name",
         ),
-        ({"alarm_email": "a@example.com", "alarm_topic": "arn:x"}, "give alarm_email or alarm_topic, not both"),
+        ({"alarm_email": "nobody"}, "alarm_email: must be a mail address"),
+        ({"alarm_topic": "nobody"}, "alarm_topic: must be an ARN, like arn:aws:SERVICE:REGION:ACCOUNT:…"),
+        ({"jwt_secret_arn": "secret"}, "must be an ARN, like arn:aws:SERVICE:REGION:ACCOUNT:…"),
+        ({"certificate": CERTIFICATE}, "certificate belongs to a domain: websocket_domain or http_domain"),
+        ({"alarm_email": "a@example.com", "alarm_topic": TOPIC}, "give alarm_email or alarm_topic, not both"),
         ({"log_days": "13"}, "log_days: Input should be 1, 7, 30, 90 or 365"),
         ({"stack": "my_stack"}, "stack: String should match pattern '^[A-Za-z][A-Za-z0-9-]{0,63}$'"),
         (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from infra.functions import NEEDS
 from infra.rules import objections
 from shared.routes import AUTHORIZER, FUNCTIONS, HTTP_ROUTES, WEBSOCKET_ROUTES
 from shared.settings import PREFIX, Settings
-from tests.support.synthesis import MODES, Synthesis, attempt, synthesise
+from tests.support.synthesis import MODES, ROOT, Synthesis, attempt, synthesise
 
 GOLDEN = Path(__file__).parent / "golden"
 CDKS_OWN = {"W3005"}
@@ -42,7 +43,7 @@ ACTIONS: dict[str, dict[str, set[str]]] = {
         "disconnect": {CONNECT, POST},
         "heartbeat": {CONNECT, POST, DELETE},
         "query": {CONNECT, POST, DELETE},
-        "sweeper": {CONNECT, POST, DELETE},
+        "sweeper": {CONNECT, POST},
         "update": {CONNECT, POST, DELETE},
     },
 }
@@ -184,6 +185,29 @@ def test_nothing_is_lost_by_surprise(syntheses: dict[str, Synthesis]) -> None:
         assert f"presence-{mode}-" in json.dumps(cache["ServerlessCacheName"]), "what cannot change is in the name"
 
 
+def test_what_is_watched_is_what_is_counted(synthesis: Synthesis) -> None:
+    """Each metric of ours in an alarm or on the dashboard is one that the code counts or times, under that name."""
+    text = json.dumps(synthesis.template).replace('\\\\\\"', '"').replace('\\"', '"')
+    watched = set(re.findall(r'"Presence","(\w+)"', text))
+    for alarm in synthesis.resources("AWS::CloudWatch::Alarm").values():
+        metrics = [metric["MetricStat"]["Metric"] for metric in alarm.get("Metrics", []) if "MetricStat" in metric]
+        watched |= {metric["MetricName"] for metric in [*metrics, alarm] if metric.get("Namespace") == "Presence"}
+    source = "".join(path.read_text() for folder in ("shared", "functions") for path in (ROOT / folder).rglob("*.py"))
+    counted = set(re.findall(r'(?:count|time)\(\s*"(\w+)"', source))
+    assert "DueLateness" in watched
+    assert "PostsSent" in watched
+    assert watched <= counted
+
+
+def test_a_cache_that_begins_with_a_snapshot_is_another(tmp_path: Path, syntheses: dict[str, Synthesis]) -> None:
+    """What a cache begins with cannot be changed in place, nor can a name be taken twice: so the name is another."""
+    snapshot = "arn:aws:elasticache:eu-west-1:123456789012:serverlesscachesnapshot:one"
+    [cache] = synthesise(tmp_path, restore_snapshot=snapshot).resources("AWS::ElastiCache::ServerlessCache").values()
+    [before] = syntheses["public"].resources("AWS::ElastiCache::ServerlessCache").values()
+    assert cache["SnapshotArnsToRestore"] == [snapshot]
+    assert cache["ServerlessCacheName"] != before["ServerlessCacheName"]
+
+
 def test_every_choice_reaches_the_template(tmp_path: Path) -> None:
     """Domains, alarms by mail, a JWKS URL, a token in the subprotocol, and settings of the service."""
     synthesis = synthesise(
@@ -216,6 +240,10 @@ def test_every_choice_reaches_the_template(tmp_path: Path) -> None:
     assert len(synthesis.resources("AWS::ApiGatewayV2::ApiMapping")) == 2
     for alarm in synthesis.resources("AWS::CloudWatch::Alarm").values():
         assert alarm["AlarmActions"]
+        assert len(alarm.get("Metrics", [])) <= 11, "CloudWatch takes at most ten metrics in an expression"
+    [policy] = synthesis.resources("AWS::SNS::TopicPolicy").values()
+    allowed = [s for s in policy["PolicyDocument"]["Statement"] if s["Effect"] == "Allow"]
+    assert [s["Principal"]["Service"] for s in allowed] == ["cloudwatch.amazonaws.com"], "or no alarm reaches anybody"
     [subscription] = synthesis.resources("AWS::SNS::Subscription").values()
     assert subscription["Endpoint"] == "on-call@example.com"
     for group in synthesis.resources("AWS::Logs::LogGroup").values():

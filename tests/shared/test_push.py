@@ -29,7 +29,7 @@ def test_every_frame_arrives_once_and_in_the_order_of_its_connection(
     assert pusher.post(given) == set()
     for connection_id in {frame.connection_id for frame in given}:
         assert server.posted(connection_id) == [frame.data for frame in given if frame.connection_id == connection_id]
-    assert meter.counts == {"PostsSent": 300}
+    assert +meter.counts == {"PostsSent": 300}
     assert [name for name, _ in meter.times] == ["PostTime"]
 
 
@@ -136,7 +136,7 @@ def test_gone_names_exactly_the_connections_that_are_gone(
     assert pusher.post(given) == {BOB}
     assert len(server.posted(BOB)) == 1
     assert len(server.posted(ALICE)) == len(server.posted(CAROL)) == 3
-    assert meter.counts == {"PostsSent": 6, "PostsGone": 1}
+    assert +meter.counts == {"PostsSent": 6, "PostsGone": 1}
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -173,7 +173,7 @@ def test_a_lasting_fault_ends_with_the_budget_and_raises_nothing(
     started = time.monotonic()
     assert make(server.url, budget=0.4).post([Frame(ALICE, b"1"), Frame(BOB, b"1"), Frame(BOB, b"2")]) == set()
     assert 0.4 <= time.monotonic() - started < 1.5
-    assert meter.counts == {"PostsSent": 1, "PostsFailed": 2}
+    assert +meter.counts == {"PostsSent": 1, "PostsFailed": 2}
 
 
 def test_a_call_ends_when_its_caller_has_no_time_left(server: ManagementServer, pusher: Pusher, meter: Counts) -> None:
@@ -183,7 +183,7 @@ def test_a_call_ends_when_its_caller_has_no_time_left(server: ManagementServer, 
     pusher.post(frames(1), within=0.2)
     pusher.close([ALICE], within=0.2)
     assert 0.4 <= time.monotonic() - started < 1.5
-    assert meter.counts == {"PostsFailed": 1, "ClosesFailed": 1}
+    assert +meter.counts == {"PostsFailed": 1, "ClosesFailed": 1}
 
 
 @pytest.mark.parametrize("status", [400, 403, 413])
@@ -194,7 +194,7 @@ def test_a_refusal_is_counted_and_not_repeated(
     server.answer = lambda received: status if received.body == b"bad" else 200
     assert pusher.post([Frame(ALICE, b"bad"), Frame(ALICE, b"good")]) == set()
     assert server.posted(ALICE) == [b"bad", b"good"]
-    assert meter.counts == {"PostsSent": 1, "PostsFailed": 1}
+    assert +meter.counts == {"PostsSent": 1, "PostsFailed": 1}
 
 
 def test_what_went_wrong_is_logged_once_and_without_ids(
@@ -223,7 +223,7 @@ def test_one_hanging_peer_delays_nobody_else(server: ManagementServer, make: Mak
     others = [received.at - started for received in server.requests if received.connection_id != BOB]
     assert len(others) == 200
     assert max(others) < 0.9
-    assert meter.counts == {"PostsSent": 200, "PostsFailed": 2}
+    assert +meter.counts == {"PostsSent": 200, "PostsFailed": 2}
 
 
 def test_a_hanging_post_is_given_up_before_the_budget(server: ManagementServer, pusher: Pusher, meter: Counts) -> None:
@@ -233,7 +233,7 @@ def test_a_hanging_post_is_given_up_before_the_budget(server: ManagementServer, 
     pusher.post([Frame(ALICE, b"1"), Frame(ALICE, b"2")])
     assert 1.0 <= time.monotonic() - started < 3.0
     assert server.posted(ALICE) == [b"1"]
-    assert meter.counts == {"PostsFailed": 2}
+    assert +meter.counts == {"PostsFailed": 2}
 
 
 def test_many_hanging_peers_delay_nobody_else(server: ManagementServer, pusher: Pusher, meter: Counts) -> None:
@@ -246,7 +246,7 @@ def test_many_hanging_peers_delay_nobody_else(server: ManagementServer, pusher: 
     others = [received.at - started for received in server.requests if received.connection_id not in hanging]
     assert len(others) == 200
     assert max(others) < 1.5
-    assert meter.counts == {"PostsSent": 200, "PostsFailed": 40}
+    assert +meter.counts == {"PostsSent": 200, "PostsFailed": 40}
 
 
 def test_whoever_hung_is_served_after_the_others_and_briefly_for_a_minute(
@@ -300,7 +300,7 @@ def test_an_answer_that_comes_too_late_is_nobodys(server: ManagementServer, make
     assert pusher.post([Frame(ALICE, b"slow")]) == set()
     release.set()
     assert pusher.post([Frame(ALICE, b"next")]) == {ALICE}
-    assert meter.counts == {"PostsFailed": 1, "PostsGone": 1}
+    assert +meter.counts == {"PostsFailed": 1, "PostsGone": 1}
 
 
 # Closing connections
@@ -315,7 +315,7 @@ def test_close_deletes_each_connection(server: ManagementServer, pusher: Pusher,
         ("DELETE", BOB),
         ("DELETE", CAROL),
     }
-    assert meter.counts == {"ConnectionsClosed": 2, "ClosesFailed": 1}
+    assert +meter.counts == {"ConnectionsClosed": 2, "ClosesFailed": 1}
 
 
 def test_an_answer_without_content_keeps_the_connection(server: ManagementServer, pusher: Pusher) -> None:

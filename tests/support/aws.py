@@ -5,7 +5,7 @@
         aws.stacks["Presence"].status = "ROLLBACK_COMPLETE"
         aws.environment                                               # what leads a program here
 
-It knows stacks and secrets that a test has put there, and nothing of what they stand for.
+It knows stacks and secrets that a test has put there, and nothing of what they stand for; and who asks.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from xml.sax.saxutils import escape
 
 from local.cli.backend import REGION
 from local.iam import KeyPair
+
+ACCOUNT = "123456789012"
 
 
 @dataclass
@@ -89,7 +91,7 @@ class Aws:
         """Make a stack with these outputs, and with a secret where one is given."""
         stack = self.stacks[name] = Stack(name, dict(outputs))
         if secret:
-            arn = f"arn:aws:secretsmanager:{REGION}:123456789012:secret:{name}-AbCdEf"
+            arn = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{name}-AbCdEf"
             self.secrets[arn] = secret
             stack.outputs["TokenSecretArn"] = arn
         return stack
@@ -106,6 +108,9 @@ class Aws:
                 return _fault(action, 400, "AccessDeniedException", "You may not read this secret.")
             return 200, json.dumps({"ARN": arn, "SecretString": self.secrets[arn]})
         asked = {name: values[0] for name, values in parse_qs(body).items()}
+        if asked["Action"] == "GetCallerIdentity":
+            account = f"<GetCallerIdentityResult><Account>{ACCOUNT}</Account></GetCallerIdentityResult>"
+            return 200, f"<GetCallerIdentityResponse>{account}</GetCallerIdentityResponse>"
         assert asked["Action"] == "DescribeStacks"
         stack = self.stacks.get(asked["StackName"]) if scope[2] == REGION else None
         if stack is None:

@@ -10,7 +10,7 @@ import pytest
 
 from local.cli.account import Account
 from local.cli.complaint import Complaint
-from tests.support.aws import Aws
+from tests.support.aws import ACCOUNT, Aws
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +38,17 @@ def test_a_stack_tells_its_state_and_outputs(aws: Aws) -> None:
     stack = Account().stack("Chat")
     assert (stack.name, stack.status, stack.why) == ("Chat", "CREATE_COMPLETE", "all is well")
     assert stack.outputs == {"HttpUrl": "https://api.example"}
+
+
+def test_an_account_tells_its_number(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is about to deploy sees where, or in one sentence why it would be nowhere."""
+    assert Account().number() == ACCOUNT
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAANOTHER")
+    with pytest.raises(Complaint, match=r"AWS refuses GetCallerIdentity: .*\(InvalidClientTokenId\)"):
+        Account().number()
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    with pytest.raises(Complaint, match="no AWS credentials are found"):
+        Account().number()
 
 
 def test_a_secret_is_read_with_the_operators_permission(aws: Aws) -> None:
