@@ -289,6 +289,9 @@ class MeanwhileStore:
     def users(self, cursor: str) -> tuple[set[str], str]:
         return self._bench.store.users(cursor)
 
+    def eviction_policy(self) -> str | None:
+        return self._bench.store.eviction_policy()
+
 
 @everywhere
 @pytest.mark.parametrize("stage", [1, 2, 3])

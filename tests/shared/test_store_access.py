@@ -92,5 +92,5 @@ def test_this_user_may_do_nothing_else(client: redis.Redis) -> None:
     ]:
         with pytest.raises(NoPermissionError):
             client.execute_command(*command.split())  # type: ignore[no-untyped-call]
-    with pytest.raises(ResponseError, match="NOPERM|ACL"):
+    with pytest.raises(ResponseError, match=r"NOPERM|ACL"):
         client.eval("return redis.call('FLUSHALL')", 0)
