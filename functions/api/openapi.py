@@ -34,6 +34,7 @@ _PROBLEMS = {
     HTTPStatus.BAD_REQUEST: "The request is wrong; `errors` names the fields.",
     HTTPStatus.UNAUTHORIZED: "There is no token, or it is not good.",
     HTTPStatus.FORBIDDEN: "The call is the backend's, and its signature is missing or wrong.",
+    HTTPStatus.NOT_FOUND: "There is nothing at this path: an id has characters that make it another one.",
     HTTPStatus.CONFLICT: "Somebody would be over a limit, or the device left a moment ago; nothing was done.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large.",
     HTTPStatus.TOO_MANY_REQUESTS: "Too many messages of this device, or too many requests.",
@@ -142,6 +143,8 @@ def _responses(operation: Operation, schemas: dict[int, Any]) -> dict[str, Any]:
     problems = [HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE]
     if operation.body or operation.query or "{" in route.path:
         problems.append(HTTPStatus.BAD_REQUEST)
+    if "{" in route.path:
+        problems.append(HTTPStatus.NOT_FOUND)
     if operation.body:
         problems.append(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
     if operation.body or "blocks" in route.path:

@@ -17,11 +17,11 @@ from pydantic import (
     GetJsonSchemaHandler,
     StringConstraints,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
 from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
 
 from shared.messages import (
@@ -68,7 +68,7 @@ class _Change(_Request):
     changes: ClassVar[tuple[str, ...]]
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """The same rule for the OpenAPI document."""
         schema = handler.resolve_ref_schema(handler(core))
         schema["anyOf"] = [{"required": [change]} for change in cls.changes]
@@ -166,7 +166,10 @@ class Poll(_Request):
     """A polling device is still here. Without `seq` it begins anew, also where it had left."""
 
     deviceId: DeviceId
-    deviceType: DeviceType = "web"
+    deviceType: Annotated[DeviceType, WithJsonSchema({"type": "string", "examples": ["web", "mobile", "desktop"]})] = (
+        "web"
+    )
+    """An unknown one is `web`."""
     active: bool = True
     status: OnlineStatus | None = None
     seq: Sequence | None = None
@@ -182,12 +185,12 @@ class Leaving(_Request):
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["connectionId"]}, {"required": ["deviceId"]}]})
 
-    connectionId: ConnectionId | None = None
-    deviceId: DeviceId | None = None
+    connectionId: ConnectionId = ""
+    deviceId: DeviceId = ""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
-        if (self.connectionId is None) == (self.deviceId is None):
+        if len(self.model_fields_set) != 1:
             raise ValueError("give connectionId or deviceId, and not both")
         return self
 

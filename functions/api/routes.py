@@ -74,7 +74,7 @@ def post_my_heartbeat(me: Identity, body: requests.Poll) -> dict[str, Any]:
 @call("POST", "/v1/me/leave", body=requests.Leaving)
 def post_my_leave(me: Identity, body: requests.Leaving) -> None:
     """End one of your connections, or a polling device, without a grace. One that is not yours is left alone."""
-    connection_id = body.connectionId or _device(me, body.deviceId or "").id
+    connection_id = body.connectionId or _device(me, body.deviceId).id
     service().end_connection(me.user_id, connection_id, me.issued_at)
 
 

@@ -20,7 +20,7 @@ from tests.support.clients import Client, Join, NodeSocket, People, PythonSocket
 from tests.support.deployment import SHORT_TIMES, Deployment, of
 from tests.support.presence_run import presence_run
 
-ONLY_HERE = {"test_faults.py", "test_subprotocol.py"}
+ONLY_HERE = {"test_faults.py", "test_openapi.py", "test_subprotocol.py"}
 """Files about a service that the tests themselves start, and stop, and harm."""
 
 
