@@ -1,4 +1,4 @@
-"""docs/protocol.md says the truth: its examples are messages and frames."""
+"""docs/protocol.md says the truth: its examples are messages and frames, bodies and answers; so does the schema."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ConfigDict, TypeAdapter, with_config
+from pydantic import TypeAdapter
 
+from functions.api import routes
+from functions.api.openapi import EXAMPLES as BODIES
+from functions.api.requests import ProblemDetails
+from functions.api.resolver import OPERATIONS
+from local import protocol_schema
 from shared.messages import (
     ACTIONS,
     BatchFrame,
@@ -26,6 +31,8 @@ TEXT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text("utf-8")
 EXAMPLES = [
     (kind, json.loads(text)) for kind, text in re.findall(r"```json (client|server|record)\n(.+?)```", TEXT, re.DOTALL)
 ]
+CALLS = re.findall(r"```json (body|answer) (\S+ \S+)\n(.+?)```", TEXT, re.DOTALL)
+PROBLEMS = re.findall(r"```json problem\n(.+?)```", TEXT, re.DOTALL)
 FRAMES: dict[str, Any] = {
     "user_online": PresenceFrame,
     "user_offline": PresenceFrame,
@@ -38,9 +45,9 @@ FRAMES: dict[str, Any] = {
 }
 
 
-def _closed(frame: Any) -> TypeAdapter[Any]:
-    """An adapter that refuses fields which the type does not name."""
-    return TypeAdapter(with_config(ConfigDict(extra="forbid", strict=True))(frame))
+def _check(kind: Any, example: Any) -> None:
+    """An example is of this kind, and has no field that it does not name."""
+    TypeAdapter(kind).validate_python(example, strict=True, extra="forbid")
 
 
 @pytest.mark.parametrize("example", [value for kind, value in EXAMPLES if kind == "client"], ids=str)
@@ -53,13 +60,13 @@ def test_every_message_of_a_client_is_one(example: dict[str, Any]) -> None:
 @pytest.mark.parametrize("example", [value for kind, value in EXAMPLES if kind == "server"], ids=str)
 def test_every_frame_of_the_service_is_one(example: dict[str, Any]) -> None:
     """A frame that the document shows has the fields of its type, and no other."""
-    _closed(FRAMES[example["type"]]).validate_python(example)
+    _check(FRAMES[example["type"]], example)
 
 
 @pytest.mark.parametrize("example", [value for kind, value in EXAMPLES if kind == "record"], ids=str)
 def test_the_record_is_one(example: dict[str, Any]) -> None:
     """The record that the document shows is a whole one."""
-    _closed(Record).validate_python(example)
+    _check(Record, example)
     assert set(example) == set(Record.__annotations__)
 
 
@@ -67,3 +74,44 @@ def test_nothing_is_left_out() -> None:
     """Every action and every frame has an example."""
     assert {value["action"] for kind, value in EXAMPLES if kind == "client"} == set(ACTIONS)
     assert {value["type"] for kind, value in EXAMPLES if kind == "server"} == set(FRAMES)
+
+
+# HTTP
+
+
+@pytest.mark.parametrize(("kind", "call", "text"), CALLS, ids=[f"{kind} {call}" for kind, call, _ in CALLS])
+def test_every_body_and_answer_is_one(kind: str, call: str, text: str) -> None:
+    """What the document shows of a call is what its function reads or answers, field by field."""
+    assert routes.__doc__
+    [operation] = [o for o in OPERATIONS if f"{o.route.method} {o.route.path}" == call]
+    if kind == "answer":
+        _check(operation.answer, json.loads(text))
+    else:
+        assert operation.body
+        body = operation.body.model_validate_json(text)
+        assert set(json.loads(text)) == body.model_fields_set - {"scope"}
+
+
+@pytest.mark.parametrize("text", PROBLEMS)
+def test_the_problem_is_one(text: str) -> None:
+    """What the document shows of problem details has their fields."""
+    _check(ProblemDetails, json.loads(text))
+
+
+@pytest.mark.parametrize("operation", [o for o in OPERATIONS if o.body], ids=lambda o: o.function.__name__)
+def test_every_example_of_the_openapi_document_is_a_body(operation: Any) -> None:
+    """Each call that reads a body has examples, and reads them."""
+    for example in BODIES[operation.function.__name__]:
+        operation.body.model_validate_json(json.dumps(example))
+
+
+def test_every_call_is_told_of() -> None:
+    """Each route of the HTTP API stands in the document."""
+    told = re.sub(r"`([A-Z]+)`, `([A-Z]+) (/v1/[^`? ]+)`", r"`\1 \3` `\2 \3`", TEXT)
+    for operation in OPERATIONS:
+        assert f"`{operation.route.method} {operation.route.path}" in told, operation.route
+
+
+def test_the_schema_is_that_of_the_types() -> None:
+    """docs/protocol.schema.json is up to date; `python -m local.protocol_schema` writes it anew."""
+    assert protocol_schema.PATH.read_text("utf-8") == protocol_schema.text(protocol_schema.schema())
