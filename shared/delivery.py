@@ -51,8 +51,8 @@ class Store(Protocol):
     def call(self, requests: Sequence[Request], now: int) -> list[Answer]:
         """Run requests at `now` (ms) in one round trip; raises `Unavailable`."""
 
-    def users(self, cursor: str) -> tuple[set[str], str]:
-        """A slice of the users of whom facts are kept, and the next cursor; "" begins and ends."""
+    def users(self, cursor: str, count: int = ..., kinds: Sequence[str] = ...) -> tuple[set[str], str]:
+        """A slice of the users of whom facts, or these kinds, are kept, and the next cursor; "" begins and ends."""
 
     def eviction_policy(self) -> str | None:
         """What is forgotten when memory is full, in Redis's words; None where that is not known."""

@@ -367,6 +367,11 @@ local function set_last_seen(u, policy)
   end
 end
 
+-- What was found not to hang together, and mended: for health to show.
+local function note_found(kind, count)
+  call('HSET', META, 'found:' .. kind, (tonumber(call('HGET', META, 'found:' .. kind) or '') or 0) + (count or 1))
+end
+
 -- Settle --------------------------------------------------------------------------------------------------------
 
 -- The connection that decides, among the live ones or, where there is none, those within their grace.
@@ -468,6 +473,10 @@ local function settle(u, post, patience)
     status, custom = 'offline', was_custom
     local frozen_end = custom_until(custom)
     if ended(frozen_end) then custom = '' else due = earliest(due, frozen_end) end
+  end
+  if lost and not next(u.connections) and not next(u.set) then
+    out.found = { 'dueUnknown' }
+    note_found('dueUnknown')
   end
   if status ~= was or custom ~= was_custom or lost then
     local rev = math.max((number(u, 'rev') or now - 1), number(u, 'floor') or 0) + 1
@@ -899,6 +908,33 @@ function verbs.settle(u)
   return settle(u, true)
 end
 
+-- Whether what is kept of a user hangs together; mended where it does not. Gives some of the contacts, others at each
+-- turn, for the caller to look at their `sees`.
+function verbs.audit(u, request)
+  load_user(u)
+  local score, due = tonumber(call('ZSCORE', DUE, u.id) or ''), number(u, 'due')
+  local waits, expired = false, false
+  for _, c in pairs(u.connections) do
+    waits = waits or is_live(c) or lingers(c)
+    expired = expired or (c.state == 'live' and c.deadline <= now)
+  end
+  local found, out = {}, {}
+  -- `due` may be early, never late; the score moves on while somebody is at work.
+  if waits and (not score or (due and due > now and score > due)) then found[#found + 1] = 'liveNotDue' end
+  if expired and (not score or score > now + SETTLED) then found[#found + 1] = 'expired' end
+  if #found > 0 then
+    out = settle(u, true)
+    for _, kind in ipairs(found) do note_found(kind) end
+  end
+  out.found, out.contacts = found, {}
+  local contacts = call('SMEMBERS', u.contacts)
+  table.sort(contacts)
+  for place = 1, math.min(request.most, #contacts) do
+    out.contacts[place] = contacts[(request.turn * request.most + place) % #contacts + 1]
+  end
+  return out
+end
+
 -- What was leased has been posted.
 function verbs.announced(u, request)
   load_user(u)
@@ -1004,9 +1040,11 @@ function verbs.room(u, request)
 end
 
 function verbs.sees(u, request)
-  for _, user in ipairs(lists(request.add)) do call('SADD', u.sees, user) end
+  local added = 0
+  for _, user in ipairs(lists(request.add)) do added = added + call('SADD', u.sees, user) end
   for _, user in ipairs(lists(request.remove)) do call('SREM', u.sees, user) end
-  return {}
+  if request.audit and added > 0 then note_found('unseen', added) end
+  return { added = added }
 end
 
 -- Sign-out everywhere: connections that began and tokens that were issued until now are dead.
@@ -1157,6 +1195,8 @@ function verbs.heads(_, request)
   if request.run then
     if request.begin then call('HSET', META, 'sweeper', request.run) end
     out.turn = call('HGET', META, 'sweeper') == request.run
+    if request.cursor then call('HSET', META, 'cursor', request.cursor) end
+    out.cursor = call('HGET', META, 'cursor') or ''
   end
   local heads = call('ZRANGEBYSCORE', DUE, '-inf', ms(now + request.horizon), 'WITHSCORES', 'LIMIT', 0, request.most)
   for i = 1, #heads, 2 do
@@ -1172,8 +1212,12 @@ end
 
 function verbs.bucket(_, request)
   if request.loaded ~= nil then call('HSET', META, 'loaded', request.loaded and '1' or '0') end
-  local oldest = call('ZRANGE', DUE, 0, 0, 'WITHSCORES')
-  return { loaded = call('HGET', META, 'loaded') == '1',
+  local oldest, found = call('ZRANGE', DUE, 0, 0, 'WITHSCORES'), {}
+  for field, count in pairs(hash(META)) do
+    local kind = string.match(field, '^found:(%a+)$')
+    if kind then found[kind] = tonumber(count) end
+  end
+  return { loaded = call('HGET', META, 'loaded') == '1', found = found,
     late = oldest[2] and math.max(0, now - tonumber(oldest[2])) or 0 }
 end
 
@@ -1188,8 +1232,8 @@ for index, request in ipairs(requests) do
   local u = open_user(index, request.user)
   if with_dead_token(u, request) then
     answers[index] = { word = 'signed_out' }
-  elseif request.verb == 'settle' then
-    local done, answer = pcall(verbs.settle, u) -- one record that cannot be read must not stop the others' sweep
+  elseif request.verb == 'settle' or request.verb == 'audit' then
+    local done, answer = pcall(verbs[request.verb], u, request) -- one record that cannot be read must not stop the others' sweep
     answers[index] = done and answer or { failed = tostring(answer) }
     if not done then call('ZADD', DUE, 'XX', ms(now + FAILED), u.id) end
   else

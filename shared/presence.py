@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
+from shared import consistency
 from shared.delivery import Delivery, Frame, Meter, Pusher, Request, Snapshot, Store, Unavailable, Work, view
-from shared.frames import TOKEN_LEEWAY, Answer, as_list, claim, custom_status, encode, own_state, record
+from shared.frames import TOKEN_LEEWAY, Answer, as_list, as_map, claim, custom_status, encode, own_state, record
 from shared.messages import (
     MAX_BLOCKS,
     GetPresence,
@@ -50,6 +51,23 @@ is no time for then has nothing posted and nothing reported, and stays due."""
 
 EDITS = 250
 """Contacts that one script call changes: more would hold up everybody else on the node."""
+
+
+INCONSISTENCIES = ("dueUnknown", "expired", "liveNotDue", "unseen")
+"""What can be found not to hang together: somebody is due of whom nothing is kept; a device lives on after its
+deadline; one is live and nobody will settle it; a contact does not know whom it may see."""
+
+
+class _Heads(NamedTuple):
+    """The first of those who are due."""
+
+    due: list[str]
+    late: int
+    """How late the first of them is, in ms."""
+    following: int
+    """When to look again at the latest, in ms."""
+    cursor: str
+    """Where this run is to go on checking."""
 
 
 class LimitReached(Exception):
@@ -510,7 +528,7 @@ class PresenceService:
         """Settle whoever is due, again and again, until a newer run has taken over.
 
         It stays even while nobody is there: the next who come may close, or change often, before the next run begins.
-        A Redis that is away is waited for.
+        A Redis that is away is waited for. Once in a run a slice of what is kept is held against itself.
 
         Args:
             run: names this run; the last one to begin has the turn.
@@ -519,18 +537,18 @@ class PresenceService:
         Returns:
             How many users were settled.
         """
-        began, settled, latest, begin = self._clock(), 0, 0, True
+        began, settled, latest = self._clock(), 0, 0
+        news: dict[str, Any] = {"begin": True}
         while self._clock() - began < SWEEP_MS:
             try:
-                heads = self._heads(run, begin=begin)
+                heads = self._heads(run, news)
                 if heads is None:
                     break
-                begin = False
-                due, late, following = heads
-                latest = max(latest, late)
-                self._settle(due, self._delivery.begin())
-                settled += len(due)
-                nap = 0 if due else min(SWEEP_NAP_MS, following - self._clock())
+                latest = max(latest, heads.late)
+                self._settle(heads.due, self._delivery.begin())
+                settled += len(heads.due)
+                nap = 0 if heads.due else min(SWEEP_NAP_MS, heads.following - self._clock())
+                news = {"cursor": self._check(heads.cursor)} if "begin" in news else {}
             except Unavailable as error:
                 nap = error.retry_after
             if nap > 0:
@@ -541,12 +559,20 @@ class PresenceService:
         return settled
 
     def health(self) -> dict[str, Any]:
-        """Whether the graph is loaded, how late the due queue is, in ms, and what Redis forgets, if it says."""
+        """Whether the graph is loaded, how late the due queue is, in ms, and what Redis forgets, if it says.
+
+        `inconsistencies` counts what was ever found not to hang together, and mended, by kind.
+        """
         answers = self._ask(*self._buckets("bucket"))
+        found = dict.fromkeys(INCONSISTENCIES, 0)
+        for answer in answers:
+            for kind, count in as_map(answer["found"]).items():
+                found[kind] += count
         policy = self._store.eviction_policy()
         return {
             "graph": "loaded" if all(answer["loaded"] for answer in answers) else "not_loaded",
             "dueLate": max(answer["late"] for answer in answers),
+            "inconsistencies": found,
             **({"evictionPolicy": policy} if policy else {}),
         }
 
@@ -599,6 +625,8 @@ class PresenceService:
             if "failed" in answer:
                 self._meter.count("RecordsFailed")
                 _logger.error("a record cannot be read: %s", answer["failed"])
+            for kind in as_list(answer.get("found")):
+                consistency.count(self._meter, kind)
             self._delivery.collect(work, request.user, answer)
             if work.posts >= FAN_OUT:
                 self._delivery.carry_out(work)
@@ -612,19 +640,29 @@ class PresenceService:
     def _buckets(self, verb: str, **args: Any) -> list[Request]:
         return [Request("", verb, args, bucket) for bucket in range(self._store.buckets)]
 
-    def _heads(self, run: str, *, begin: bool) -> tuple[list[str], int, int] | None:
-        """Who is due in any bucket, how late the first of them is (ms), and when to look again at the latest.
+    def _check(self, cursor: str) -> str:
+        """Hold a slice of what is kept against itself, and carry out what mending asks for; gives where to go on."""
+        checked = consistency.check(self._store, self._meter, self._clock(), cursor)
+        work = self._delivery.begin()
+        for user, answer in checked.answers:
+            self._delivery.collect(work, user, answer)
+        self._delivery.carry_out(work)
+        return checked.cursor
 
-        None when a newer run has the turn.
+    def _heads(self, run: str, news: Mapping[str, Any]) -> _Heads | None:
+        """Who is due in any bucket; None when a newer run has the turn.
+
+        `news` of a run: that it begins, or where the next one is to go on checking.
         """
         requests = self._buckets("heads", horizon=SWEEP_NAP_MS, most=SWEEP_BATCH)
-        requests[0] = requests[0]._replace(args={**requests[0].args, "run": run, "begin": begin})
+        requests[0] = requests[0]._replace(args={**requests[0].args, "run": run, **news})
         answers = self._ask(*requests)
         if not answers[0]["turn"]:
             return None
         late = max(answer.get("late", 0) for answer in answers)
         due = [user for answer in answers for user in as_list(answer["due"])]
-        return due, late, min(answer.get("next", self._clock() + SWEEP_NAP_MS) for answer in answers)
+        following = min(answer.get("next", self._clock() + SWEEP_NAP_MS) for answer in answers)
+        return _Heads(due, late, following, answers[0]["cursor"])
 
     def _sees(self, user_id: str, edit: str, others: Sequence[str], *, mutual: bool) -> list[Request]:
         if not others:

@@ -211,8 +211,10 @@ class Store:
                 answers[place] = answer or {}
         return answers
 
-    def users(self, cursor: str, count: int = 100) -> tuple[set[str], str]:
-        """One slice of the users of whom a fact is kept, and the cursor of the next slice ("" begins and ends).
+    def users(self, cursor: str, count: int = 100, kinds: Sequence[str] = FACTS) -> tuple[set[str], str]:
+        """One slice of the users of whom one of these kinds is kept, and the cursor of the next ("" begins and ends).
+
+        Of about `count` keys, on one node. Raises IndexError where the cursor leads nowhere.
 
         A user may come in more than one slice.
         """
@@ -225,7 +227,7 @@ class Store:
         except _FAILURES as error:
             raise self._failed(error) from error
         found = (key.decode().split(":", 3) for key in keys)
-        ids = {parts[3] for parts in found if len(parts) == 4 and parts[2] in FACTS}
+        ids = {parts[3] for parts in found if len(parts) == 4 and parts[2] in kinds}
         if following == 0:
             node += 1
         return ids, f"{node}-{following}" if node < len(clients) else ""

@@ -227,6 +227,8 @@ class Health(TypedDict):
 
     graph: Literal["loaded", "not_loaded"]
     dueLate: int
+    inconsistencies: dict[str, int]
+    """What was ever found not to hang together, and mended, by kind."""
     evictionPolicy: NotRequired[str]
 
 

@@ -286,8 +286,8 @@ class MeanwhileStore:
             self._happens()
         return self._bench.store.call(requests, now)
 
-    def users(self, cursor: str) -> tuple[set[str], str]:
-        return self._bench.store.users(cursor)
+    def users(self, cursor: str, count: int = 100, kinds: Sequence[str] = ()) -> tuple[set[str], str]:
+        return self._bench.store.users(cursor, count, kinds)
 
     def eviction_policy(self) -> str | None:
         return self._bench.store.eviction_policy()

@@ -21,7 +21,11 @@ from tests.support.http_events import request
 from tests.support.service import Bench
 from tests.support.warm_sandbox import WarmSandbox
 
-WELL = {"dueLate": 0, "evictionPolicy": "volatile-lru"}
+WELL = {
+    "dueLate": 0,
+    "inconsistencies": {"dueUnknown": 0, "expired": 0, "liveNotDue": 0, "unseen": 0},
+    "evictionPolicy": "volatile-lru",
+}
 """The rest of what a healthy service says."""
 CONTACTS, PRIVACY, STATUS = "/v1/users/alice/contacts", "/v1/users/alice/privacy", "/v1/users/alice/status"
 

@@ -33,8 +33,8 @@ class AwayStore:
             raise Unavailable("away")
         return self._store.call(requests, now)
 
-    def users(self, cursor: str) -> tuple[set[str], str]:
-        return self._store.users(cursor)
+    def users(self, cursor: str, count: int = 100, kinds: Sequence[str] = ()) -> tuple[set[str], str]:
+        return self._store.users(cursor, count, kinds)
 
     def eviction_policy(self) -> str | None:
         return self._store.eviction_policy()

@@ -34,7 +34,7 @@ from shared.frames import Answer
 from shared.messages import Heartbeat, PresenceUpdate, Record, Sync
 from shared.presence import Connection, PresenceService
 from shared.settings import Settings
-from shared.store import Store
+from shared.store import FACTS, Store
 
 EPOCH = 1_732_400_000_000
 """When tests begin, in ms: 23 November 2024, 22:13:20 UTC."""
@@ -163,8 +163,8 @@ class RecordingStore:
         self._steps.take()
         return answers
 
-    def users(self, cursor: str) -> tuple[set[str], str]:
-        return self.store.users(cursor)
+    def users(self, cursor: str, count: int = 100, kinds: Sequence[str] = FACTS) -> tuple[set[str], str]:
+        return self.store.users(cursor, count, kinds)
 
     def eviction_policy(self) -> str | None:
         return self.store.eviction_policy()

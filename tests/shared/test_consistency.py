@@ -1,0 +1,186 @@
+"""The consistency pass: what was broken behind the service's back is found, mended, counted, and shown by health."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from typing import Any
+
+import pytest
+import redis
+from redis.cluster import RedisCluster
+
+from local.elasticache import RedisServer
+from shared import consistency
+from shared.presence import INCONSISTENCIES
+from shared.settings import Settings
+from tests.support.redis_cluster import start_cluster
+from tests.support.service import Bench
+
+NOTHING = dict.fromkeys(INCONSISTENCIES, 0)
+
+
+@pytest.fixture(scope="module", params=["server", "cluster"])
+def client(request: pytest.FixtureRequest) -> Iterator[redis.Redis | RedisCluster]:
+    """A real Redis, and three nodes that share the slots."""
+    with ExitStack() as running:
+        if request.param == "server":
+            url = running.enter_context(RedisServer.start()).url
+            yield running.enter_context(redis.Redis.from_url(url, protocol=2))
+        else:
+            servers = running.enter_context(start_cluster())
+            yield running.enter_context(closing(RedisCluster.from_url(servers[0].url, protocol=2)))
+
+
+@pytest.fixture
+def bench(client: redis.Redis | RedisCluster) -> Iterator[Bench]:
+    """A service on an empty store; alice and bob see each other and are online."""
+    client.flushall()
+    bench = Bench(client, Settings(buckets=4))
+    bench.service.set_contacts("alice", ["bob"])
+    for user in ("alice", "bob"):
+        bench.open(user)
+    bench.sweep(5)
+    yield bench
+    bench.store._threads.shutdown()  # the client stays open, for the next test
+
+
+def found(bench: Bench) -> dict[str, int]:
+    """What health shows."""
+    counts: dict[str, int] = bench.service.health()["inconsistencies"]
+    return counts
+
+
+def due_of(bench: Bench, user: str) -> str:
+    """The key of the due queue in which a user stands."""
+    return bench.store.key("user", user).partition("user:")[0] + "due"
+
+
+def passed(bench: Bench) -> None:
+    """Let one pass see everything."""
+    cursor, begins = "", True
+    while begins or cursor:
+        cursor, begins = bench.service._check(cursor), False
+
+
+def forget_due(bench: Bench) -> None:
+    """Nobody will settle alice."""
+    bench.client.zrem(due_of(bench, "alice"), "alice")
+
+
+def postpone_due(bench: Bench) -> None:
+    """Alice will be settled days late."""
+    bench.client.zadd(due_of(bench, "alice"), {"alice": bench.clock() + 10**9})
+
+
+def forget_due_of_the_dead(bench: Bench) -> None:
+    """Alice's device is past its deadline, and nobody will ever look."""
+    forget_due(bench)
+    bench.clock.advance(100)
+
+
+def forget_sees(bench: Bench) -> None:
+    """Bob may see alice and does not know it."""
+    bench.client.srem(bench.store.key("sees", "bob"), "alice")
+
+
+BROKEN: dict[str, tuple[Callable[[Bench], Any], str]] = {
+    "a live device without a due entry": (forget_due, "liveNotDue"),
+    "a live device that is due too late": (postpone_due, "liveNotDue"),
+    "an expired device that nobody looks at": (forget_due_of_the_dead, "expired"),
+    "a contact who does not know whom it may see": (forget_sees, "unseen"),
+}
+
+
+@pytest.mark.parametrize(("break_it", "kind"), BROKEN.values(), ids=BROKEN)
+def test_what_does_not_hang_together_is_mended_and_counted(
+    bench: Bench, break_it: Callable[[Bench], Any], kind: str
+) -> None:
+    """One pass mends it, once; a second one finds nothing."""
+    break_it(bench)
+    for _ in range(2):
+        passed(bench)
+        assert found(bench) == NOTHING | {kind: 1}
+    assert bench.meter.counts[f"Inconsistencies{kind[0].upper()}{kind[1:]}"] == 1
+
+
+def test_after_mending_all_is_as_it_should_be(bench: Bench) -> None:
+    """A ghost whose due entry was lost is announced offline, and a snapshot has the contact that was missing."""
+    forget_due_of_the_dead(bench)
+    forget_sees(bench)
+    bob = bench.open("bob")
+    bench.pusher.clear()
+    passed(bench)
+    assert [change["type"] for change in bench.pusher.changes(bob.id, "alice")] == ["user_offline"]
+    assert bench.service.get_user_contacts("bob")["sees"] == ["alice"]
+
+
+def test_somebody_due_of_whom_nothing_is_kept_is_counted_when_due(bench: Bench) -> None:
+    """The keys of a user were evicted and the due entry stayed: it goes, contacts are told, and it is counted."""
+    bench.client.delete(bench.store.key("user", "alice"), bench.store.key("devices", "alice"))
+    bench.sweep(100)
+    assert found(bench)["dueUnknown"] == 1
+    assert bench.client.zscore(due_of(bench, "alice"), "alice") is None
+
+
+def test_nothing_is_found_where_nothing_is_broken(bench: Bench) -> None:
+    """Devices, claims, graces, blocks and removed contacts, while time passes: all hangs together."""
+    alice = bench.open("alice", device="phone")
+    for step in range(6):
+        bench.update(alice, status="busy" if step % 2 else "online", scope="user")
+        bench.service.set_privacy("bob", blocks=["alice"] if step % 3 else [])
+        bench.service.set_contacts("alice", *([], ["bob"]) if step % 2 else (["bob", "carol"], []))
+        passed(bench)
+        bench.service.set_user_offline("alice", alice.id)
+        passed(bench)
+        bench.clock.advance(7)
+        passed(bench)
+        alice = bench.open("alice", device="phone")
+        bench.live(40, alice)
+    assert found(bench) == NOTHING
+
+
+def test_a_run_looks_at_a_bounded_slice_and_the_next_goes_on(bench: Bench) -> None:
+    """However many users there are, a run asks about a few hundred, in three stages at most; in time all are seen."""
+    for number in range(1500):
+        bench.service.set_contacts(f"user{number}", ["hub"], mutual=False)
+    seen, cursor, runs = set[str](), "", 0
+    while runs == 0 or cursor:
+        with bench.counted() as stages:
+            cursor = bench.service._check(cursor)
+        assert len(stages) <= 3
+        audits = {request.user for stage in stages for request in stage if request.verb == "audit"}
+        assert len(audits) <= 2 * consistency.MOST_KEYS
+        seen |= audits
+        runs += 1
+    assert runs > 3
+    assert len(seen) == 1502
+
+
+def test_of_many_contacts_some_are_looked_at_each_minute(bench: Bench) -> None:
+    """A user with thousands of contacts costs a run no more than one with fifty; the others have their turn."""
+    everybody = [f"user{number}" for number in range(200)]
+    bench.service.set_contacts("alice", everybody, mutual=False)
+    for viewer in everybody:
+        bench.client.srem(bench.store.key("sees", viewer), "alice")
+    for minute in range(1, 8):
+        with bench.counted() as stages:
+            passed(bench)
+        assert sum(request.verb == "sees" for stage in stages for request in stage) <= consistency.MOST_CONTACTS + 5
+        assert found(bench)["unseen"] <= minute * consistency.MOST_CONTACTS
+        bench.clock.advance(60)
+    assert found(bench)["unseen"] == 200
+
+
+def test_the_sweeper_goes_on_where_the_last_one_stopped(bench: Bench) -> None:
+    """The cursor is kept, so that each minute another slice is looked at; one that leads nowhere begins anew."""
+    for number in range(1500):
+        bench.service.set_contacts(f"user{number}", ["hub"], mutual=False)
+
+    def cursor_after_a_run() -> Any:
+        bench.service.cleanup_stale_connections(f"run {bench.clock()}", bench.clock.advance)
+        return bench.client.hget("presence:{0}:meta", "cursor")
+
+    assert len({cursor_after_a_run() for _ in range(3)}) == 3
+    bench.client.hset("presence:{0}:meta", "cursor", "99-7")
+    assert cursor_after_a_run() == b""
