@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from shared.messages import GetPresence, Sync
+from shared.messages import GetPresence, Heartbeat, Sync
+from shared.presence import Connection
 from tests.support.service import Bench
 
 CONTACTS = [f"contact{number}" for number in range(120)]
@@ -113,6 +114,29 @@ def test_a_query_is_two_stages(bench: Bench, contacts: int) -> None:
     with bench.counted() as stages:
         bench.service.answer_query(alice, GetPresence(action="get_presence", userIds=CONTACTS[:contacts][:100]))
     assert len(stages) == 2
+
+
+@sizes
+def test_calls_over_http_are_one_or_two_stages(bench: Bench, contacts: int) -> None:
+    """That a token is still good is asked in the same stage as the rest, and a poll costs what a sync does."""
+    settled(bench, contacts)
+    now = bench.clock() // 1000
+    device = Connection.of_polling_device(
+        "alice", "d1", connected_at=bench.clock(), token_issued_at=now, token_expires_at=now + 3600
+    )
+    bench.service.poll(device, Heartbeat(action="heartbeat"))
+    bench.sweep(3)
+    with bench.counted() as query:
+        bench.service.get_bulk_presence("alice", CONTACTS[:contacts][:100], now)
+    with bench.counted() as me:
+        bench.service.inspect_self("alice", now)
+    with bench.counted() as poll:
+        seq = bench.service.poll(device, Heartbeat(action="heartbeat"))["seq"]
+    with bench.counted() as resumed:
+        assert bench.service.poll(device, Heartbeat(action="heartbeat", seq=seq))["resumed"]
+    with bench.counted() as snapshot:
+        bench.service.get_snapshot("alice", None, now)
+    assert [len(stages) for stages in (query, me, poll, resumed, snapshot)] == [1, 1, 2, 1, 2]
 
 
 def test_a_disconnect_is_one_stage(bench: Bench) -> None:
