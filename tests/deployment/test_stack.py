@@ -133,11 +133,12 @@ def until_nobody_is_overdue(state: redis.Redis, since: float) -> None:
 def test_the_end_to_end_tests_hold(
     operator: Operator, deployment: Deployment, backend: KeyPair, token_secret: str
 ) -> None:
-    """The very file that runs against `presence run`, and that anybody can run against a stack in AWS."""
+    """The very files that run against `presence run`, and that anybody can run against a stack in AWS."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tests.support.ministack_differences"),
-            *("tests/end_to_end/test_service.py", "--url", deployment.url, "--ws-url", deployment.ws_url),
+            *("tests/end_to_end/test_service.py", "tests/end_to_end/test_http_api.py"),
+            *("--url", deployment.url, "--ws-url", deployment.ws_url),
         ],
         cwd=ROOT,
         env={**operator.aws.environment(backend), **TIMES, "PRESENCE_JWT_SECRET": token_secret},
