@@ -38,7 +38,7 @@ def test_connections_closed_between_calls_are_replaced(server: ManagementServer,
     server.close_links()
     assert pusher.post(frames(64)) == set()
     assert len(server.requests) == 128
-    assert meter.counts == {"PostsSent": 128}
+    assert +meter.counts == {"PostsSent": 128}
 
 
 def test_a_connection_lost_under_a_post_is_replaced(server: ManagementServer, pusher: Pusher, meter: Counts) -> None:
@@ -48,7 +48,7 @@ def test_a_connection_lost_under_a_post_is_replaced(server: ManagementServer, pu
     assert pusher.post([Frame(ALICE, b"1"), Frame(ALICE, b"2")]) == set()
     assert server.posted(ALICE) == [b"1", b"1", b"2"]
     assert len(server.links) == 2
-    assert meter.counts == {"PostsSent": 2}
+    assert +meter.counts == {"PostsSent": 2}
 
 
 def test_a_connection_idle_for_too_long_is_not_used_again(
@@ -85,7 +85,7 @@ def test_an_answer_is_told_from_the_next_however_it_ends(
     server.answer = lambda received: answer if received.connection_id == ALICE else 410
     assert pusher.post([Frame(ALICE, b"1")]) == set()
     assert pusher.post([Frame(BOB, b"2")]) == {BOB}
-    assert meter.counts == {"PostsSent": 1, "PostsGone": 1}
+    assert +meter.counts == {"PostsSent": 1, "PostsGone": 1}
     assert len(server.links) == links
 
 
@@ -95,7 +95,7 @@ def test_something_that_speaks_no_http_delivers_nothing(
     """Bytes that are no HTTP answer are a lost connection: retried within the budget, then counted."""
     server.answer = lambda received: [b"SSH-2.0-OpenSSH_9.2\r\n\r\n"]
     make(server.url, budget=0.3).post([Frame(ALICE, b"{}")])
-    assert meter.counts == {"PostsFailed": 1}
+    assert +meter.counts == {"PostsFailed": 1}
     assert "no HTTP" in caplog.text
 
 
@@ -106,7 +106,7 @@ def test_an_endpoint_that_is_not_there_fails_everything_quickly(make: Make, mete
     started = time.monotonic()
     assert make(url).post(frames(1000)) == set()
     assert time.monotonic() - started < 2.0
-    assert meter.counts == {"PostsFailed": 1000}
+    assert +meter.counts == {"PostsFailed": 1000}
 
 
 def test_an_endpoint_that_never_says_a_word_fails_everything_quickly(make: Make, meter: Counts) -> None:
@@ -115,7 +115,7 @@ def test_an_endpoint_that_never_says_a_word_fails_everything_quickly(make: Make,
         started = time.monotonic()
         assert make(f"https://127.0.0.1:{mute.getsockname()[1]}/live").post(frames(1000)) == set()
         assert CONNECT_TIMEOUT <= time.monotonic() - started < 4.0
-    assert meter.counts == {"PostsFailed": 1000}
+    assert +meter.counts == {"PostsFailed": 1000}
 
 
 def test_one_working_connection_is_enough(server: ManagementServer, pusher: Pusher, meter: Counts) -> None:
@@ -130,7 +130,7 @@ def test_one_working_connection_is_enough(server: ManagementServer, pusher: Push
 
     server.answer = answer
     pusher.post(frames(40))
-    assert meter.counts == {"PostsSent": 41}
+    assert +meter.counts == {"PostsSent": 41}
     assert len(server.links) == 1
 
 
@@ -140,11 +140,11 @@ def test_an_endpoint_that_comes_back_is_used_again(make: Make, meter: Counts) ->
         pusher = make(first.url)
         pusher.post([Frame(ALICE, b"{}")])
     pusher.post([Frame(ALICE, b"{}")])
-    assert meter.counts == {"PostsSent": 1, "PostsFailed": 1}
+    assert +meter.counts == {"PostsSent": 1, "PostsFailed": 1}
     with ManagementServer(port=first.port) as second:
         pusher.post([Frame(ALICE, b"{}")])
         assert second.posted(ALICE) == [b"{}"]
-    assert meter.counts == {"PostsSent": 2, "PostsFailed": 1}
+    assert +meter.counts == {"PostsSent": 2, "PostsFailed": 1}
 
 
 # TLS
@@ -180,7 +180,7 @@ def test_posts_through_tls(
     secure_server.close_links()
     pusher.post(frames(64))
     assert len(secure_server.requests) == 128
-    assert meter.counts == {"PostsSent": 128}
+    assert +meter.counts == {"PostsSent": 128}
 
 
 def test_an_untrusted_certificate_gets_nothing(
@@ -189,5 +189,5 @@ def test_an_untrusted_certificate_gets_nothing(
     """A certificate that the system does not trust: no request is sent, and the log says why."""
     make(secure_server.url).post(frames(20))
     assert secure_server.requests == []
-    assert meter.counts == {"PostsFailed": 20}
+    assert +meter.counts == {"PostsFailed": 20}
     assert "SSLCertVerificationError" in caplog.text

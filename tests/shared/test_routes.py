@@ -27,13 +27,13 @@ def test_no_http_route_is_there_twice() -> None:
 def test_every_http_path_is_of_version_1_and_its_parameters_are_whole_segments() -> None:
     """Every path begins with /v1, and `{id}` stands for one whole segment."""
     for route in HTTP_ROUTES:
-        assert re.fullmatch(r"/v1(/[a-z]+|/\{[a-zA-Z]+\})+", route.path), route
+        assert re.fullmatch(r"/v1(/[a-z]+(\.json)?|/\{[a-zA-Z]+\})+", route.path), route
         assert route.method in ("GET", "PUT", "POST", "DELETE"), route
 
 
-def test_only_health_is_open_and_nobody_but_the_backend_touches_other_users() -> None:
-    """Without credentials one learns whether the service is well, and nothing else; users' paths are the backend's."""
-    assert [route.path for route in HTTP_ROUTES if route.access == "open"] == ["/v1/health"]
+def test_only_health_and_the_document_are_open_and_nobody_but_the_backend_touches_other_users() -> None:
+    """Without credentials one learns whether the service is well and what it could be asked; users' paths are the backend's."""
+    assert [route.path for route in HTTP_ROUTES if route.access == "open"] == ["/v1/health", "/v1/openapi.json"]
     for route in HTTP_ROUTES:
         if route.path.startswith(("/v1/users/", "/v1/graph")):
             assert route.access == "backend", route
