@@ -32,7 +32,7 @@ def test_every_http_path_is_of_version_1_and_its_parameters_are_whole_segments()
 
 
 def test_only_health_and_the_document_are_open_and_nobody_but_the_backend_touches_other_users() -> None:
-    """Without credentials one learns whether the service is well and what it could be asked; users' paths are the backend's."""
+    """Without credentials one learns how the service is and what it can be asked; users' paths are the backend's."""
     assert [route.path for route in HTTP_ROUTES if route.access == "open"] == ["/v1/health", "/v1/openapi.json"]
     for route in HTTP_ROUTES:
         if route.path.startswith(("/v1/users/", "/v1/graph")):
