@@ -102,7 +102,7 @@ class Demo:
         headers = {
             "Cache-Control": "no-cache",
             "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-            f"connect-src 'self' ws://{request.host}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+            f"connect-src 'self' ws://{request.host}; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
             "Referrer-Policy": "no-referrer",
             "X-Content-Type-Options": "nosniff",
         }

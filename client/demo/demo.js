@@ -8,7 +8,7 @@ import { Presence } from "../presence.js";
 import { Account, LIFE, ask } from "./account.js";
 import { Network } from "./network.js";
 import { Timeline } from "./timeline.js";
-import { $, check, drawConnection, drawContacts, drawDevices, drawFacts, drawPicker, drawSelf } from "./view.js";
+import { $, drawChoices, drawConnection, drawContacts, drawDevices, drawFacts, drawPicker, drawSelf } from "./view.js";
 import { fillTimes, say, timeLeft, warn } from "./view.js";
 import { doing, inOwnWords, nameOf } from "./words.js";
 
@@ -28,6 +28,7 @@ const account = new Account(me, network.fetch);
 let presence;
 let about = null; // what GET /v1/me said last
 let moves = 0; // from one connection to the next
+let attempts = 0; // that are not over: what was just clicked is not taken back by what was known before
 let timeline;
 let looking;
 
@@ -102,8 +103,6 @@ function itself(self) {
     if (document.body.dataset.connectionId) moves += 1;
     document.body.dataset.connectionId = self.connectionId;
   }
-  const device = self.devices.find(({ connectionId }) => connectionId === self.connectionId);
-  if (device) check("device", device.status);
   draw();
   clearTimeout(looking);
   looking = setTimeout(look, LOOK_SOON);
@@ -126,6 +125,7 @@ function draw() {
   drawContacts({ users: presence.users, now: Date.now(), hidden, blocked, act });
   $("nobody").hidden = presence.users.size > 0;
   drawSelf(me, presence.self, about);
+  if (!attempts) drawChoices(presence.self);
   drawDevices(about?.devices ?? presence.self?.devices ?? [], presence.self?.connectionId);
 }
 
@@ -154,13 +154,15 @@ async function look() {
 
 /** Do something, show what came of it, and say why it failed. */
 async function attempt(work) {
+  attempts += 1;
   try {
     await work();
-    await look();
   } catch (error) {
     say(`That did not work: ${error.message}`);
-    draw();
   }
+  await look();
+  attempts -= 1;
+  draw();
 }
 
 function act(kind, user, on) {

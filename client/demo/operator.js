@@ -162,7 +162,10 @@ function drawHealth(health) {
   drawFacts(Object.fromEntries(facts));
 }
 
-const said = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value).replace("_", " "));
+function said(value) {
+  if (typeof value !== "object" || value === null) return String(value).replace("_", " ");
+  return Object.entries(value).map(([name, each]) => `${words(name)} ${each}`).join(", ");
+}
 
 async function look() {
   if (document.hidden) return;

@@ -101,13 +101,19 @@ export function drawSelf(user, self, about) {
   write($("you-status"), `${STATUS[status]}${until}${invisible}`);
   write($("you-custom"), inOwnWords(self?.customStatus));
   write($("why"), about?.why ? `Why: ${about.why}.` : "");
+}
+
+/** What one has chosen, as the service knows it. */
+export function drawChoices(self) {
+  const device = self?.devices.find(({ connectionId }) => connectionId === self.connectionId);
+  if (device) check("device", device.status);
   check("claim", self?.claim?.status ?? "");
   $("invisible").checked = self?.invisible ?? false;
   $("last-seen").checked = (self?.lastSeenPolicy ?? "everyone") === "everyone";
 }
 
 /** Which of some radio buttons is on. */
-export function check(name, value) {
+function check(name, value) {
   for (const radio of document.querySelectorAll(`input[name=${name}]`)) radio.checked = radio.value === value;
 }
 
