@@ -54,7 +54,7 @@ async def serve(
 
     # One byte more: releases of aiohttp differ in whether the limit itself is allowed.
     app = web.Application(client_max_size=gateway.BODY_LIMIT + 1)
-    app.router.add_route("*", "/{path:.*}", dispatch)
+    app.router.add_route("*", "/{path:(?s:.*)}", dispatch)  # A line break, percent-encoded, is a character too.
     app.on_shutdown.append(close)
     runner = web.AppRunner(
         app,
