@@ -24,7 +24,7 @@ CDK := $(WITH_NODE) infra/cdk-cli/node_modules/.bin/cdk
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras \
 	--no-emit-index-url --custom-compile-command 'make lock' $(ARGS)
 
-.PHONY: help setup run test check fmt lock clean bootstrap synth diff deploy destroy
+.PHONY: help setup run test bench check fmt lock clean bootstrap synth diff deploy destroy
 
 help: ## list these words
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ run: $(RUN) ## run the service on this machine (ARGS="--help" lists its options)
 
 test: $(DEV) $(CLIENTS) $(CLIENT_TESTS) $(CDK_CLI) $(MINISTACK) ## run all tests (ARGS="tests/shared -x" runs some)
 	@$(WITH_NODE) $(BIN)/pytest $(ARGS)
+
+bench: $(DEV) ## measure costs side by side (ARGS="--quick fan_out" chooses); writes docs/benchmarks.md
+	@$(WITH_NODE) $(BIN)/python -m bench $(ARGS)
 
 bootstrap: $(INFRA) $(CDK_CLI) ## once for an AWS account and region: make room for what CDK uploads
 	@$(BIN)/presence account

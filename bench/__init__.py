@@ -1,0 +1,1 @@
+"""What the service costs, side by side with what else one could use: `make bench`."""
