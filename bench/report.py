@@ -172,7 +172,7 @@ def markdown(chapters: Sequence[Chapter], about: Mapping[str, str]) -> str:
         "<!-- Written by `make bench`; edits by hand are lost. -->",
         "# Benchmarks",
         "",
-        "`make bench` wrote this page. Both sides of a row were measured in turns, in the same run on the same machine,",
+        "`make bench` wrote this page. Both sides of a row were measured in turns, in one run on one machine,",
         "so trust the ratios (ours to theirs) and not the absolute numbers.",
         "",
         "; ".join(f"{name}: {value}" for name, value in about.items()) + ".",
