@@ -35,7 +35,7 @@ run: $(RUN) ## run the service on this machine (ARGS="--help" lists its options)
 	@exec $(BIN)/presence run $(ARGS)
 
 test: $(DEV) $(CLIENTS) $(CLIENT_TESTS) $(CDK_CLI) $(MINISTACK) ## run all tests (ARGS="tests/shared -x" runs some)
-	@$(WITH_NODE) $(BIN)/pytest $(ARGS)
+	@$(WITH_NODE) $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(DEV) ## measure costs side by side (ARGS="--quick fan_out" chooses); writes docs/benchmarks.md
 	@$(WITH_NODE) $(BIN)/python -m bench $(ARGS)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,6 +20,21 @@ _patient = settings(
 settings.register_profile("dev", _patient)
 settings.register_profile("ci", _patient, max_examples=200)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+LONGEST = ("deployment", "model", "browser", "end_to_end", "infra")
+"""Folders whose files take longest: they start first, so that no core waits for another at the end."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest first; the rest stays in its order."""
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        return LONGEST.index(folder) if folder in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
 
 
 @pytest.fixture

@@ -207,6 +207,7 @@ async def test_a_compressed_body_is_passed_on_as_it_is(gateway: Gateway) -> None
         ("PUT", "/v1/users/a/b/contacts"),
         ("PUT", "/v1/users/a/contacts/b"),
         ("GET", "/v2/health"),
+        ("GET", "/v1/users/a%0Ab"),
     ],
 )
 async def test_what_is_no_route_is_not_found(gateway: Gateway, method: str, target: str) -> None:
