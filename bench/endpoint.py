@@ -1,0 +1,104 @@
+"""An endpoint for posts in a process of its own, as lean as can be, so that what is measured is who posts.
+
+It answers each request with 200 and the headers that API Gateway sends, and checks nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, cast
+
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\nDate: Sat, 23 Nov 2024 22:13:20 GMT\r\nContent-Length: 0\r\nConnection: keep-alive\r\n"
+    b"x-amzn-RequestId: c6af9ac6-7b61-11e6-9a41-93e8deadbeef\r\n\r\n"
+)
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
+
+
+class Received(NamedTuple):
+    """What came in since the endpoint began."""
+
+    posts: int
+    size: int
+    """In bytes, without those of TLS."""
+
+
+class Endpoint:
+    """One that runs.
+
+    Attributes:
+        url: what to post to, as `callback_url`.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], scheme: str) -> None:
+        self._process = process
+        self.url = f"{scheme}://localhost:{self._line()}/live"
+
+    def received(self) -> Received:
+        """What has come in by now."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("?\n")
+        self._process.stdin.flush()
+        return Received(*(int(word) for word in self._line().split()))
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+
+@contextlib.contextmanager
+def endpoint(certificate: Path | None = None) -> Iterator[Endpoint]:
+    """An endpoint on loopback that ends with the block; with TLS if there is a certificate with its key."""
+    command = [sys.executable, "-m", "bench.endpoint", *([str(certificate)] if certificate else [])]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield Endpoint(process, "https" if certificate else "http")
+        finally:
+            process.kill()
+
+
+class _Link(asyncio.Protocol):
+    posts, size = 0, 0
+
+    def __init__(self) -> None:
+        self._pending = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        _Link.size += len(data)
+        self._pending += data
+        while True:
+            head, complete, rest = self._pending.partition(b"\r\n\r\n")
+            length = _LENGTH.search(head)
+            size = int(length[1]) if length else 0
+            if not complete or len(rest) < size:
+                return
+            self._pending = rest[size:]
+            _Link.posts += 1
+            self._transport.write(ANSWER)
+
+
+async def _serve(certificate: str | None) -> None:
+    tls = None
+    if certificate:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(_Link, "127.0.0.1", 0, ssl=tls)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    # Each line is a question; the end of the parent is the end of the lines.
+    while await loop.run_in_executor(None, sys.stdin.readline):
+        print(_Link.posts, _Link.size, flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(sys.argv[1] if len(sys.argv) > 1 else None))
