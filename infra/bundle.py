@@ -11,6 +11,8 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +41,7 @@ class BundleError(Exception):
 
 
 def build(into: Path, architecture: str, python: str) -> Bundle:
-    """Build both, below `into`; a layer that is there already and still right is kept.
+    """Build both, below `into`; what is there already and still right is kept.
 
     Args:
         into: a folder of its own.
@@ -51,14 +53,8 @@ def build(into: Path, architecture: str, python: str) -> Bundle:
     """
     compiler = _interpreter(python)
     name = f"python{python.replace('.', '')}-{architecture}" + ("" if compiler else "-without-bytecode")
-    code, layer = into / f"code-{name}", into / f"layer-{name}"
-    _fill_code(code, compiler)
-    made_from = hashlib.sha256(LOCK.read_bytes() + Path(__file__).read_bytes()).hexdigest()
-    stamp = into / f"layer-{name}.made-from"
-    if not (layer.is_dir() and stamp.is_file() and stamp.read_text() == made_from):
-        stamp.unlink(missing_ok=True)
-        _fill_layer(layer, architecture, python, compiler)
-        stamp.write_text(made_from)
+    code = _made(into, f"code-{name}", _sources(), lambda folder: _fill_code(folder, compiler))
+    layer = _made(into, f"layer-{name}", [LOCK], lambda folder: _fill_layer(folder, architecture, python, compiler))
     return Bundle(code, layer, compiled=compiler is not None)
 
 
@@ -67,20 +63,46 @@ def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+def _made(into: Path, name: str, sources: Sequence[Path], fill: Callable[[Path], None]) -> Path:
+    """The folder that is made from these sources; filled now, if it is not there. It appears whole or not at all.
+
+    What it was made from earlier goes. Several may build at once.
+    """
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for path in sources:
+        digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    folder = into / f"{name}-{digest.hexdigest()[:12]}"
+    if not folder.is_dir():
+        into.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=into) as making:
+            filled = Path(making) / name
+            fill(filled)
+            try:
+                filled.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another has built the same meanwhile
+                    raise
+        for earlier in into.glob(f"{name}-" + "[0-9a-f]" * 12):
+            if earlier != folder:
+                shutil.rmtree(earlier, ignore_errors=True)
+    return folder
+
+
+def _sources() -> list[Path]:
+    paths = (path for package in OURS for path in (ROOT / package).rglob("*"))
+    return sorted(path for path in paths if path.suffix in SUFFIXES)
+
+
 def _fill_code(folder: Path, compiler: str | None) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    for package in OURS:
-        for path in sorted((ROOT / package).rglob("*")):
-            if path.suffix in SUFFIXES:
-                target = folder / path.relative_to(ROOT)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, target)
+    for path in _sources():
+        target = folder / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
     if compiler:
         _compile(folder, "/var/task", compiler)
 
 
 def _fill_layer(folder: Path, architecture: str, python: str, compiler: str | None) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
     packages = folder / "python"
     _run(
         "the layer's dependencies could not be installed",

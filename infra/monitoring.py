@@ -26,6 +26,9 @@ FIVE_MINUTES = cdk.Duration.minutes(5)
 LATE = 10_000
 """Milliseconds. What is due is settled within about two seconds; at five times that something holds the sweeper up."""
 
+INCONSISTENCIES = ("DueUnknown", "Expired", "LiveNotDue", "Unseen")
+"""What the sweeper finds not to hang together, and mends."""
+
 
 class Monitoring(Construct):
     """The dashboard, the alarms, and whom they tell."""
@@ -225,6 +228,7 @@ class Monitoring(Construct):
                 )
                 if self._cache.name
             ),
+            _graph("What did not hang together", [self._ours(f"Inconsistencies{kind}") for kind in INCONSISTENCIES]),
         )
         region = cdk.Stack.of(self).region
         return (

@@ -1039,6 +1039,15 @@ function verbs.room(u, request)
   return { room = more == 0 or call('SCARD', u.contacts) + more <= S.max_contacts }
 end
 
+-- Who of these may see the user.
+function verbs.contacts_among(u, request)
+  local contacts = {}
+  for _, viewer in ipairs(request.users) do
+    if call('SISMEMBER', u.contacts, viewer) == 1 then contacts[#contacts + 1] = viewer end
+  end
+  return { contacts = contacts }
+end
+
 function verbs.sees(u, request)
   local added = 0
   for _, user in ipairs(lists(request.add)) do added = added + call('SADD', u.sees, user) end

@@ -409,13 +409,17 @@ class PresenceService:
         give_up = self._delivery.begin().give_up
         for start in range(0, len(edits), EDITS):
             some = edits[start : start + EDITS]
+            added, removed = ([id for id, edit in some if edit == kind] for kind in ("contact", "stranger"))
             # `sees` is an index of the others' `contacts`, which decide: it may hold too much, never too little.
-            self._ask(*self._sees(user_id, "add", [id for id, edit in some if edit == "contact"], mutual=mutual))
+            # Another call may undo it meanwhile: so it is written before and after, and who removed looks once more.
+            self._ask(*self._sees(user_id, "add", added, mutual=mutual))
             requests = [Request(user_id, "relate", {"edits": some})]
             if mutual:
                 requests += [Request(viewer, "relate", {"edits": [[user_id, edit]]}) for viewer, edit in some]
             self._tell_all(requests, Work(give_up))
-            self._ask(*self._sees(user_id, "remove", [id for id, edit in some if edit == "stranger"], mutual=mutual))
+            sees = self._sees(user_id, "add", added, mutual=mutual)
+            self._ask(*sees, *self._sees(user_id, "remove", removed, mutual=mutual))
+            self._ask(*self._added_meanwhile(user_id, removed, mutual=mutual))
 
     def get_privacy(self, user_id: str) -> dict[str, Any]:
         """What the user hides: `invisible`, `lastSeen` policy, `hideFrom` and `blocks`."""
@@ -669,6 +673,20 @@ class PresenceService:
             return []
         requests = [Request(other, "sees", {edit: [user_id]}) for other in others]
         return [*requests, Request(user_id, "sees", {edit: list(others)})] if mutual else requests
+
+    def _added_meanwhile(self, user_id: str, removed: Sequence[str], *, mutual: bool) -> list[Request]:
+        """Further `sees` for those who are contacts after all."""
+        if not removed:
+            return []
+        requests = [Request(user_id, "contacts_among", {"users": list(removed)})]
+        if mutual:
+            requests += [Request(other, "contacts_among", {"users": [user_id]}) for other in removed]
+        pairs = [
+            (viewer, request.user)
+            for request, answer in zip(requests, self._ask(*requests), strict=True)
+            for viewer in as_list(answer["contacts"])
+        ]
+        return [Request(viewer, "sees", {"add": [user]}) for viewer, user in pairs]
 
     def _check_room(self, user_id: str, add: Sequence[str], *, mutual: bool) -> None:
         if not add:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -40,17 +42,27 @@ def digest(folder: Path) -> str:
 
 
 def test_the_same_input_gives_the_same_bytes(bundle: Bundle, tmp_path: Path) -> None:
-    """Built again in another folder, nothing differs: a deployment without a change changes nothing."""
-    again = build(tmp_path / "elsewhere", HERE, PYTHON)
+    """Built again in another folder, twice at once, nothing differs, and nothing is left of the making."""
+    with ThreadPoolExecutor() as threads:
+        builds = [threads.submit(build, tmp_path / "elsewhere", HERE, PYTHON) for _ in range(2)]
+    assert builds[0].result() == builds[1].result()
+    again = builds[0].result()
     assert digest(again.code) == digest(bundle.code)
     assert digest(again.layer) == digest(bundle.layer)
+    assert set((tmp_path / "elsewhere").iterdir()) == {again.code, again.layer}
 
 
-def test_a_layer_that_is_still_right_is_not_built_again(bundle: Bundle) -> None:
-    """Only our own code is copied anew."""
+def test_what_is_still_right_is_not_built_again(bundle: Bundle) -> None:
+    """Neither our own code nor what it imports; what was made from something else goes."""
+    earlier = bundle.code.with_name(bundle.code.name[:-12] + "0123456789ab")
+    earlier.mkdir()
     before = (bundle.layer / "python" / "redis" / "__init__.py").stat().st_mtime_ns
     assert build(bundle.layer.parent, HERE, PYTHON) == bundle
     assert (bundle.layer / "python" / "redis" / "__init__.py").stat().st_mtime_ns == before
+    bundle.code.rename(bundle.code.with_name("gone"))
+    assert digest(build(bundle.layer.parent, HERE, PYTHON).code) == digest(bundle.code.with_name("gone"))
+    assert not earlier.exists()
+    shutil.rmtree(bundle.code.with_name("gone"))
 
 
 def test_only_what_runs_in_lambda_is_in_it(bundle: Bundle) -> None:

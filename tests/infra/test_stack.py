@@ -15,6 +15,7 @@ import pytest
 from cfnlint import ManualArgs, lint
 
 from infra.functions import NEEDS
+from infra.monitoring import INCONSISTENCIES
 from infra.rules import objections
 from shared.routes import AUTHORIZER, FUNCTIONS, HTTP_ROUTES, WEBSOCKET_ROUTES
 from shared.settings import PREFIX, Settings
@@ -194,6 +195,8 @@ def test_what_is_watched_is_what_is_counted(synthesis: Synthesis) -> None:
         watched |= {metric["MetricName"] for metric in [*metrics, alarm] if metric.get("Namespace") == "Presence"}
     source = "".join(path.read_text() for folder in ("shared", "functions") for path in (ROOT / folder).rglob("*.py"))
     counted = set(re.findall(r'(?:count|time)\(\s*"(\w+)"', source))
+    counted |= {f"Inconsistencies{kind[0].upper()}{kind[1:]}" for kind in INCONSISTENCIES}
+    assert "InconsistenciesUnseen" in watched
     assert "DueLateness" in watched
     assert "PostsSent" in watched
     assert watched <= counted
