@@ -38,7 +38,7 @@ def main() -> None:
         with console.status(f"{name} …"):
             chapters.append(_chapter(name, scale))
     # Not cut to the width of a terminal that is none.
-    Console(width=None if console.is_terminal else 200).print(table(chapters))
+    Console(width=None if console.is_terminal else 240).print(table(chapters))
     if scale is Scale.FULL and not given.names:
         _write(chapters)
 

@@ -11,9 +11,13 @@ import re
 import ssl
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, cast
+
+from bench.measure import environment
+from tests.support.management_server import write_certificate
 
 ANSWER = (
     b"HTTP/1.1 200 OK\r\nDate: Sat, 23 Nov 2024 22:13:20 GMT\r\nContent-Length: 0\r\nConnection: keep-alive\r\n"
@@ -51,6 +55,17 @@ class Endpoint:
     def _line(self) -> str:
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
+
+
+@contextlib.contextmanager
+def tls_endpoint() -> Iterator[Endpoint]:
+    """An endpoint with TLS, which this process trusts for the length of the block."""
+    with tempfile.TemporaryDirectory() as folder:
+        certificate, trusted = write_certificate(Path(folder, "localhost.pem")), Path(folder, "trusted.pem")
+        # Without the key, with which awscrt does not take it.
+        trusted.write_bytes(certificate.read_bytes().partition(b"-----END PRIVATE KEY-----\n")[2])
+        with environment({"AWS_CA_BUNDLE": str(trusted)}), endpoint(certificate) as server:
+            yield server
 
 
 @contextlib.contextmanager

@@ -7,23 +7,16 @@ without pacing itself; then 2,000, of which most wait for their turn at 2,000 a 
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 
-from bench.endpoint import Endpoint, endpoint
-from bench.measure import in_turns, ratio, spent
+from bench.endpoint import Endpoint, endpoint, tls_endpoint
+from bench.measure import environment, in_turns, ratio, spent
 from bench.report import Amount, Plot, Row, Scale, Target
-from bench.transports import CREDENTIALS, TRANSPORTS, Post, environment
+from bench.transports import CHANGE, CREDENTIALS, TRANSPORTS, Post
 from shared.delivery import Frame
-from tests.support.management_server import write_certificate
 
 OURS, *OTHERS = TRANSPORTS
-FRAME = (
-    b'{"type":"presence_status","seq":1732400000123,"userId":"u0000123","status":"busy","customStatus":null,'
-    b'"deviceType":"web","lastSeen":null,"rev":1732400000042}'
-)
 BURST, STORM = 200, 2000
 """Posts of one fan-out: what goes out at once, and what is paced."""
 TARGETS = {OTHERS[0]: Target("≥", 10)}
@@ -32,20 +25,15 @@ TARGETS = {OTHERS[0]: Target("≥", 10)}
 def run(scale: Scale) -> list[Row]:
     """All transports in turns, in the clear and over TLS."""
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        certificate = write_certificate(Path(folder, "localhost.pem"))
-        trusted = Path(folder, "trusted.pem")  # without the key, which awscrt does not take
-        trusted.write_bytes(certificate.read_bytes().partition(b"-----END PRIVATE KEY-----\n")[2])
-        trust = {**CREDENTIALS, "AWS_CA_BUNDLE": str(trusted)}
-        for name, given in (("HTTP", None), ("TLS", certificate)):
-            with environment(trust), endpoint(given) as server:
-                rows += _compare(server, name, f"{BURST} at once", BURST, scale.pick(2, 15), list(TRANSPORTS))
-                rows += _compare(server, name, f"{STORM}, paced", STORM, scale.pick(1, 3), [OURS, *OTHERS[::2]])
+    for protocol, opened in (("HTTP", endpoint()), ("TLS", tls_endpoint())):
+        with environment(CREDENTIALS), opened as server:
+            rows += _compare(server, protocol, f"{BURST} at once", BURST, scale.pick(2, 15), list(TRANSPORTS))
+            rows += _compare(server, protocol, f"{STORM}, paced", STORM, scale.pick(1, 3), [OURS, *OTHERS[::2]])
     return rows
 
 
 def _compare(server: Endpoint, protocol: str, what: str, count: int, rounds: int, names: list[str]) -> list[Row]:
-    frames = [Frame(f"Conn{number:08d}Qw=", FRAME) for number in range(count)]
+    frames = [Frame(f"Conn{number:08d}Qw=", CHANGE) for number in range(count)]
     with contextlib.ExitStack() as opened:
         posts = {name: opened.enter_context(TRANSPORTS[name](server.url)) for name in names}
         before = server.received().posts

@@ -5,16 +5,33 @@ A figure of one run means little on a machine that others use; the ratio of two 
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import redis
 
 T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """These variables for the length of the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +41,21 @@ class Spent:
     cpu: float
     wall: float
 
-    def __truediv__(self, count: int) -> Self:
-        return type(self)(self.cpu / count, self.wall / count)
 
+def spent(*pieces: Callable[[], object], before: Callable[[], object] = lambda: None) -> Spent:
+    """Do pieces of work, each after something that does not count, with no garbage left from earlier.
 
-def spent(work: Callable[[], object]) -> Spent:
-    """Do a piece of work with no garbage left from before; what it leaves itself is its own cost."""
+    What a piece leaves itself is its own cost.
+    """
+    cpu = wall = 0.0
     gc.collect()
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    return Spent(time.process_time() - cpu, time.perf_counter() - wall)
+    for piece in pieces:
+        before()
+        began_wall, began = time.perf_counter(), time.process_time()
+        piece()
+        cpu += time.process_time() - began
+        wall += time.perf_counter() - began_wall
+    return Spent(cpu, wall)
 
 
 def in_turns(rounds: int, candidates: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:

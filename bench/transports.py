@@ -31,21 +31,11 @@ CREDENTIALS = {
     "AWS_REGION": "eu-central-1",
     "AWS_DEFAULT_REGION": "eu-central-1",
 }
-
-
-@contextlib.contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """These variables for the length of the block."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+CHANGE = (
+    b'{"type":"presence_status","seq":1732400000123,"userId":"u0000123","status":"busy","customStatus":null,'
+    b'"deviceType":"web","lastSeen":null,"rev":1732400000042}'
+)
+"""A frame that tells of a change."""
 
 
 class Counts:

@@ -1,0 +1,133 @@
+"""Any number of users in a store, in the service's own layout: a script copies one whom the service wrote itself.
+
+They stand in a ring: each is a mutual contact of the same number of neighbours on both sides, is online with one
+device, has been announced, and was told of a contact's change.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bench.sandbox import Sandbox, connection
+from shared.presence import Connection
+from shared.store import KINDS
+
+BATCH = 1000
+"""Users that one call writes."""
+COPY = """
+local first, last, ring, due = tonumber(ARGV[1]), tonumber(ARGV[2]), cjson.decode(ARGV[3]), ARGV[6]
+local buckets, template = cjson.decode(ARGV[4]), cjson.decode(ARGV[5])
+local function name(place) return ring.prefix .. string.format('%07d', place % ring.count) end
+for place = first, last do
+  local id = name(place)
+  local bucket = 'presence:{' .. buckets[place - first + 1] .. '}:'
+  local function key(kind) return bucket .. kind .. ':' .. id end
+  for _, kind in ipairs(template.kinds) do redis.call('DEL', key(kind)) end
+  redis.call('HSET', key('user'), unpack(template.user))
+  redis.call('PEXPIRE', key('user'), template.keepUser)
+  redis.call('HSET', key('devices'), 'C' .. id .. '=', template.fixed, 'C' .. id .. '=!', template.beat)
+  redis.call('PEXPIRE', key('devices'), template.keepDevices)
+  redis.call('ZADD', bucket .. 'due', due, id)
+  for step = 1, ring.contacts / 2 do
+    redis.call('SADD', key('contacts'), name(place + step), name(place - step))
+    redis.call('SADD', key('sees'), name(place + step), name(place - step))
+  end
+end
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """So many users, each with an even number of contacts; their ids begin with a prefix of their own."""
+
+    prefix: str
+    count: int
+    contacts: int
+
+    def id(self, place: int) -> str:
+        """The user at a place, counted around."""
+        return f"{self.prefix}{place % self.count:07d}"
+
+    def contacts_of(self, place: int) -> list[str]:
+        """The neighbours of a place."""
+        steps = range(1, self.contacts // 2 + 1)
+        return [self.id(place + step) for step in steps] + [self.id(place - step) for step in steps]
+
+    def connection(self, place: int) -> Connection:
+        """The one connection of a user."""
+        return connection(self.id(place), f"C{self.id(place)}=")
+
+
+class People:
+    """Writes the users of a ring, as often as a benchmark wants.
+
+    Making one takes the store to be empty. Time moves on by some seconds, so that nobody waits for anything.
+
+    Raises:
+        AssertionError: copies would not be what the service writes.
+    """
+
+    def __init__(self, sandbox: Sandbox, ring: Ring) -> None:
+        self._sandbox, self.ring = sandbox, ring
+        self._copy = sandbox.client.register_script(COPY)
+        began = sandbox.clock.now
+        self._kept = self._written_by_service(0)
+        for place in (ring.count // 2, ring.count - 1):
+            sandbox.clock.now = began
+            by_service = self._written_by_service(place)
+            self.write(range(place, place + 1))
+            copied = self._kept_of(ring.id(place))
+            assert copied == by_service, f"{copied} is not {by_service}"
+            self.forget(ring.id(place))
+
+    def write(self, places: range | None = None) -> None:
+        """Write all users, or those at some places that follow each other, over whatever is kept of them."""
+        ring, kept, store = self.ring, self._kept, self._sandbox.store
+        sample = ring.connection(0).id.encode()
+        template = {
+            "kinds": KINDS,
+            "user": [word.decode() for field in kept["user"].items() for word in field],
+            "fixed": kept["devices"][sample].decode(),
+            "beat": kept["devices"][sample + b"!"].decode(),
+            "keepUser": 30 * 86_400_000,
+            "keepDevices": 30 * 86_400_000,
+        }
+        whole = range(ring.count) if places is None else places
+        for start in range(whole.start, whole.stop, BATCH):
+            some = range(start, min(start + BATCH, whole.stop))
+            buckets = [store.bucket_of(ring.id(place)) for place in some]
+            texts = [json.dumps(value) for value in (asdict(ring), buckets, template)]
+            self._copy(args=[some.start, some.stop - 1, *texts, int(kept["due"])])
+
+    def _written_by_service(self, place: int) -> dict[str, Any]:
+        """Let the service write one user, and give what it kept, by kind, and `due`. Nothing stays in the store."""
+        sandbox, ring, speaker = self._sandbox, self.ring, self.ring.connection(place)
+        if ring.contacts:
+            sandbox.service.set_contacts(speaker.user_id, ring.contacts_of(place))
+        sandbox.rest()
+        sandbox.open(speaker)
+        sandbox.rest()
+        if ring.contacts:
+            sandbox.open(ring.connection(place + 1))  # of whom this user is told
+        sandbox.rest()
+        sandbox.say({"action": "heartbeat"}, speaker)
+        kept = self._kept_of(speaker.user_id)
+        for user in (speaker.user_id, *ring.contacts_of(place)):
+            self.forget(user)
+        return kept
+
+    def forget(self, user: str, kinds: Sequence[str] = KINDS) -> None:
+        """Leave nothing of a user in the store, or nothing of these kinds."""
+        client, store = self._sandbox.client, self._sandbox.store
+        client.delete(*(store.key(kind, user) for kind in kinds))
+        client.zrem(f"presence:{{{store.bucket_of(user)}}}:due", user)
+
+    def _kept_of(self, user: str) -> dict[str, Any]:
+        client, store = self._sandbox.client, self._sandbox.store
+        reads: dict[Any, Callable[[str], Any]] = {b"hash": client.hgetall, b"set": client.smembers}
+        keys = {kind: store.key(kind, user) for kind in KINDS}
+        kept: dict[str, Any] = {kind: reads[client.type(key)](key) for kind, key in keys.items() if client.exists(key)}
+        return {**kept, "due": client.zscore(f"presence:{{{store.bucket_of(user)}}}:due", user)}

@@ -1,0 +1,189 @@
+"""A sandbox of Lambda in this process: the handlers as they are deployed, on a real Redis and a real endpoint.
+
+Its time stands still between events and is moved on by whoever measures, so that no event waits for another's window.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import redis
+
+from bench.measure import environment
+from bench.transports import CREDENTIALS
+from shared import push, runtime
+from shared.messages import parse_message
+from shared.presence import Connection, PresenceService
+from shared.push import Pusher
+from shared.settings import Settings
+from shared.store import Store
+from tests.support import events
+
+EPOCH = 1_732_400_000_000
+"""When benchmarks begin, in ms."""
+YEAR = 365 * 86_400
+PATIENT: dict[str, Any] = {
+    "device_ttl": 10 * 86_400,
+    "away_after": 10 * 86_400,
+    "rate_limit": 1000,
+    "rate_burst": 10**6,
+}
+"""Settings that let a benchmark move time on, and one connection speak as often as it likes."""
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What Lambda tells a handler about an invocation, as far as handlers ask."""
+
+    aws_request_id: str = "c6af9ac6-7b61-11e6-9a41-93e8deadbeef"
+
+
+class Clock:
+    """The time in ms; it moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = EPOCH
+
+    def __call__(self) -> int:
+        """The time now."""
+        return self.now
+
+
+class Enough(Exception):
+    """The sweeper was about to wait: whoever was due is settled."""
+
+
+class Sandbox:
+    """Invokes handlers, and lets a benchmark see which script calls they make.
+
+    Attributes:
+        client: the state, for whoever arranges it.
+        service: what the sandbox holds.
+    """
+
+    def __init__(self, client: redis.Redis, service: PresenceService, clock: Clock) -> None:
+        self.client, self.service, self.clock = client, service, clock
+        self.store, self._pusher = cast("Store", service._store), cast("Pusher", service._pusher)
+        self._runs = 0
+        self.empty()
+
+    def empty(self) -> None:
+        """Leave nobody in the store, and let people see each other there."""
+        self.client.flushdb()
+        self.service.set_graph_loaded(True)
+
+    def event(self, body: dict[str, Any] | None, user_id: str, connection_id: str) -> Event:
+        """A message of a connection or, without a body, its handshake."""
+        vouched = events.vouched(user_id, EPOCH // 1000, EPOCH // 1000 + YEAR, deviceId="laptop")
+        if body is None:
+            query = {"v": "1", "token": "e30.e30.e30", "deviceId": "laptop"}
+            return events.connect(vouched, connection_id, EPOCH, query=query)
+        return events.message(vouched, json.dumps(body), connection_id, EPOCH, route=body["action"])
+
+    def handler(self, function: str) -> Callable[[Event], object]:
+        """What a function does with an event."""
+        handle = importlib.import_module(f"functions.{function}.handler").handler
+        return lambda event: handle(event, Context())
+
+    def say(self, body: dict[str, Any], connection: Connection) -> None:
+        """What the handlers of messages do, without a handler around it."""
+        self.service.receive(connection, parse_message(json.dumps(body)))
+
+    def open(self, connection: Connection) -> None:
+        """What a client begins with: handshake and first sync."""
+        self.service.set_user_online(connection)
+        self.say({"action": "sync"}, connection)
+
+    def sweep(self) -> None:
+        """A sweeper's run, until it would wait for the first time."""
+        self._runs += 1
+
+        def nap(_seconds: float) -> None:
+            raise Enough
+
+        with contextlib.suppress(Enough):
+            self.service.cleanup_stale_connections(f"run-{self._runs}", nap)
+
+    def rest(self, seconds: float = 2) -> None:
+        """Let time pass, here and for the pusher, whose pace is real time's: it may post a burst again."""
+        self.clock.now += round(seconds * 1000)
+        self._pusher._pace = push._Pace(push.POSTS_PER_SECOND, push.BURST)
+
+    def recorded(self, work: Callable[[], object]) -> list[Stage]:
+        """Do some work; gives its script calls, stage by stage."""
+        stages: list[Stage] = []
+        stage = self.store._stage
+
+        def record(calls: Any, now: int) -> list[bytes]:
+            stages.append([[len(call.keys), *call.keys, call.body] for call in calls])
+            return stage(calls, now)
+
+        self.store._stage = record  # type: ignore[method-assign] # the real one, and a recorder
+        try:
+            work()
+        finally:
+            self.store._stage = stage  # type: ignore[method-assign]
+        return stages
+
+    def replay(self, client: redis.Redis, stages: Sequence[Stage]) -> None:
+        """The bare calls of redis-py that some work contains: one EVALSHA, or a pipeline of them, for each stage."""
+        sha, now = self.store._sha, self.clock.now
+        for stage in stages:
+            if len(stage) == 1:
+                client.evalsha(sha, *stage[0][:-1], now, stage[0][-1])
+                continue
+            pipeline = client.pipeline(transaction=False)
+            for call in stage:
+                pipeline.evalsha(sha, *call[:-1], now, call[-1])
+            pipeline.execute()
+
+
+Stage = list[list[Any]]
+"""The script calls of one round trip: each the number of its keys, the keys, and its body."""
+
+
+def connection(user_id: str, connection_id: str, device_id: str = "laptop") -> Connection:
+    """A connection as its authorizer vouches for it."""
+    return Connection(
+        user_id,
+        connection_id,
+        EPOCH,
+        token_issued_at=EPOCH // 1000,
+        token_expires_at=EPOCH // 1000 + YEAR,
+        device_id=device_id,
+    )
+
+
+@contextlib.contextmanager
+def sandbox(redis_url: str, callback_url: str, **settings: Any) -> Iterator[Sandbox]:
+    """A sandbox on an empty Redis; posts go to `callback_url`. One at a time: handlers know only one."""
+    given = Settings(redis_url=redis_url, callback_url=callback_url, **settings)
+    clock, real = Clock(), runtime.now_ms
+    held = (runtime.settings, runtime.meter, runtime.service)
+    with (
+        environment({**CREDENTIALS, **given.to_env()}),
+        redis.Redis.from_url(redis_url) as client,
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),  # where lines of metrics go
+    ):
+        runtime.now_ms = clock
+        for cached in held:
+            cached.cache_clear()
+        running = Sandbox(client, runtime.service(), clock)
+        try:
+            yield running
+        finally:
+            runtime.now_ms = real
+            running.store.close()
+            running._pusher.shutdown()
+            for cached in held:
+                cached.cache_clear()
