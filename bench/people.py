@@ -17,6 +17,8 @@ from shared.store import KINDS
 
 BATCH = 1000
 """Users that one call writes."""
+CONNECTION = "ConnQ%sw="
+"""The id of a user's one connection, about as long as API Gateway's."""
 COPY = """
 local first, last, ring, due = tonumber(ARGV[1]), tonumber(ARGV[2]), cjson.decode(ARGV[3]), ARGV[6]
 local buckets, template = cjson.decode(ARGV[4]), cjson.decode(ARGV[5])
@@ -28,7 +30,8 @@ for place = first, last do
   for _, kind in ipairs(template.kinds) do redis.call('DEL', key(kind)) end
   redis.call('HSET', key('user'), unpack(template.user))
   redis.call('PEXPIRE', key('user'), template.keepUser)
-  redis.call('HSET', key('devices'), 'C' .. id .. '=', template.fixed, 'C' .. id .. '=!', template.beat)
+  local connection = string.format(template.connection, id)
+  redis.call('HSET', key('devices'), connection, template.fixed, connection .. '!', template.beat)
   redis.call('PEXPIRE', key('devices'), template.keepDevices)
   redis.call('ZADD', bucket .. 'due', due, id)
   for step = 1, ring.contacts / 2 do
@@ -58,7 +61,7 @@ class Ring:
 
     def connection(self, place: int) -> Connection:
         """The one connection of a user."""
-        return connection(self.id(place), f"C{self.id(place)}=")
+        return connection(self.id(place), CONNECTION % self.id(place))
 
 
 class People:
@@ -89,6 +92,7 @@ class People:
         sample = ring.connection(0).id.encode()
         template = {
             "kinds": KINDS,
+            "connection": CONNECTION,
             "user": [word.decode() for field in kept["user"].items() for word in field],
             "fixed": kept["devices"][sample].decode(),
             "beat": kept["devices"][sample + b"!"].decode(),
