@@ -108,7 +108,9 @@ class Sandbox:
 
     def give(self, call: Call) -> bool:
         """Hand `call` to the worker; False when it is found dead, and so never saw it."""
-        if self.ending or not self._asked or not self._connection or self._connection.is_closing():
+        if self.ending or not self._asked or self._asked.done():
+            return False
+        if not self._connection or self._connection.is_closing():
             return False
         self.served = True
         self._call = call
@@ -155,7 +157,7 @@ class Sandbox:
             return f"exit status {status}" if status >= 0 else f"signal: {signal.strsignal(-status)}".lower()
         finally:
             if self._process:
-                self.kill()
+                self._signal(signal.SIGKILL)
             limit.cancel()
             listener.close()
             if self._asked:

@@ -134,6 +134,17 @@ async def test_a_failed_start_is_not_tried_again_and_again() -> None:
         assert starts() == 4
 
 
+async def test_a_start_that_ends_the_process_has_failed() -> None:
+    """It is said how it ended and what its last words were, and it is not tried again and again."""
+    lines = Lines()
+    dying = Function("tests.support.dying_handler.handler")
+    async with running(lines=lines, dying=dying, policy=Policy(retry=3600)) as functions:
+        for _ in range(3):
+            with pytest.raises(FunctionError, match=r"ended while starting \(exit status 3\): no way to go on"):
+                await functions.invoke("dying", {})
+    assert [line for _, line in lines.written] == ["no way to go on"]
+
+
 async def test_a_start_that_takes_too_long_has_failed() -> None:
     """A start that takes too long has failed, and holds up nobody else."""
     async with running(
