@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# awscrt is installed for benchmarks; whoever runs the service has botocore's own signers. Read when botocore is imported.
+# awscrt is there for benchmarks; who runs the service has botocore's own signers. Read when botocore is imported.
 os.environ["BOTO_DISABLE_CRT"] = "true"
 
 # Histories run on real servers: what one costs says nothing about whether it is right. In CI hypothesis would by itself
