@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 
 import redis
@@ -40,7 +41,7 @@ def main() -> None:
     # Not cut to the width of a terminal that is none.
     Console(width=None if console.is_terminal else 240).print(table(chapters))
     if scale is Scale.FULL and not given.names:
-        _write(chapters)
+        write(chapters)
 
 
 def _chapter(name: str, scale: Scale) -> Chapter:
@@ -50,14 +51,15 @@ def _chapter(name: str, scale: Scale) -> Chapter:
     return Chapter(name, inspect.cleandoc(module.__doc__ or ""), rows, plot)
 
 
-def _write(chapters: list[Chapter]) -> None:
+def write(chapters: Sequence[Chapter], docs: Path = DOCS) -> None:
+    """Write the report, with its pictures, into a folder."""
     with RedisServer.start() as server, redis.Redis.from_url(server.url) as client:
         told = client.info("server")
-    about = machine(f"{told.get('server_name', 'redis')} {told.get('valkey_version', told['redis_version'])}")
-    (DOCS / "benchmarks.md").write_text(markdown(chapters, about), "utf-8")
+    about = machine(told.get("server_name", "redis"), told.get("valkey_version", told["redis_version"]))
+    (docs / "benchmarks.md").write_text(markdown(chapters, about), "utf-8")
     for chapter in chapters:
         if chapter.plot:
-            (DOCS / "images" / f"bench-{chapter.name}.svg").write_text(chapter.plot.svg(), "utf-8")
+            (docs / "images" / f"bench-{chapter.name}.svg").write_text(chapter.plot.svg(), "utf-8")
 
 
 if __name__ == "__main__":

@@ -39,10 +39,12 @@ class Endpoint:
 
     Attributes:
         url: what to post to, as `callback_url`.
+        trusted: a file with the certificate by which to know it, or nothing.
     """
 
     def __init__(self, process: subprocess.Popen[str], scheme: str) -> None:
         self._process = process
+        self.trusted = ""
         self.url = f"{scheme}://localhost:{self._line()}/live"
 
     def received(self) -> Received:
@@ -65,6 +67,7 @@ def tls_endpoint() -> Iterator[Endpoint]:
         # Without the key, with which awscrt does not take it.
         trusted.write_bytes(certificate.read_bytes().partition(b"-----END PRIVATE KEY-----\n")[2])
         with environment({"AWS_CA_BUNDLE": str(trusted)}), endpoint(certificate) as server:
+            server.trusted = str(trusted)
             yield server
 
 

@@ -108,8 +108,8 @@ class RedisMeter:
     def _between(self, work: Callable[[], object]) -> RedisUse:
         self._client.config_resetstat()
         work()
+        sockets = self._client.info("stats")  # first: the other answer is the longer the more was done
         commands = self._client.info("commandstats")
-        sockets = self._client.info("stats")
         scripts = [commands[name] for name in ("cmdstat_evalsha", "cmdstat_eval") if name in commands]
         return RedisUse(
             sum(script["calls"] for script in scripts),

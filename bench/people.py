@@ -76,15 +76,23 @@ class People:
     def __init__(self, sandbox: Sandbox, ring: Ring) -> None:
         self._sandbox, self.ring = sandbox, ring
         self._copy = sandbox.client.register_script(COPY)
-        began = sandbox.clock.now
+        self._began = sandbox.clock.now
         self._kept = self._written_by_service(0)
         for place in (ring.count // 2, ring.count - 1):
-            sandbox.clock.now = began
-            by_service = self._written_by_service(place)
-            self.write(range(place, place + 1))
-            copied = self._kept_of(ring.id(place))
-            assert copied == by_service, f"{copied} is not {by_service}"
-            self.forget(ring.id(place))
+            self.check(place)
+
+    def check(self, place: int) -> None:
+        """Hold a copy against what the service writes, at the same time as the one that is copied.
+
+        Raises:
+            AssertionError: they differ.
+        """
+        self._sandbox.clock.now = self._began
+        by_service = self._written_by_service(place)
+        self.write(range(place, place + 1))
+        copied = self._kept_of(self.ring.id(place))
+        assert copied == by_service, f"{copied} is not {by_service}"
+        self.forget(self.ring.id(place))
 
     def write(self, places: range | None = None) -> None:
         """Write all users, or those at some places that follow each other, over whatever is kept of them."""

@@ -154,13 +154,13 @@ def table(chapters: Sequence[Chapter]) -> Table:
     return shown
 
 
-def machine(redis_version: str) -> dict[str, str]:
-    """Where and when this run is made."""
+def machine(store: str, version: str) -> dict[str, str]:
+    """Where and when this run is made, and with which Redis or Valkey."""
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": f"{os.cpu_count()} CPUs, {platform.machine()}, {platform.system()}",
         "Python": platform.python_version(),
-        "Redis": redis_version,
+        store.capitalize(): version,
     }
 
 

@@ -1,0 +1,151 @@
+"""`python -m bench` runs, and what its benchmarks stand on is what they say it is. Speed is not tested."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.__main__ import write
+from bench.endpoint import endpoint, tls_endpoint
+from bench.measure import RedisMeter, environment, in_turns, ratio, spent
+from bench.people import People, Ring
+from bench.report import Amount, Chapter, Plot, Row
+from bench.sandbox import PATIENT, Sandbox, sandbox
+from bench.transports import CHANGE, CREDENTIALS, TRANSPORTS
+from local.elasticache import RedisServer
+from shared.delivery import Frame
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command."""
+    command = [sys.executable, "-m", "bench", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_a_quick_run_prints_a_table() -> None:
+    """With a ratio in it."""
+    done = bench("memory", "--quick")
+    assert done.returncode == 0, done.stderr
+    assert "memory of a user, with 10 contacts" in done.stdout
+    assert "×" in done.stdout
+
+
+def test_the_report_is_written_of_everything_in_full(tmp_path: Path) -> None:
+    """Once with a line for each row, and with the pictures that it shows."""
+    (tmp_path / "images").mkdir()
+    plot = Plot("Posts", "posts/s", [("ours", 12.0)])
+    write([Chapter("fan_out", "How it is measured.", [Row("posts", Amount(12))], plot)], tmp_path)
+    text = (tmp_path / "benchmarks.md").read_text()
+    assert "| posts | 12 |" in text
+    assert re.search(r"Python: 3\.\d+\.\d+; \w+: [\d.]+\.", text)
+    assert (tmp_path / "images" / "bench-fan_out.svg").read_text() == plot.svg()
+
+
+def test_an_unknown_name_is_refused() -> None:
+    """With the names that there are."""
+    done = bench("speed")
+    assert done.returncode == 2
+    assert "there is no benchmark speed" in done.stderr
+    assert "fan_out" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["fan_out", "events", "growth", "memory", "cold_start"])
+def test_every_benchmark_says_what_it_measures(name: str) -> None:
+    """In its docstring, which the report shows; and it can be run."""
+    module = importlib.import_module(f"bench.{name}")
+    assert len(inspect.getdoc(module) or "") > 100
+    assert callable(module.run)
+
+
+@pytest.mark.parametrize("name", TRANSPORTS)
+@pytest.mark.parametrize("over_tls", [False, True])
+def test_every_transport_posts_every_frame(name: str, over_tls: bool) -> None:
+    """Once each, in the clear and over TLS."""
+    frames = [Frame(f"Conn{number}Qw=", CHANGE) for number in range(40)]
+    with environment(CREDENTIALS), tls_endpoint() if over_tls else endpoint() as server:
+        with TRANSPORTS[name](server.url) as post:
+            post(frames)
+            post(frames[:1])
+        received = server.received()
+    assert received.posts == 41
+    assert received.size > 41 * len(CHANGE)
+
+
+def test_candidates_take_turns() -> None:
+    """Each once a round, none always first, and the first round does not count."""
+    said: list[str] = []
+
+    def say(name: str) -> int:
+        said.append(name)
+        return len(said)
+
+    results = in_turns(2, {"a": lambda: say("a"), "b": lambda: say("b")})
+    assert said == ["a", "b", "b", "a", "a", "b"]
+    assert results == {"a": [4, 5], "b": [3, 6]}
+
+
+def test_a_ratio_is_taken_within_rounds() -> None:
+    """A machine that is twice as slow in one round changes nothing."""
+    assert ratio([1, 20, 3], [2, 40, 6]) == 0.5
+
+
+def test_only_the_work_counts() -> None:
+    """Not what comes before each piece."""
+    done: list[int] = []
+    cost = spent(lambda: done.append(2), lambda: sum(range(100_000)), before=lambda: done.append(1))
+    assert done == [1, 2, 1]
+    assert cost.cpu > 0
+    assert cost.wall > 0
+
+
+@pytest.fixture
+def running() -> Iterator[Sandbox]:
+    """A sandbox on an empty Redis."""
+    with RedisServer.start() as server, endpoint() as posts, sandbox(server.url, posts.url, **PATIENT) as running:
+        yield running
+
+
+@pytest.mark.parametrize("contacts", [0, 2, 10])
+def test_copies_are_what_the_service_writes(running: Sandbox, contacts: int) -> None:
+    """And behave so: a heartbeat changes nothing but the device, and a change reaches every contact."""
+    people = People(running, Ring("u", 40, contacts))
+    people.write()
+    speaker = people.ring.connection(7)
+    stages = running.recorded(lambda: running.say({"action": "heartbeat"}, speaker))
+    assert len(stages) == 1
+    stages = running.recorded(lambda: running.say({"action": "presence_update", "status": "busy"}, speaker))
+    assert len(stages) == (3 if contacts else 1)
+    records = [running.service.get_user_presence(viewer, speaker.user_id) for viewer in people.ring.contacts_of(7)]
+    assert [record["status"] for record in records] == ["busy"] * contacts
+
+
+def test_a_copy_that_differs_is_refused(running: Sandbox) -> None:
+    """A layout that changed is found before anything is measured."""
+    people = People(running, Ring("u", 40, 2))
+    people._kept["user"][b"status"] = b"away"
+    with pytest.raises(AssertionError, match="is not"):
+        people.check(3)
+
+
+def test_redis_says_what_was_used(running: Sandbox) -> None:
+    """Scripts, their time, and bytes both ways."""
+    people = People(running, Ring("u", 10, 2))
+    people.write()
+    meter = RedisMeter(running.client)
+    idle = meter.use(lambda: None)
+    assert (idle.scripts, idle.seconds) == (0, 0)
+    assert idle.received < 20
+    used = meter.use(lambda: running.say({"action": "heartbeat"}, people.ring.connection(1)))
+    assert used.scripts == 1
+    assert used.seconds > 0
+    assert used.received > 300
+    assert 30 < used.sent < 300
