@@ -10,8 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from shared.delivery import Meter, Request, Store
+from shared.delivery import Meter, Request, Store, note_found
 from shared.frames import Answer, as_list
+
+INCONSISTENCIES = ("dueUnknown", "expired", "liveNotDue", "unseen")
+"""What can be found not to hang together: somebody is due of whom nothing is kept; a device lives on after its
+deadline; one is live and nobody will settle it; a contact does not know whom it may see."""
 
 KINDS = ("devices", "contacts")
 """Whose keys name the users that are looked at: those that are live, and those whom somebody may see."""
@@ -46,14 +50,9 @@ def check(store: Store, meter: Meter, now: int, cursor: str) -> Checked:
     )
     for answer in answers:
         for kind in as_list(answer.get("found")):
-            count(meter, kind)
+            note_found(meter, kind)
     _complete(store, meter, now, users, answers)
     return Checked(following, list(zip(users, answers, strict=True)))
-
-
-def count(meter: Meter, kind: str, amount: float = 1) -> None:
-    """Count what was found."""
-    meter.count(f"Inconsistencies{kind[0].upper()}{kind[1:]}", amount)
 
 
 def _complete(store: Store, meter: Meter, now: int, users: Sequence[str], answers: Sequence[Answer]) -> None:
@@ -65,4 +64,4 @@ def _complete(store: Store, meter: Meter, now: int, users: Sequence[str], answer
     requests = [Request(viewer, "sees", {"add": seen[viewer], "audit": True}) for viewer in sorted(seen)]
     added = sum(answer.get("added", 0) for answer in store.call(requests, now))
     if added:
-        count(meter, "unseen", added)
+        note_found(meter, "unseen", added)

@@ -9,6 +9,7 @@ The three protocols are all that the core knows of Redis and AWS.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -25,6 +26,12 @@ from shared.frames import (
     snapshot_frames,
 )
 from shared.settings import Settings
+
+_logger = logging.getLogger(__name__)
+
+FAN_OUT = 1_000
+"""Posts after which what concerns many users is carried out before more is begun: half a second's worth. Whoever there
+is no time for then has nothing posted and nothing reported, and stays due."""
 
 
 class Frame(NamedTuple):
@@ -91,9 +98,19 @@ class Unavailable(Exception):
     retry_after = 1000
 
 
+def note_found(meter: Meter, kind: str, amount: float = 1) -> None:
+    """Count what was found not to hang together (`consistency.INCONSISTENCIES`)."""
+    meter.count(f"Inconsistencies{kind[0].upper()}{kind[1:]}", amount)
+
+
 def view(viewer: str, user: str) -> Request:
     """Ask what `viewer` may see of `user`."""
     return Request(user, "view", {"viewer": viewer})
+
+
+def of_buckets(store: Store, verb: str, **args: Any) -> list[Request]:
+    """Ask the same of every bucket."""
+    return [Request("", verb, args, bucket) for bucket in range(store.buckets)]
 
 
 class Snapshot(NamedTuple):
@@ -214,6 +231,33 @@ class Delivery:
             for report, answer in zip(reports, self._ask(reports), strict=True):
                 self.collect(following, report.user, answer)
             work = following
+
+    def tell_all(self, requests: Sequence[Request], work: Work) -> None:
+        """Ask many things of the state machine, and carry out what the answers say, in portions.
+
+        Raises:
+            Unavailable: the store went away meanwhile.
+        """
+        for request, answer in zip(requests, self._ask(requests), strict=True):
+            if "failed" in answer:
+                self._meter.count("RecordsFailed")
+                _logger.error("a record cannot be read: %s", answer["failed"])
+            for kind in as_list(answer.get("found")):
+                note_found(self._meter, kind)
+            self.collect(work, request.user, answer)
+            if work.posts >= FAN_OUT:
+                self.carry_out(work)
+                work = Work(work.give_up)
+        self.carry_out(work)
+
+    def settle(self, users: Sequence[str], work: Work) -> None:
+        """Let who is due be what time has made of them, and tell whom it concerns; they stay due until that is done.
+
+        Raises:
+            Unavailable: as for `tell_all`.
+        """
+        if users and self.seconds_left(work):
+            self.tell_all([Request(user, "settle", {}) for user in users], work)
 
     def _ask(self, requests: Sequence[Request]) -> list[Answer]:
         return self._store.call(requests, self._clock())

@@ -1,25 +1,36 @@
 """The core: what the service does when something happens, in terms of users, connections and contacts.
 
-`PresenceService` holds the use cases. Each asks the state machine (`presence.lua`, through a `Store`) what an event
-changes, and then carries out what the answer says: posts to viewers, closes connections, and reports back what was
-announced. It keeps no state of its own, so any number of sandboxes may run it at once.
+`PresenceService` holds the use cases: what users, devices and the application ask for; what happens because time passes
+is in `upkeep.py`. Each use case asks the state machine (`presence.lua`, through a `Store`) what an event changes, and
+then carries out what the answer says: posts to viewers, closes connections, and reports back what was announced. It
+keeps no state of its own, so any number of sandboxes may run it at once.
 
 This module imports no Redis and no AWS: it reaches them through the protocols of `delivery.py`.
 """
 
 from __future__ import annotations
 
-import logging
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-from shared import consistency
-from shared.delivery import Delivery, Frame, Meter, Pusher, Request, Snapshot, Store, Unavailable, Work, view
-from shared.frames import TOKEN_LEEWAY, Answer, as_list, as_map, claim, custom_status, encode, own_state, record
+from shared.delivery import (
+    Delivery,
+    Frame,
+    Meter,
+    Pusher,
+    Request,
+    Snapshot,
+    Store,
+    Unavailable,
+    Work,
+    of_buckets,
+    view,
+)
+from shared.frames import TOKEN_LEEWAY, Answer, as_list, claim, custom_status, encode, own_state, record
 from shared.messages import (
     MAX_BLOCKS,
     GetPresence,
@@ -35,39 +46,8 @@ from shared.messages import (
 )
 from shared.settings import Settings
 
-_logger = logging.getLogger(__name__)
-
-SWEEP_MS = 150_000
-"""How long a sweeper works at most; the next one has taken over by then (EventBridge keeps its minute to ±60 s)."""
-SWEEP_NAP_MS = 1_000
-"""How long a sweeper looks away at most: new due times may be earlier than the one it waits for."""
-SWEEP_BATCH = 64
-"""Due users that a sweep takes from one bucket at a time."""
-
-
-FAN_OUT = 1_000
-"""Posts after which what concerns many users is carried out before more is begun: half a second's worth. Whoever there
-is no time for then has nothing posted and nothing reported, and stays due."""
-
 EDITS = 250
 """Contacts that one script call changes: more would hold up everybody else on the node."""
-
-
-INCONSISTENCIES = ("dueUnknown", "expired", "liveNotDue", "unseen")
-"""What can be found not to hang together: somebody is due of whom nothing is kept; a device lives on after its
-deadline; one is live and nobody will settle it; a contact does not know whom it may see."""
-
-
-class _Heads(NamedTuple):
-    """The first of those who are due."""
-
-    due: list[str]
-    late: int
-    """How late the first of them is, in ms."""
-    following: int
-    """When to look again at the latest, in ms."""
-    cursor: str
-    """Where this run is to go on checking."""
 
 
 class LimitReached(Exception):
@@ -241,7 +221,7 @@ class PresenceService:
             work.snapshot = self._snapshot(connection, message.id, answer)
         self._delivery.carry_out(work)
         with suppress(Unavailable):  # the neighbours stay due; this client's beat has been heard
-            self._settle(as_list(answer.get("help")), Work(work.give_up))
+            self._delivery.settle(as_list(answer.get("help")), Work(work.give_up))
 
     def update_user_status(self, connection: Connection, message: PresenceUpdate) -> None:
         """The user chose a status or a custom status, on this device or as a claim over all of them.
@@ -416,7 +396,7 @@ class PresenceService:
             requests = [Request(user_id, "relate", {"edits": some})]
             if mutual:
                 requests += [Request(viewer, "relate", {"edits": [[user_id, edit]]}) for viewer, edit in some]
-            self._tell_all(requests, Work(give_up))
+            self._delivery.tell_all(requests, Work(give_up))
             sees = self._sees(user_id, "add", added, mutual=mutual)
             self._ask(*sees, *self._sees(user_id, "remove", removed, mutual=mutual))
             self._ask(*self._added_meanwhile(user_id, removed, mutual=mutual))
@@ -493,7 +473,7 @@ class PresenceService:
         if not known["told"]:
             raise StillTelling
         others = [Request(other, "forget", {"other": user_id}) for other in sorted(as_list(known["others"]))]
-        self._tell_all(others, self._delivery.begin())
+        self._delivery.tell_all(others, self._delivery.begin())
         [answer] = self._ask(Request(user_id, "erase", {}))
         work = self._delivery.begin()
         work.closing = as_list(answer.get("close"))
@@ -501,7 +481,7 @@ class PresenceService:
 
     def set_graph_loaded(self, loaded: bool) -> None:
         """Say that privacy and contacts are loaded: before that nobody sees anybody."""
-        self._ask(*self._buckets("bucket", loaded=loaded))
+        self._ask(*of_buckets(self._store, "bucket", loaded=loaded))
 
     def graph_page(self, cursor: str) -> tuple[list[dict[str, Any]], str]:
         """A slice of everything that the application or users gave, for a backup, and the next cursor ("" ends).
@@ -525,60 +505,6 @@ class PresenceService:
             line["claim"] = claim(answer)
             page.append(line)
         return page, following
-
-    # Upkeep
-
-    def cleanup_stale_connections(self, run: str, sleep: Callable[[float], object]) -> int:
-        """Settle whoever is due, again and again, until a newer run has taken over.
-
-        It stays even while nobody is there: the next who come may close, or change often, before the next run begins.
-        A Redis that is away is waited for. Once in a run a slice of what is kept is held against itself.
-
-        Args:
-            run: names this run; the last one to begin has the turn.
-            sleep: waits, in seconds.
-
-        Returns:
-            How many users were settled.
-        """
-        began, settled, latest = self._clock(), 0, 0
-        news: dict[str, Any] = {"begin": True}
-        while self._clock() - began < SWEEP_MS:
-            try:
-                heads = self._heads(run, news)
-                if heads is None:
-                    break
-                latest = max(latest, heads.late)
-                self._settle(heads.due, self._delivery.begin())
-                settled += len(heads.due)
-                nap = 0 if heads.due else min(SWEEP_NAP_MS, heads.following - self._clock())
-                news = {"cursor": self._check(heads.cursor)} if "begin" in news else {}
-            except Unavailable as error:
-                nap = error.retry_after
-            if nap > 0:
-                sleep(nap / 1000)
-        self._meter.time("DueLateness", latest)
-        if settled:
-            self._meter.count("Settled", settled)
-        return settled
-
-    def health(self) -> dict[str, Any]:
-        """Whether the graph is loaded, how late the due queue is, in ms, and what Redis forgets, if it says.
-
-        `inconsistencies` counts what was ever found not to hang together, and mended, by kind.
-        """
-        answers = self._ask(*self._buckets("bucket"))
-        found = dict.fromkeys(INCONSISTENCIES, 0)
-        for answer in answers:
-            for kind, count in as_map(answer["found"]).items():
-                found[kind] += count
-        policy = self._store.eviction_policy()
-        return {
-            "graph": "loaded" if all(answer["loaded"] for answer in answers) else "not_loaded",
-            "dueLate": max(answer["late"] for answer in answers),
-            "inconsistencies": found,
-            **({"evictionPolicy": policy} if policy else {}),
-        }
 
     # Asking
 
@@ -623,50 +549,6 @@ class PresenceService:
     def _tell(self, user_id: str, request: Request) -> None:
         work = self._delivery.begin()
         self._delivery.carry_out(self._delivery.collect(work, user_id, *self._ask(request)))
-
-    def _tell_all(self, requests: Sequence[Request], work: Work) -> None:
-        for request, answer in zip(requests, self._ask(*requests), strict=True):
-            if "failed" in answer:
-                self._meter.count("RecordsFailed")
-                _logger.error("a record cannot be read: %s", answer["failed"])
-            for kind in as_list(answer.get("found")):
-                consistency.count(self._meter, kind)
-            self._delivery.collect(work, request.user, answer)
-            if work.posts >= FAN_OUT:
-                self._delivery.carry_out(work)
-                work = Work(work.give_up)
-        self._delivery.carry_out(work)
-
-    def _settle(self, users: Sequence[str], work: Work) -> None:
-        if users and self._delivery.seconds_left(work):
-            self._tell_all([Request(user, "settle", {}) for user in users], work)
-
-    def _buckets(self, verb: str, **args: Any) -> list[Request]:
-        return [Request("", verb, args, bucket) for bucket in range(self._store.buckets)]
-
-    def _check(self, cursor: str) -> str:
-        """Hold a slice of what is kept against itself, and carry out what mending asks for; gives where to go on."""
-        checked = consistency.check(self._store, self._meter, self._clock(), cursor)
-        work = self._delivery.begin()
-        for user, answer in checked.answers:
-            self._delivery.collect(work, user, answer)
-        self._delivery.carry_out(work)
-        return checked.cursor
-
-    def _heads(self, run: str, news: Mapping[str, Any]) -> _Heads | None:
-        """Who is due in any bucket; None when a newer run has the turn.
-
-        `news` of a run: that it begins, or where the next one is to go on checking.
-        """
-        requests = self._buckets("heads", horizon=SWEEP_NAP_MS, most=SWEEP_BATCH)
-        requests[0] = requests[0]._replace(args={**requests[0].args, "run": run, **news})
-        answers = self._ask(*requests)
-        if not answers[0]["turn"]:
-            return None
-        late = max(answer.get("late", 0) for answer in answers)
-        due = [user for answer in answers for user in as_list(answer["due"])]
-        following = min(answer.get("next", self._clock() + SWEEP_NAP_MS) for answer in answers)
-        return _Heads(due, late, following, answers[0]["cursor"])
 
     def _sees(self, user_id: str, edit: str, others: Sequence[str], *, mutual: bool) -> list[Request]:
         if not others:

@@ -23,6 +23,7 @@ from shared.presence import PresenceService
 from shared.push import Pusher
 from shared.settings import Settings
 from shared.store import Store
+from shared.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from shared.auth import Authenticator
@@ -104,11 +105,27 @@ def meter() -> Meter:
 
 
 @functools.cache
+def store() -> Store:
+    """The state, as this sandbox reaches it."""
+    return Store.connect(settings(), meter())
+
+
+@functools.cache
+def pusher() -> Pusher:
+    """What reaches clients from this sandbox."""
+    return Pusher(settings(), meter())
+
+
+@functools.cache
 def service() -> PresenceService:
     """The service of this sandbox; made at its first event, kept while it is warm."""
-    given, measured = settings(), meter()
-    store, pusher = Store.connect(given, measured), Pusher(given, measured)
-    return PresenceService(store, pusher, given, now_ms, measured)
+    return PresenceService(store(), pusher(), settings(), now_ms, meter())
+
+
+@functools.cache
+def upkeep() -> Upkeep:
+    """The upkeep of this sandbox."""
+    return Upkeep(store(), pusher(), settings(), now_ms, meter())
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from functions.api.resolver import call
 from shared.auth import Identity
 from shared.messages import Heartbeat
 from shared.presence import Connection
-from shared.runtime import now_ms, service
+from shared.runtime import now_ms, service, upkeep
 
 MOST_LATE = 60_000
 """Milliseconds by which a user may be settled too late before the service counts as ill: a sweeper works for 150 s and
@@ -28,7 +28,7 @@ the next begins within two minutes, so a healthy service is late by a second."""
 @call("GET", "/v1/health", answer=requests.Health)
 def get_health() -> dict[str, Any]:
     """How the service is; 503 when nobody settles what is due."""
-    health = service().health()
+    health = upkeep().health()
     if health["dueLate"] > MOST_LATE:
         late = f"somebody should have been settled {health['dueLate'] // 1000} s ago: does the sweeper run?"
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, late, retry_after=60, **health)

@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 from shared.events import Event
-from shared.runtime import entrypoint, service
+from shared.runtime import entrypoint, upkeep
 
 
 @entrypoint
 def handler(event: Event, context: Any) -> dict[str, Any]:
-    return {"settled": service().cleanup_stale_connections(context.aws_request_id, time.sleep)}
+    return {"settled": upkeep().cleanup_stale_connections(context.aws_request_id, time.sleep)}

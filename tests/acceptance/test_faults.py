@@ -106,7 +106,6 @@ def everywhere_unavailable(service: PresenceService, connection: Connection) -> 
         lambda: service.get_user_presence("bob", "alice"),
         lambda: service.set_contacts("alice", ["bob"]),
         lambda: service.set_privacy("alice", invisible=True),
-        service.health,
         lambda: service.graph_page(""),
     ]
     for call in calls:
@@ -132,6 +131,8 @@ def test_28_a_stopped_redis_is_unavailable_and_a_restarted_one_shows_nobody_unti
             bench.sweep(3)
             crowd.check()
         everywhere_unavailable(bench.service, crowd.connections["alice"])
+        with pytest.raises(Unavailable):
+            bench.upkeep.health()
         bench.clock.advance(30)
         everywhere_unavailable(bench.service, crowd.connections["alice"])
         with RedisServer.start(port):
@@ -142,7 +143,7 @@ def test_28_a_stopped_redis_is_unavailable_and_a_restarted_one_shows_nobody_unti
                 bench.sweep(0)
                 for viewer in USERS:
                     assert set(crowd.served(viewer).values()) == {"offline"}
-                assert bench.service.health()["graph"] == "not_loaded"
+                assert bench.upkeep.health()["graph"] == "not_loaded"
             told = [change for user in USERS for change in bench.pusher.changes(crowd.connections[user].id)]
             assert told == []
             crowd.tell_graph()
@@ -283,6 +284,7 @@ class Drifting:
     def __init__(self, bench: Bench, rng: random.Random, skew: float) -> None:
         self._bench, self._rng = bench, rng
         self._sandboxes = [bench.service, bench.sandbox(skew)]
+        self._sweepers = [bench.upkeep, bench.sweeper(skew)]
         self.alice, self._bob = bench.open("alice", device="browser"), bench.open("bob")
         self._client = Client()
         self.seen: list[str] = []
@@ -303,7 +305,7 @@ class Drifting:
     def live(self, seconds: int, *, active: bool) -> None:
         """Let time pass, with everything that happens by itself."""
         for second in range(seconds):
-            self._bench.sweep(1, service=self.some())
+            self._bench.sweep(1, upkeep=self._rng.choice(self._sweepers))
             if second % 30 == 7:
                 self.some().update_heartbeat(self.alice, Heartbeat(action="heartbeat", active=active))
             if second % 30 == 19:
@@ -319,7 +321,7 @@ class Drifting:
     def reload(self) -> None:
         """Alice reloads the page."""
         self.some().set_user_offline("alice", self.alice.id)
-        self._bench.sweep(4, service=self.some())
+        self._bench.sweep(4, upkeep=self._rng.choice(self._sweepers))
         self.alice = self._bench.connection("alice", device="browser")
         assert self.some().set_user_online(self.alice)
         self.some().sync(self.alice, Sync(action="sync"))

@@ -170,7 +170,7 @@ def test_03_who_finds_the_silent_may_die_over_it(bench: Bench, finder: str) -> N
         before = bench.steps.taken
         with bench.killed(at=step):
             if finder == "a sweeper":
-                bench.service.cleanup_stale_connections(f"doomed-{step}", bench.clock.advance)
+                bench.upkeep.cleanup_stale_connections(f"doomed-{step}", bench.clock.advance)
             else:
                 bench.beat(neighbour)
         finished = bench.steps.taken - before < step

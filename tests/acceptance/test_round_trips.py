@@ -158,7 +158,7 @@ def test_a_look_of_the_sweeper_is_one_stage_when_nobody_is_due(bench: Bench) -> 
         bench.clock.advance(seconds)
 
     with bench.counted() as stages:
-        assert bench.service.cleanup_stale_connections("run", nap) == 0
+        assert bench.upkeep.cleanup_stale_connections("run", nap) == 0
     assert set(naps) == {1}
     assert len(stages) == len(naps) == 150
 

@@ -16,6 +16,7 @@ from shared.frames import Answer
 from shared.messages import MAX_FRAME_BYTES, PresenceUpdate, Sync
 from shared.presence import PresenceService
 from shared.push import Pusher
+from shared.upkeep import Upkeep
 from tests.model.client import Client
 from tests.support.management_server import ManagementServer, Received
 from tests.support.service import Bench
@@ -103,12 +104,17 @@ def management(monkeypatch: pytest.MonkeyPatch) -> Iterator[ManagementServer]:
 
 
 @pytest.fixture
-def posting(bench: Bench, management: ManagementServer) -> Iterator[PresenceService]:
-    """The service with its real pusher, over the bench's state."""
-    settings = bench.settings.model_copy(update={"callback_url": management.url})
-    pusher = Pusher(settings, bench.meter)
-    yield PresenceService(bench.store, pusher, settings, bench.clock, bench.meter)
+def pusher(bench: Bench, management: ManagementServer) -> Iterator[Pusher]:
+    """The real pusher."""
+    pusher = Pusher(bench.settings.model_copy(update={"callback_url": management.url}), bench.meter)
+    yield pusher
     pusher.shutdown()
+
+
+@pytest.fixture
+def posting(bench: Bench, pusher: Pusher) -> PresenceService:
+    """The service with it, over the bench's state."""
+    return PresenceService(bench.store, pusher, bench.settings, bench.clock, bench.meter)
 
 
 def test_14_throttled_posts_are_tried_again_and_nothing_is_lost(
@@ -177,7 +183,7 @@ def test_14_a_peer_that_hangs_delays_nobody_else(
 
 
 def test_14_forty_peers_that_hang_do_not_hold_up_the_sweeper(
-    bench: Bench, management: ManagementServer, posting: PresenceService
+    bench: Bench, management: ManagementServer, pusher: Pusher
 ) -> None:
     """Forty sockets hang, and the sweeper has to tell them first: the others hear at once, and so at the next look."""
     crowd = [bench.open(f"viewer{number}") for number in range(40)]
@@ -188,12 +194,13 @@ def test_14_forty_peers_that_hang_do_not_hold_up_the_sweeper(
     bench.sweep(2)
     hanging = {viewer.id for viewer in crowd}
     management.answer = lambda received: management.hang(received) if received.connection_id in hanging else 200
+    sweeper = Upkeep(bench.store, pusher, bench.settings, bench.clock, bench.meter)
     took = []
     for connection in connections:
         bench.service.set_user_offline(connection.user_id, connection.id)
         bench.clock.advance(10)
         began = time.monotonic()
-        bench.sweep(service=posting)
+        bench.sweep(upkeep=sweeper)
         took.append(time.monotonic() - began)
         [told] = [received for received in management.requests if received.connection_id == bob.id]
         assert told.at - began < 1.5

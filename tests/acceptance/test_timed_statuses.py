@@ -79,18 +79,18 @@ def test_25_two_sweepers_end_it_once(bench: Bench, kind: str) -> None:
     bench.sweep(9)
     bench.pusher.clear()
     bench.clock.now = until
-    other = bench.sandbox()
+    other = bench.sweeper()
     nested: list[str] = []
 
     def meanwhile(frame: Any) -> None:
         if not nested:
             nested.append("")
-            bench.sweep(0, service=other)
+            bench.sweep(0, upkeep=other)
             bench.beat(alice)
 
     bench.pusher.deliver = meanwhile
     bench.sweep(0)
-    bench.sweep(0, service=other)
+    bench.sweep(0, upkeep=other)
     bench.live(30, alice, bob)
     assert len(bench.pusher.changes(bob.id)) == 1
 

@@ -31,7 +31,7 @@ def test_a_user_who_hid_while_waiting_in_a_viewers_window_is_not_shown_to_it(ben
 
     bench.on_stage = settle_slowly
     bench.clock.now = began + 60
-    bench.service._settle(["xan", "yul"], bench.service._delivery.begin())
+    bench.service._delivery.settle(["xan", "yul"], bench.service._delivery.begin())
     assert [event["status"] for event in bench.pusher.changes(vic.id, "yul")][-1] == "online"
     told: list[dict[str, Any]] = bench.pusher.changes(vic.id, "xan")
     assert [event["status"] for event in told][-1] == "offline"

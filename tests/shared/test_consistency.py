@@ -12,7 +12,7 @@ from redis.cluster import RedisCluster
 
 from local.elasticache import RedisServer
 from shared import consistency
-from shared.presence import INCONSISTENCIES
+from shared.consistency import INCONSISTENCIES
 from shared.settings import Settings
 from tests.support.redis_cluster import start_cluster
 from tests.support.service import Bench
@@ -47,7 +47,7 @@ def bench(client: redis.Redis | RedisCluster) -> Iterator[Bench]:
 
 def found(bench: Bench) -> dict[str, int]:
     """What health shows."""
-    counts: dict[str, int] = bench.service.health()["inconsistencies"]
+    counts: dict[str, int] = bench.upkeep.health()["inconsistencies"]
     return counts
 
 
@@ -60,7 +60,7 @@ def passed(bench: Bench) -> None:
     """Let one pass see everything."""
     cursor, begins = "", True
     while begins or cursor:
-        cursor, begins = bench.service._check(cursor), False
+        cursor, begins = bench.upkeep._check(cursor), False
 
 
 def forget_due(bench: Bench) -> None:
@@ -147,7 +147,7 @@ def test_a_run_looks_at_a_bounded_slice_and_the_next_goes_on(bench: Bench) -> No
     seen, cursor, runs = set[str](), "", 0
     while runs == 0 or cursor:
         with bench.counted() as stages:
-            cursor = bench.service._check(cursor)
+            cursor = bench.upkeep._check(cursor)
         assert len(stages) <= 3
         audits = {request.user for stage in stages for request in stage if request.verb == "audit"}
         assert len(audits) <= 2 * consistency.MOST_KEYS
@@ -178,7 +178,7 @@ def test_the_sweeper_goes_on_where_the_last_one_stopped(bench: Bench) -> None:
         bench.service.set_contacts(f"user{number}", ["hub"], mutual=False)
 
     def cursor_after_a_run() -> Any:
-        bench.service.cleanup_stale_connections(f"run {bench.clock()}", bench.clock.advance)
+        bench.upkeep.cleanup_stale_connections(f"run {bench.clock()}", bench.clock.advance)
         return bench.client.hget("presence:{0}:meta", "cursor")
 
     assert len({cursor_after_a_run() for _ in range(3)}) == 3

@@ -12,6 +12,7 @@ from shared.delivery import Frame
 from shared.messages import Heartbeat, PresenceUpdate
 from shared.presence import PresenceService
 from shared.settings import Settings
+from shared.upkeep import Upkeep
 from tests.support.service import Bench
 
 
@@ -88,10 +89,10 @@ def test_what_there_was_no_time_to_post_is_not_reported(bench: Bench) -> None:
 
 
 def test_a_sweep_that_cannot_tell_of_all_in_time_leaves_the_rest_due(
-    bench: Bench, slow: PresenceService, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three users end at once and there is time to tell of two: the third is told when its lease is over."""
-    monkeypatch.setattr("shared.presence.FAN_OUT", 2)
+    monkeypatch.setattr("shared.delivery.FAN_OUT", 2)
     viewers = []
     for user in ("alice", "carol", "erin"):
         friends = [f"{user}-{relation}" for relation in ("friend", "sister")]
@@ -105,7 +106,7 @@ def test_a_sweep_that_cannot_tell_of_all_in_time_leaves_the_rest_due(
     def told() -> int:
         return sum(len(bench.pusher.changes(viewer.id)) for viewer in viewers)
 
-    bench.sweep(service=slow)
+    bench.sweep(upkeep=Upkeep(bench.store, SlowPusher(bench), bench.settings, bench.clock, bench.meter))
     assert told() == 4
     bench.sweep(bench.settings.announce_lease)
     assert told() == 6

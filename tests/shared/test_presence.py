@@ -14,6 +14,7 @@ import pytest
 from shared.delivery import Request, Unavailable
 from shared.frames import Answer
 from shared.presence import PresenceService
+from shared.upkeep import Upkeep
 from tests.support.service import Bench
 
 
@@ -50,7 +51,7 @@ def test_a_sweeper_waits_for_a_redis_that_is_away(bench: Bench) -> None:
     bench.open("alice")
     bench.clock.advance(76)
     store = AwayStore(bench, failures=5)
-    sweeper = PresenceService(store, bench.pusher, bench.settings, bench.clock, bench.meter)
+    sweeper = Upkeep(store, bench.pusher, bench.settings, bench.clock, bench.meter)
     assert sweeper.cleanup_stale_connections("run", bench.clock.advance) == 1
     assert store.failures == 0
     assert bench.sees("bob", "alice")["status"] == "offline"

@@ -70,7 +70,7 @@ def test_the_service_works_as_this_user(admin: redis.Redis, client: redis.Redis)
     service.inspect_user("alice")
     service.get_user_contacts("alice")
     service.get_privacy("alice")
-    service.health()
+    bench.upkeep.health()
     cursor, pages = "", 0
     while cursor or not pages:
         _, cursor = service.graph_page(cursor)

@@ -35,6 +35,7 @@ from shared.messages import Heartbeat, PresenceUpdate, Record, Sync
 from shared.presence import Connection, PresenceService
 from shared.settings import Settings
 from shared.store import FACTS, Store
+from shared.upkeep import Upkeep
 
 EPOCH = 1_732_400_000_000
 """When tests begin, in ms: 23 November 2024, 22:13:20 UTC."""
@@ -42,7 +43,7 @@ TOKEN_LIFE = 30 * 86_400
 """Seconds for which a test's token is good, where the test says nothing: longer than any history."""
 CHANGES = ("user_online", "user_offline", "presence_status", "presence_batch")
 """The types of the frames that tell of a contact's change."""
-LIVELOCK = 5_000
+LIVELOCK = 10_000
 """Stages without time passing, after which something goes round in circles."""
 
 
@@ -187,7 +188,7 @@ class Bench:
         store: the `Store` itself; calls through it are not recorded.
         stages: the requests of each round trip so far.
         on_stage: is given the requests of each round trip when it is done, and the time that they were run with.
-        service: a sandbox whose clock is right.
+        service, upkeep: sandboxes whose clocks are right.
     """
 
     def __init__(
@@ -199,7 +200,7 @@ class Bench:
         self.stages: list[list[Request]] = []
         self.on_stage: Callable[[list[Request], int], None] = lambda _requests, _now: None
         self.store = Store(client, self.settings, self.meter)
-        self.service = self.sandbox()
+        self.service, self.upkeep = self.sandbox(), self.sweeper()
         self._opened, self._runs = 0, 0
         if loaded:
             self.service.set_graph_loaded(True)
@@ -212,6 +213,11 @@ class Bench:
         """Another sandbox over the same state, whose clock is wrong by `skew` seconds."""
         store = RecordingStore(self.store, self.steps, self._record)
         return PresenceService(store, self.pusher, self.settings, lambda: self.clock() + round(skew * 1000), self.meter)
+
+    def sweeper(self, skew: float = 0) -> Upkeep:
+        """The same for upkeep."""
+        store = RecordingStore(self.store, self.steps, self._record)
+        return Upkeep(store, self.pusher, self.settings, lambda: self.clock() + round(skew * 1000), self.meter)
 
     def connection(self, user_id: str, connection_id: str = "", **claims: Any) -> Connection:
         """A connection as its authorizer vouches for it, which says nothing yet.
@@ -252,7 +258,7 @@ class Bench:
                 self.beat(connection, active=active)
         self.sweep((until - self.clock()) / 1000)
 
-    def sweep(self, seconds: float = 0, *, service: PresenceService | None = None) -> int:
+    def sweep(self, seconds: float = 0, *, upkeep: Upkeep | None = None) -> int:
         """Run sweepers for so long, which moves the clock; gives how many stages they needed."""
         until, before = self.clock() + round(seconds * 1000), len(self.stages)
 
@@ -266,7 +272,7 @@ class Bench:
         while True:
             self._runs += 1
             try:
-                (service or self.service).cleanup_stale_connections(f"run-{self._runs}", sleep)
+                (upkeep or self.upkeep).cleanup_stale_connections(f"run-{self._runs}", sleep)
             except _Enough:
                 break
             if self.clock() >= until:

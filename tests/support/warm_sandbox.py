@@ -109,12 +109,13 @@ def warm_sandbox(monkeypatch: pytest.MonkeyPatch, redis_url: str, **settings: An
 
 def _forget() -> None:
     """Let go of what the last sandbox held."""
-    if runtime.service.cache_info().currsize:
-        service = runtime.service()
-        service._store.close()  # type: ignore[attr-defined] # a Store, and no other kind has connections
-        service._pusher.shutdown()  # type: ignore[attr-defined] # likewise
-    for held in (runtime.settings, runtime.meter, runtime.service, runtime.authenticator):
+    if runtime.store.cache_info().currsize:
+        runtime.store().close()
+    if runtime.pusher.cache_info().currsize:
+        runtime.pusher().shutdown()
+    for held in (runtime.settings, runtime.meter, runtime.store, runtime.pusher, runtime.service, runtime.upkeep):
         held.cache_clear()
+    runtime.authenticator.cache_clear()
 
 
 @contextmanager
