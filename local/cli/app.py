@@ -6,6 +6,8 @@ begins at once.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -343,6 +345,100 @@ def doctor(
         healthy = finish(Doctor(target, show, token).examine())
     if not healthy:
         raise typer.Exit(1)
+
+
+@app.command("load")
+def put_under_load(
+    users: Annotated[int, typer.Option(metavar="N", help="How many users.", min=2)] = 100,
+    contacts_each: Annotated[
+        int, typer.Option("--contacts", metavar="N", help="How many contacts each of them has.", min=0)
+    ] = 20,
+    graph_file: Annotated[
+        str | None,
+        typer.Option(
+            "--graph",
+            metavar="FILE",
+            help="Who sees whom instead, as `contacts load` takes it: a line `a,b` for each pair; - is stdin. Only the "
+            "shape is taken: no user in it is touched.",
+            show_default=False,
+        ),
+    ] = None,
+    devices: Annotated[int, typer.Option(metavar="N", help="Connections of each user.", min=1, max=20)] = 1,
+    rate: Annotated[float, typer.Option(metavar="R", help="Changes a second, of all together.", min=0)] = 10,
+    churn: Annotated[
+        float, typer.Option(metavar="R", help="Connections a second that are closed and made anew.", min=0)
+    ] = 0,
+    duration: Annotated[str, typer.Option(metavar="TIME", help="For how long changes are made: 90s, 15m, 1h.")] = "30s",
+    connect_rate: Annotated[
+        float, typer.Option(metavar="R", help="Handshakes a second, before changes begin.", min=0.1)
+    ] = 50,
+    json_file: Annotated[
+        str | None,
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            help="Also write the report there as JSON; - is stdout, and nothing else.",
+            show_default=False,
+        ),
+    ] = None,
+    clean_up: Annotated[
+        bool, typer.Option("--clean-up", help="Only erase the users of earlier loads that were cut off.")
+    ] = False,
+    url: Url = None,
+    ws_url: WsUrl = None,
+    stack: StackName = None,
+    region: Region = None,
+    profile: Profile = None,
+) -> None:
+    """Put the service under load, and tell how soon changes reach contacts, and what is lost.
+
+    That many users connect, beat as the service asks them to, and change their status in turn. They are made up for
+    this, and erased in the end. Ctrl-C ends it early, with the report; a second one at once, without cleaning up.
+
+    It makes their tokens itself: of a stack, with its own secret, or PRESENCE_JWT_SECRET. On a deployed stack each
+    message and each frame costs money; docs/operations.md says how much.
+    """
+    with complaining():
+        target = Target(Home(), os.environ, url=url, ws_url=ws_url, stack=stack, region=region, profile=profile)
+        from local.cli.load import Plan, erase_left_over
+        from local.cli.load import run as run_load
+        from local.cli.tally import words
+
+        if clean_up:
+            count = finish(erase_left_over(target, progress))
+            sys.stdout.write(f"erased {count:,} user{'' if count == 1 else 's'} of earlier loads\n")
+            return
+        plan = Plan(
+            _contacts_of(users, contacts_each, graph_file),
+            devices=devices,
+            rate=rate,
+            churn=churn,
+            seconds=seconds(duration),
+            connect_rate=connect_rate,
+        )
+        for doubt in plan.doubts():
+            remark(doubt)
+        with writing(json_file) if json_file else contextlib.nullcontext() as out:
+            outcome = finish(run_load(plan, target, progress, remark))
+            if out is not None:
+                out.write(json.dumps(outcome.report, indent=1) + "\n")
+        if outcome.connected and json_file != "-":
+            sys.stdout.writelines(f"{line}\n" for line in words(outcome.report))
+        if outcome.failure:
+            raise Complaint(outcome.failure)
+
+
+def _contacts_of(users: int, each: int, graph_file: str | None) -> list[list[int]]:
+    from local.cli.crowd import of_pairs, ring
+    from local.cli.graph_files import read_edges
+
+    if graph_file is None:
+        return ring(users, each)
+    with reading(graph_file) as lines:
+        edges = read_edges(lines, graph_file)
+    if not edges:
+        raise Complaint(f"{graph_file} has no pairs: nobody would see anybody")
+    return of_pairs(edges)
 
 
 @app.command()

@@ -76,6 +76,10 @@ class Backend:
         """Choose a claim or a custom status on behalf of `user`."""
         await self._call("PUT", f"{_path(user)}/status", change)
 
+    async def erase(self, user: str) -> None:
+        """Leave nothing of `user` in the service."""
+        await self._call("DELETE", _path(user))
+
     async def set_graph_loaded(self) -> None:
         """Say that privacy and contacts are loaded: from now on people may see each other."""
         await self._call("PUT", "/v1/graph", {"loaded": True})

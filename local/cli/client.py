@@ -60,14 +60,19 @@ class Link(NamedTuple):
 
 
 class Session:
-    """What one connection owes the service, and when. Times are seconds of any clock that only goes forward."""
+    """What one connection owes the service, and when. Times are seconds of any clock that only goes forward.
 
-    def __init__(self, picture: Picture, rng: random.Random, now: float, replaces: str | None = None) -> None:
+    `replaces` is an older connection that this one takes the place of; `active` is what heartbeats say of the person.
+    """
+
+    def __init__(
+        self, picture: Picture, rng: random.Random, now: float, replaces: str | None = None, *, active: bool = False
+    ) -> None:
         self.link: Link | None = None
         """How it is with the service; None before it has answered."""
         self.rotate_at = float("inf")
         """When to go over to a new connection: before the service or the token's end cuts this one."""
-        self._picture, self._rng, self._replaces = picture, rng, replaces
+        self._picture, self._rng, self._replaces, self._active = picture, rng, replaces, active
         self._opened_at = self._heard_at = self._beat_at = now
         self._sync_at: float | None = now
         self._answer_by: float | None = None
@@ -109,7 +114,7 @@ class Session:
             return [self._message("sync", **({"replaces": self._replaces} if self._replaces else {}))]
         if now >= self._beat_at + self._heartbeat_every:
             self._beat_at = now
-            return [self._message("heartbeat", active=False)]
+            return [self._message("heartbeat", active=self._active)]
         return []
 
     @property
@@ -264,21 +269,27 @@ async def open_socket(ws_url: str, token: str, token_source: TokenSource, device
     Raises:
         OSError, InvalidHandshake: `why_not` has words for them.
     """
-    query = {"v": PROTOCOL_VERSION, "deviceId": device_id, "deviceType": "desktop", "platform": sys.platform}
-    offered = None
-    if token and token_source == "subprotocol":
-        offered = [Subprotocol(SUBPROTOCOL), Subprotocol(token)]
-    elif token:
-        query["token"] = token
+    url, offered = handshake(ws_url, token, token_source, device_id)
     return await connect(
-        f"{ws_url}?{urlencode(query)}",
-        subprotocols=offered,
+        url,
+        subprotocols=offered or None,
         open_timeout=OPEN_PATIENCE,
         close_timeout=1,
         max_size=2 * MAX_FRAME_BYTES,
         ping_interval=None,  # API Gateway answers pings by itself: they prove nothing.
         proxy=True if ws_url.startswith("wss:") else None,
     )
+
+
+def handshake(ws_url: str, token: str, token_source: TokenSource, device_id: str) -> tuple[str, list[Subprotocol]]:
+    """The URL of a handshake, and the subprotocols that it offers."""
+    query = {"v": PROTOCOL_VERSION, "deviceId": device_id, "deviceType": "desktop", "platform": sys.platform}
+    offered = []
+    if token and token_source == "subprotocol":
+        offered = [Subprotocol(SUBPROTOCOL), Subprotocol(token)]
+    elif token:
+        query["token"] = token
+    return f"{ws_url}?{urlencode(query)}", offered
 
 
 def why_not(ws_url: str, error: OSError | InvalidHandshake) -> str:

@@ -137,6 +137,16 @@ async def load(backend: Backend, edges: Iterable[tuple[str, str]], progress: Pro
     await backend.set_graph_loaded()
 
 
+async def erase(backend: Backend, users: Sequence[str], progress: Progress) -> None:
+    """Leave nothing of these users in the service.
+
+    Raises:
+        Complaint: a call failed. Whoever was erased stays so, and the same users may be erased again.
+    """
+    tell = _counting(progress, len(users))
+    await _all((backend.erase(user) for user in users), tell)
+
+
 async def restore(backend: Backend, users: Sequence[Line], progress: Progress, *, replace: bool = False) -> None:
     """Bring a backup to the service: first what is hidden, so that nobody sees too much meanwhile, then the contacts.
 
@@ -217,6 +227,16 @@ async def export(backend: Backend) -> AsyncIterator[str]:
     """
     async for user in _lines(backend):
         yield json.dumps(user, ensure_ascii=False, separators=(",", ":"))
+
+
+async def user_ids(backend: Backend) -> AsyncIterator[str]:
+    """Everybody of whom something was given.
+
+    Raises:
+        Complaint: a call failed.
+    """
+    async for user in _lines(backend):
+        yield user["userId"]
 
 
 async def _lines(backend: Backend) -> AsyncIterator[dict[str, Any]]:

@@ -86,14 +86,14 @@ def writing(file: str) -> Iterator[TextIO]:
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Callable[[int, int], None]]:
+def progress(what: str = "writing") -> Iterator[Callable[[float, float], None]]:
     """A bar on stderr, where that is a terminal; it is told how many steps are done, and how many there are."""
     from rich.console import Console
     from rich.progress import Progress as Bar
 
     console = Console(stderr=True)
     with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("writing")
+        task = bar.add_task(what)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
