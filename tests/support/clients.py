@@ -102,6 +102,8 @@ class NodeSocket:
         assert self._process.stdin is not None
         self._process.stdin.close()
         await self._process.wait()
+        # Its pipe may still be open when the loop that reads it ends, and asyncio has no public word for that.
+        self._process._transport.close()  # type: ignore[attr-defined]
 
     def signal(self, number: signal.Signals) -> None:
         """Do something to the process that the client is."""

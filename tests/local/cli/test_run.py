@@ -143,7 +143,8 @@ async def test_a_status_reaches_a_contact(service: PresenceRun) -> None:
     assert (came["type"], came["status"]) == ("user_online", "online")
     await alice.send('{"action":"presence_update","status":"busy"}')
     changed = await until_about(bob, "alice")
-    assert (changed["type"], changed["status"]) == ("presence_status", "busy")
+    # On a busy machine she may change before it is noted that bob was told of her coming: then he is told of both.
+    assert (changed["type"], changed["status"]) in (("presence_status", "busy"), ("user_online", "busy"))
     await bob.close()
     await alice.close()
 
