@@ -1,6 +1,6 @@
 """What a month costs: from how many people there are and what they do, to messages and calls, to a bill.
 
-`python -m bench.cost --users 10000 --contacts 50` prints a bill; `--markdown` writes the tables of docs/cost.md anew.
+`python -m bench.cost --users 10000 --contacts 50` prints a bill; `--markdown` writes the tables of the documents anew.
 Three pure steps: `count` says what happens in so many hours, `use` what AWS meters of it, `bill` what that costs. What
 is counted is held against a run of the real functions in tests/bench/test_cost.py; what is only assumed stands under
 `Assumptions`.
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from math import ceil, expm1, inf
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args, get_type_hints
 
 from rich.console import Console
 from rich.table import Table
@@ -24,7 +24,9 @@ MONTH = 730.0
 BUCKETS = 16
 MESSAGE_UNIT = 32 * 1024
 """Bytes of one metered WebSocket message."""
-PAGE = Path(__file__).parent.parent / "docs" / "cost.md"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = (DOCS / "cost.md", DOCS / "deploy.md")
+"""Where the tables stand, between markers."""
 
 Cache = Literal["public", "vpc", "url"]
 Beats = Literal["socket", "http_api", "function_url"]
@@ -210,12 +212,11 @@ class Counts:
             "disconnect": self.connects,
             "query": self.connects,
             "update": self.changes,
-            "heartbeat": self.keep_alives,
+            "heartbeat": self.keep_alives + self.beats,
             "sweeper": self.sweeps,
         }
-        woken["api" if beats == "http_api" else "heartbeat"] = woken.get("api", 0) + (
-            self.beats if beats == "http_api" else self.beats + self.keep_alives
-        )
+        if beats == "http_api":
+            woken |= {"api": self.beats, "heartbeat": self.keep_alives}
         return woken
 
     @property
@@ -252,7 +253,7 @@ def count(workload: Workload, hours: float = MONTH) -> Counts:
     sessions = w.users * w.sessions_per_day * days
     if w.sessions_per_day:
         length = 60 * w.hours_online / w.sessions_per_day
-        rotations = sessions * w.devices * (ceil(length / w.connection_minutes) - 1)
+        rotations = sessions * w.devices * max(0, ceil(length / w.connection_minutes) - 1)
     else:
         rotations = 60 * device_hours / w.connection_minutes
     changes = user_hours * w.changes_per_hour
@@ -261,9 +262,8 @@ def count(workload: Workload, hours: float = MONTH) -> Counts:
     # A frame begins a window; whatever comes within it rides in the next one.
     frames_each_second = frames / device_hours / 3600 if device_hours else 0
     beats = 3600 * device_hours / w.heartbeat_interval
-    # Settling puts a user's next deadline one TTL after the oldest of the devices' last beats: so old, on average.
-    age = w.heartbeat_interval * w.devices / (w.devices + 1)
-    upkeep = 3600 * user_hours / (w.device_ttl - age)
+    # A user is settled when the oldest deadline comes. By then that device has beaten again, half an interval ago.
+    upkeep = 3600 * user_hours / (w.device_ttl - w.heartbeat_interval / 2)
     due_each_second = (upkeep + sessions) / (3600 * hours) if hours else 0
     return Counts(
         hours=hours,
@@ -279,7 +279,7 @@ def count(workload: Workload, hours: float = MONTH) -> Counts:
         fan_out=frames / (1 + frames_each_second * w.batch_window),
         own=changes * w.devices,
         upkeep=upkeep,
-        looks=3600 * hours * looks_each_second(due_each_second, w.look_pause),
+        looks=3600 * hours * looks_each_second(due_each_second, w.look_pause) + 60 * hours,  # a run's first is one more
         sweeps=60 * hours,
     )
 
@@ -570,8 +570,9 @@ def with_lever(workload: Workload, lever: Lever) -> Workload:
 # The page
 
 CASES: Mapping[str, Workload] = {
-    "always online, all contacts too": Workload(),
-    "the same, heartbeats each 120 s": Workload(heartbeat_interval=120),
+    "always online, as all contacts are": Workload(),
+    "always online, heartbeats each 120 s": Workload(heartbeat_interval=120),
+    "always online, 500 contacts each": Workload(contacts=500),
     "eight hours a day in two sessions, two devices, a third of the contacts online": Workload(
         hours_online=8, sessions_per_day=2, devices=2, online_share=1 / 3
     ),
@@ -579,7 +580,7 @@ CASES: Mapping[str, Workload] = {
         hours_online=2, sessions_per_day=10, online_share=0.1
     ),
 }
-"""People of whom docs/cost.md shows a bill."""
+"""People for whom the documents show what a month costs."""
 
 
 def money(usd: float) -> str:
@@ -596,7 +597,7 @@ def amount(value: float) -> str:
 
 
 def tables() -> dict[str, str]:
-    """The tables of docs/cost.md, by the name between their markers."""
+    """The tables of the documents, by the name in their markers."""
     everyday = Workload()
     return {
         "prices": _markdown(("what", "$", "page"), _price_rows(US_EAST_1)),
@@ -605,6 +606,7 @@ def tables() -> dict[str, str]:
         "events": _markdown(("", "a month"), _event_rows(everyday)),
         "cases": _markdown(("", *(f"{size:,} users" for size in (1_000, *SIZES))), _case_rows()),
         "levers": _markdown(("", "given up after", *(f"{size:,} users" for size in SIZES), "today"), _lever_rows()),
+        "rates": _markdown(("on average, each second", *(f"{size:,} users" for size in SIZES), "limit"), _rate_rows()),
         "ecpus": _markdown(("an ECPU is", *(f"{size:,} users" for size in SIZES)), _ecpu_rows()),
     }
 
@@ -669,8 +671,21 @@ def _lever_rows() -> Iterable[Sequence[str]]:
         costs = []
         for size, before in zip(SIZES, plain, strict=True):
             cost = total(with_lever(Workload(users=size), lever))
-            costs.append(money(cost) + (f" ({100 * (cost / before - 1):+.0f} %)" if lever.settings else ""))
+            change = round(100 * (cost / before - 1))
+            costs.append(money(cost) + (f" ({f'{change:+d}' if change else '±0'} %)" if lever.settings else ""))
         yield lever.name, f"{with_lever(Workload(), lever).device_ttl:g} s", *costs, lever.exists or "not there"
+
+
+def _rate_rows() -> Iterable[Sequence[str]]:
+    uses, seconds = [use(Workload(users=size)) for size in SIZES], 3600 * MONTH
+    messages = [amount(each.messages / seconds) for each in uses]
+    yield "messages and posts of the account", *messages, "10,000, less in newer regions; AWS raises it"
+    ecpus = [amount(sum(each.ecpus.values()) / seconds / BUCKETS) for each in uses]
+    yield (
+        f"ECPUs of one of {BUCKETS} buckets, which is a slot",
+        *ecpus,
+        "30,000; more buckets, chosen before there is data",
+    )
 
 
 def _ecpu_rows() -> Iterable[Sequence[str]]:
@@ -687,27 +702,31 @@ def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def page(text: str) -> str:
-    """The page with its tables, which stand between markers, written anew.
+def filled(text: str) -> str:
+    """A page with its tables, which stand between markers, written anew.
 
     Raises:
         KeyError: there is no table of that name.
     """
     made = tables()
-    pattern = re.compile(r"(<!-- table: (\w+) -->\n)(?:.*?\n)?(<!-- end -->)", re.DOTALL)
-    return pattern.sub(lambda found: f"{found[1]}{made[found[2]]}\n{found[3]}", text)
+    marked = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    return marked.sub(lambda found: f"{found[1]}\n{made[found[2]]}\n\n{found[3]}", text)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """What the command line asks for."""
     parser = argparse.ArgumentParser("bench.cost", description="What a month costs (list prices, us-east-1).")
-    parser.add_argument("--markdown", action="store_true", help="write the tables of docs/cost.md anew")
+    parser.add_argument("--markdown", action="store_true", help="write the tables of the documents anew")
+    kinds = get_type_hints(Workload)
     for each in fields(Workload):
-        kind = type(each.default)
-        parser.add_argument(f"--{each.name.replace('_', '-')}", type=kind, default=each.default, help=f"{each.default}")
+        words = get_args(kinds[each.name])  # of those that are a choice
+        kind = str if words else kinds[each.name]
+        flag = f"--{each.name.replace('_', '-')}"
+        parser.add_argument(flag, type=kind, choices=words or None, default=each.default, help=f"({each.default})")
     given = vars(parser.parse_args(arguments))
     if given.pop("markdown"):
-        PAGE.write_text(page(PAGE.read_text("utf-8")), "utf-8")
+        for page in PAGES:
+            page.write_text(filled(page.read_text("utf-8")), "utf-8")
         return
     workload = Workload(**given)
     shown = Table("", "units", "of what", "$", title=f"A month, at list prices of us-east-1 ({US_EAST_1.looked_up})")

@@ -1,0 +1,262 @@
+"""Hours of the service in seconds, with everything counted that AWS would meter.
+
+Clients are real WebSockets, the gateway is the one of `presence run`, the functions are handlers as they are deployed,
+and the state is in a real Redis. Time is a number: it moves from one thing that happens to the next, in the pauses that
+the sweeper makes, so an hour has all its heartbeats, deadlines and looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import json
+import math
+import socket
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import jwt
+import websockets
+from websockets.asyncio.client import ClientConnection
+
+from bench.sandbox import EPOCH, YEAR, Sandbox, sandbox
+from bench.transports import CREDENTIALS
+from local.apigateway.http_api import HttpApi
+from local.apigateway.server import HOST, serve
+from local.apigateway.websocket_api import WebSocketApi
+from local.iam import KeyPair, SignatureVerifier
+from shared import runtime
+from shared.delivery import Frame
+from shared.routes import AUTHORIZER, HTTP_ROUTES, WEBSOCKET_ROUTES
+from shared.upkeep import Upkeep
+
+SECRET = "a secret of thirty-two characters"
+PATIENCE = 20.0
+"""Seconds that a test waits for what happens at once when all is well."""
+REASONS = {
+    "heartbeat": "heartbeats",
+    "connect": "connections",
+    "disconnect": "connections",
+    "sync": "syncs",
+    "view": "snapshots",
+    "update": "updates",
+    "targets": "fan-out",
+    "announced": "fan-out",
+    "settle": "settling",
+    "heads": "looks",
+}
+"""Verb of the state machine → what asks for it, in the words of the cost model. Where one round trip has several, the
+later row says what it is for: an arrival's snapshot is read while its targets are found."""
+
+
+class Counted:
+    """What was counted: all that `bench.cost` has a number for."""
+
+    def __init__(self) -> None:
+        self.messages: Counter[str] = Counter()
+        """From clients, by action."""
+        self.posts: Counter[str] = Counter()
+        """Frames to clients, by type."""
+        self.invocations: Counter[str] = Counter()
+        self.round_trips: Counter[str] = Counter()
+        """By what asks for them; the sweeper's check of what is kept is "check"."""
+        self.calls: Counter[str] = Counter()
+        """Script calls, likewise."""
+        self.scripts_in_redis = 0
+        """Script calls, as Redis itself counted them."""
+        self.metrics: set[str] = set()
+        """Names under which the functions counted something."""
+
+
+class Socket:
+    """A client's connection, and what the client has to know of it.
+
+    Attributes:
+        id: the service's name for it, once a snapshot has said it.
+        seq: the number of the newest frame.
+    """
+
+    def __init__(self, client: ClientConnection) -> None:
+        self.client, self.id, self.seq = client, "", 0
+
+
+class World:
+    """The service and its clients.
+
+    Attributes:
+        counted: since the last `begin`.
+        clock: the time, in ms.
+    """
+
+    def __init__(self, running: Sandbox, port: int) -> None:
+        self.sandbox, self.clock, self.counted = running, running.clock, Counted()
+        self._port = port
+        self._upkeep = Upkeep(running.store, running._pusher, running.service._settings, running.clock, runtime.meter())
+        self._ids = itertools.count()
+        self._todo: list[tuple[int, int, Callable[[], Awaitable[object]]]] = []
+        self._one_at_a_time, self._happened = asyncio.Lock(), asyncio.Condition()
+        self._listening: dict[Socket, asyncio.Task[None]] = {}
+        self._runs, self._end, self._next_run = 0, 0, 0
+        self._posted = self._received = 0
+
+    # The service
+
+    async def invoke(self, name: str, event: dict[str, Any]) -> Any:
+        """What the gateway asks of functions: one event at a time, so that the order is always the same."""
+        async with self._one_at_a_time:
+            answer = await asyncio.to_thread(self.sandbox.handler(name), json.loads(json.dumps(event)))
+        async with self._happened:
+            self.counted.invocations[name] += 1
+            self._happened.notify_all()
+        return answer
+
+    def note_stage(self, calls: list[Any]) -> None:
+        """Count one round trip, by the verbs in it."""
+        verbs = {request["verb"] for call in calls for request in json.loads(call.body)}
+        reasons = [reason for verb, reason in REASONS.items() if verb in verbs]
+        reason = reasons[-1] if reasons else "check"
+        self.counted.round_trips[reason] += 1
+        self.counted.calls[reason] += len(calls)
+
+    def note_posts(self, frames: Sequence[Frame]) -> None:
+        """Count frames that are posted."""
+        self._posted += len(frames)
+        self.counted.posts.update(json.loads(frame.data)["type"] for frame in frames)
+
+    # Clients
+
+    async def open(self, user_id: str, device_id: str, replaces: Socket | None = None) -> Socket:
+        """Connect and sync. What it `replaces` is closed by the service."""
+        token = jwt.encode({"sub": user_id, "iat": EPOCH // 1000, "exp": EPOCH // 1000 + 10 * YEAR}, SECRET, "HS256")
+        opened = await websockets.connect(
+            f"ws://{HOST}:{self._port}/live?v=1&token={token}&deviceId={device_id}", ping_interval=None
+        )
+        socket = Socket(opened)
+        answered: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._listening[socket] = asyncio.create_task(self._listen(socket, answered))
+        sync: dict[str, Any] = {"action": "sync"}
+        await self.say(socket, sync | ({"replaces": replaces.id, "seq": replaces.seq} if replaces else {}), "query")
+        snapshot = await asyncio.wait_for(answered, PATIENCE)
+        socket.id = snapshot["self"]["connectionId"]
+        if replaces:
+            assert snapshot["resumed"], "a client that missed nothing is told nothing again"
+            await self._until("disconnect", self.counted.invocations["disconnect"] + 1, replaces.client.wait_closed())
+        return socket
+
+    async def say(self, socket: Socket, message: dict[str, Any], function: str) -> None:
+        """Send a message and wait until its function has done what it asks for."""
+        self.counted.messages[message["action"]] += 1
+        await self._until(function, self.counted.invocations[function] + 1, socket.client.send(json.dumps(message)))
+
+    async def close(self, socket: Socket) -> None:
+        """Close a socket as a page does that is left."""
+        await self._until("disconnect", self.counted.invocations["disconnect"] + 1, socket.client.close(1001))
+
+    async def _listen(self, socket: Socket, answered: asyncio.Future[dict[str, Any]]) -> None:
+        async for data in socket.client:
+            frame = json.loads(data)
+            self._received += 1
+            socket.seq = frame["seq"]
+            if not answered.done():
+                answered.set_result(frame)
+
+    async def _until(self, function: str, number: int, deed: Awaitable[object]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            await deed
+            async with self._happened:
+                await self._happened.wait_for(lambda: self.counted.invocations[function] >= number)
+
+    # Time
+
+    def at(self, seconds: float, deed: Callable[[], Awaitable[object]]) -> None:
+        """Let something happen so many seconds from now."""
+        heapq.heappush(self._todo, (self.clock.now + round(seconds * 1000), next(self._ids), deed))
+
+    def begin(self) -> None:
+        """Count from here."""
+        self.counted = Counted()
+        self.sandbox.client.config_resetstat()
+
+    async def live(self, seconds: float) -> Counted:
+        """Let so much time pass, with sweepers at work; gives what was counted since `begin`."""
+        self._end, self._next_run = self.clock.now + round(seconds * 1000), self.clock.now
+        loop = asyncio.get_running_loop()
+
+        def nap(seconds: float) -> None:
+            asyncio.run_coroutine_threadsafe(self._pass(round(seconds * 1000)), loop).result()
+
+        while self.clock.now < self._end:
+            self._runs += 1
+            self._next_run += 60_000
+            self.counted.invocations["sweeper"] += 1
+            await asyncio.to_thread(self._upkeep.cleanup_stale_connections, f"run-{self._runs}", nap)
+        stats: dict[str, Any] = self.sandbox.client.info("commandstats")
+        self.counted.scripts_in_redis = stats["cmdstat_evalsha"]["calls"]
+        meter = runtime.meter()
+        self.counted.metrics = {*meter._counts, *meter._times}
+        return self.counted
+
+    async def _pass(self, ms: int) -> None:
+        wake = self.clock.now + ms
+        while self._todo and self._todo[0][0] <= wake:
+            at, _, deed = heapq.heappop(self._todo)
+            self.clock.now = max(self.clock.now, at)
+            await deed()
+        self.clock.now = wake
+        if wake >= min(self._next_run, self._end):  # another run takes over
+            self.sandbox.client.hset("presence:{0}:meta", "sweeper", "a newer run")
+
+    async def end(self) -> None:
+        """Close every client, and hear what was still on its way: each frame that was posted has arrived."""
+        self.counted = Counted()
+        for opened, listening in self._listening.items():
+            await opened.client.close()
+            await listening
+        assert self._received == self._posted
+
+
+def play(redis_url: str, scenario: Callable[[World], Awaitable[Counted]], **settings: Any) -> Counted:
+    """Play a scenario on an empty Redis whose graph is loaded; gives what it counted."""
+    runtime.authenticator.cache_clear()
+    with (
+        socket.create_server((HOST, 0)) as listener,
+        sandbox(redis_url, f"http://{HOST}:{listener.getsockname()[1]}/live", jwt_secret=SECRET, **settings) as running,
+    ):
+        counted = asyncio.run(_play(running, listener, scenario))
+    runtime.authenticator.cache_clear()
+    return counted
+
+
+async def _play(running: Sandbox, listener: socket.socket, scenario: Callable[[World], Awaitable[Counted]]) -> Counted:
+    here = World(running, listener.getsockname()[1])
+    stage = running.store._stage
+
+    def noted(calls: Any, now: int) -> list[bytes]:
+        here.note_stage(calls)
+        return stage(calls, now)
+
+    post = running._pusher.post
+
+    def noted_posts(frames: Sequence[Frame], within: float = math.inf) -> set[str]:
+        here.note_posts(frames)
+        return post(frames, within)
+
+    running.store._stage = noted  # type: ignore[method-assign] # the real ones, and recorders
+    running._pusher.post = noted_posts  # type: ignore[method-assign]
+    key_pair = KeyPair(CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"])
+    verifier = SignatureVerifier(key_pair, CREDENTIALS["AWS_REGION"])
+    websocket_api = WebSocketApi(
+        here,
+        verifier,
+        routes=WEBSOCKET_ROUTES,
+        authorizer=AUTHORIZER,
+        token_source="query",
+        clock=lambda: running.clock.now / 1000,
+    )
+    http_api = HttpApi(here, verifier, routes=HTTP_ROUTES, cors_origins=())
+    async with serve(websocket_api, http_api, listener):
+        counted = await scenario(here)
+        await here.end()
+    return counted
