@@ -54,8 +54,9 @@ def _chapter(name: str, scale: Scale) -> Chapter:
 def write(chapters: Sequence[Chapter], docs: Path = DOCS) -> None:
     """Write the report, with its pictures, into a folder."""
     with RedisServer.start() as server, redis.Redis.from_url(server.url) as client:
-        told = client.info("server")
-    about = machine(told.get("server_name", "redis"), told.get("valkey_version", told["redis_version"]))
+        told = client.info()
+    version = told.get("valkey_version", told["redis_version"])
+    about = machine(told.get("server_name", "redis"), f"{version} with {told['mem_allocator']}'s malloc")
     (docs / "benchmarks.md").write_text(markdown(chapters, about), "utf-8")
     for chapter in chapters:
         if chapter.plot:

@@ -20,12 +20,11 @@ BATCH = 1000
 CONNECTION = "ConnQ%sw="
 """The id of a user's one connection, about as long as API Gateway's."""
 COPY = """
-local first, last, ring, due = tonumber(ARGV[1]), tonumber(ARGV[2]), cjson.decode(ARGV[3]), ARGV[6]
-local buckets, template = cjson.decode(ARGV[4]), cjson.decode(ARGV[5])
+local ring, template, places, due = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), cjson.decode(ARGV[3]), ARGV[4]
 local function name(place) return ring.prefix .. string.format('%07d', place % ring.count) end
-for place = first, last do
-  local id = name(place)
-  local bucket = 'presence:{' .. buckets[place - first + 1] .. '}:'
+for _, at in ipairs(places) do
+  local place, id = at[1], name(at[1])
+  local bucket = 'presence:{' .. at[2] .. '}:'
   local function key(kind) return bucket .. kind .. ':' .. id end
   for _, kind in ipairs(template.kinds) do redis.call('DEL', key(kind)) end
   redis.call('HSET', key('user'), unpack(template.user))
@@ -89,13 +88,13 @@ class People:
         """
         self._sandbox.clock.now = self._began
         by_service = self._written_by_service(place)
-        self.write(range(place, place + 1))
+        self.write([place])
         copied = self._kept_of(self.ring.id(place))
         assert copied == by_service, f"{copied} is not {by_service}"
         self.forget(self.ring.id(place))
 
-    def write(self, places: range | None = None) -> None:
-        """Write all users, or those at some places that follow each other, over whatever is kept of them."""
+    def write(self, places: Sequence[int] | None = None) -> None:
+        """Write all users, or those at some places, over whatever is kept of them."""
         ring, kept, store = self.ring, self._kept, self._sandbox.store
         sample = ring.connection(0).id.encode()
         template = {
@@ -108,11 +107,10 @@ class People:
             "keepDevices": 30 * 86_400_000,
         }
         whole = range(ring.count) if places is None else places
-        for start in range(whole.start, whole.stop, BATCH):
-            some = range(start, min(start + BATCH, whole.stop))
-            buckets = [store.bucket_of(ring.id(place)) for place in some]
-            texts = [json.dumps(value) for value in (asdict(ring), buckets, template)]
-            self._copy(args=[some.start, some.stop - 1, *texts, int(kept["due"])])
+        for start in range(0, len(whole), BATCH):
+            some = [(place, store.bucket_of(ring.id(place))) for place in whole[start : start + BATCH]]
+            self._copy(args=[*(json.dumps(value) for value in (asdict(ring), template, some)), int(kept["due"])])
+        self._sandbox.refresh()
 
     def _written_by_service(self, place: int) -> dict[str, Any]:
         """Let the service write one user, and give what it kept, by kind, and `due`. Nothing stays in the store."""

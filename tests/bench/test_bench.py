@@ -46,7 +46,7 @@ def test_the_report_is_written_of_everything_in_full(tmp_path: Path) -> None:
     write([Chapter("fan_out", "How it is measured.", [Row("posts", Amount(12))], plot)], tmp_path)
     text = (tmp_path / "benchmarks.md").read_text()
     assert "| posts | 12 |" in text
-    assert re.search(r"Python: 3\.\d+\.\d+; \w+: [\d.]+\.", text)
+    assert re.search(r"Python: 3\.\d+\.\d+; \w+: [\d.]+ with \S+ malloc\.", text)
     assert (tmp_path / "images" / "bench-fan_out.svg").read_text() == plot.svg()
 
 
