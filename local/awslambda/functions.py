@@ -40,6 +40,8 @@ class Policy:
     """After a failed start, events are answered with its error for so long before another is tried."""
     total: int = 16
     """All functions' sandboxes together."""
+    spare: float = 1.0
+    """When there are so many, those beyond a function's first that were idle for so long make room for others."""
 
 
 LAPTOP = Policy()
@@ -136,13 +138,22 @@ class Functions:
         return _Pool(name, self._policy, start, lambda count: self._room(count, function))
 
     def _room(self, count: int, function: Function) -> bool:
-        """Whether a function that has `count` sandboxes may have one more; each function's first is reserved for it."""
+        """Whether a function that has `count` sandboxes may have one more; each function's first is reserved for it.
+
+        Where there is no room, it is made: there may be some soon.
+        """
+        if count == 0 or count >= function.most:
+            return count == 0
         extra = sum(max(0, len(pool.sandboxes) - 1) for pool in self._pools.values())
-        return count == 0 or (count < function.most and extra < self._policy.total - len(self._pools))
+        if extra < self._policy.total - len(self._pools):
+            return True
+        for pool in self._pools.values():
+            pool.reap(self._policy.spare)
+        return False
 
     def _reap(self) -> None:
         for pool in self._pools.values():
-            pool.reap()
+            pool.reap(self._policy.idle)
         self._reaper = asyncio.get_running_loop().call_later(self._policy.idle / 10, self._reap)
 
 
@@ -181,10 +192,10 @@ class _Pool:
             sandbox.end()
         return self.sandboxes
 
-    def reap(self) -> None:
-        """End who was idle for too long, except for one."""
+    def reap(self, idle: float) -> None:
+        """End who was idle for so many seconds, except for one."""
         spare = sum(not sandbox.ending for sandbox in self.sandboxes) - 1
-        before = self._loop.time() - self._policy.idle
+        before = self._loop.time() - idle
         while spare > 0 and self._idle and self._idle[0].idle_since <= before:
             self._idle.pop(0).end()
             spare -= 1

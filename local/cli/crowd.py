@@ -155,6 +155,12 @@ class Crowd:
         """How many are open and shown their contacts now."""
         return len(self._live)
 
+    def count_anew(self, tally: Tally) -> None:
+        """Count everything in another tally from now on; what is still under way is in none."""
+        self._tally = tally
+        for line in self._live:
+            line.live_at = time.perf_counter()
+
     @contextlib.asynccontextmanager
     async def gathered(self) -> AsyncIterator[None]:
         """The time in which the crowd is there; everybody leaves at its end."""

@@ -69,6 +69,19 @@ async def test_all_functions_together_have_a_limit_that_leaves_each_its_first_wo
         assert await functions.invoke("a", {"do": "answer", "value": 3}) == 3
 
 
+async def test_where_there_is_no_room_idle_workers_make_it(telephone: Telephone) -> None:
+    """A rush for one function leaves workers that nobody needs any more; then another one may have their places."""
+    policy = Policy(total=3, throttle_after=PATIENCE, spare=0.1)
+    async with running(a=Function(HANDLER), b=Function(HANDLER), policy=policy) as functions:
+        event = {"do": "call", "port": telephone.port}
+        for name in ("a", "b"):
+            held = [(start(functions, event, name), await telephone.answer()) for _ in range(2)]
+            assert (len(functions.pids("a")), len(functions.pids("b"))) == ((2, 1) if name == "a" else (1, 2))
+            for task, line in held:
+                line.say("go on")
+                await task
+
+
 async def test_a_worker_beyond_the_first_ends_when_it_was_idle_for_long(telephone: Telephone) -> None:
     """A worker beyond the first ends when it was idle for long; the one that was used last stays."""
     async with running(policy=Policy(idle=0.3)) as functions:
