@@ -177,7 +177,7 @@ if #requests == 1 and requests[1].verb == 'heartbeat' then
   if answer then return cjson.encode({ answer }) end
 end
 
--- Users ---------------------------------------------------------------------------------------------------------
+-- Views ---------------------------------------------------------------------------------------------------------
 
 local function check_meta()
   local meta = call('HMGET', META, 'schema', 'buckets', 'loaded')
@@ -193,6 +193,86 @@ end
 -- Whether people may see each other here.
 local LOADED, REFUSED = check_meta()
 if REFUSED then return redis.error_reply(REFUSED) end
+
+local function number(u, field) return tonumber(u.state[field] or '') end
+
+-- An entry in `hidden` holds why this viewer may not see the user, and the record that it sees instead: `h` I hide,
+-- `b` I block, `B` blocks me, `r` no longer a contact. With no reason left it only keeps the viewer's rev from falling.
+
+-- A former contact keeps the frozen record for a day, whether or not it is hidden from as well: that must not show.
+local function long_gone(entry) return entry.left ~= nil and entry.left + FORMER <= now end
+
+local function entry_of(u, viewer)
+  local raw = call('HGET', u.hidden, viewer)
+  if not raw then return nil end
+  local entry = cjson.decode(raw)
+  if entry.why == '' and entry.at + FORMER <= now or entry.why == 'r' and long_gone(entry) then return nil end
+  return entry
+end
+
+local function hides(entry) return entry ~= nil and entry.why ~= '' end
+
+local function custom_until(custom) return custom ~= '' and tonumber(cjson.decode(custom)['until'] or '') or nil end
+
+local function ended(time) return time ~= nil and time <= now end
+
+local function record_of(u, viewer, status, custom, seen, rev, device)
+  local ends = custom ~= '' and custom_until(custom)
+  if ends and ended(ends) then custom = '' end
+  return { userId = u.id, status = status, custom = custom, seen = seen, rev = rev, deviceType = device }
+end
+
+local function may_see_last(u) return call('HGET', u.settings, 'lastSeen') ~= 'nobody' end
+
+-- What a viewer may see by the relations between the two, loaded or not.
+local function related_view(u, viewer)
+  local entry = viewer ~= u.id and entry_of(u, viewer) or nil
+  if hides(entry) then
+    if not entry.rev or long_gone(entry) then return { userId = u.id, status = 'offline' } end
+    return record_of(u, viewer, 'offline', entry.custom, may_see_last(u) and tonumber(entry.seen) or nil, entry.rev)
+  end
+  if viewer ~= u.id and call('SISMEMBER', u.contacts, viewer) == 0 then
+    return { userId = u.id, status = 'offline' }
+  end
+  local status = u.state.status or 'offline'
+  local seen = status == 'offline' and tonumber(u.state.seen or '') or nil
+  if seen and not may_see_last(u) then seen = nil end
+  local rev = math.max(number(u, 'rev') or 0, entry and entry.rev or 0)
+  return record_of(u, viewer, status, u.state.custom or '', seen, rev,
+    status ~= 'offline' and u.state.type or nil)
+end
+
+-- What a viewer may see, decided at this moment.
+local function view(u, viewer)
+  return LOADED and related_view(u, viewer) or { userId = u.id, status = 'offline' }
+end
+
+-- Reads of users who are not due, of which queries and snapshots are made, are answered here, before the rest of this
+-- file is defined.
+
+-- Whether the stored record is exact; it is read, as far as a view needs it.
+local function read_record(u)
+  local fields = call('HMGET', u.user, 'status', 'custom', 'seen', 'rev', 'type', 'due')
+  u.state = { status = fields[1] or nil, custom = fields[2] or nil, seen = fields[3] or nil, rev = fields[4] or nil,
+    type = fields[5] or nil }
+  return not ended(tonumber(fields[6] or '')) and (next(u.state) ~= nil or call('EXISTS', u.devices) == 0)
+end
+
+local function quick_views()
+  local answers = {}
+  for index, request in ipairs(requests) do
+    if request.verb ~= 'view' then return nil end
+    local u = open_user(index, request.user)
+    if not read_record(u) then return nil end
+    answers[index] = view(u, request.viewer)
+  end
+  return answers
+end
+
+local views = quick_views()
+if views then return cjson.encode(views) end
+
+-- Users ---------------------------------------------------------------------------------------------------------
 
 -- The record alone, which is all that a read needs before the user is due.
 local function load_state(u)
@@ -212,8 +292,6 @@ local function load_user(u)
     end
   end
 end
-
-local function number(u, field) return tonumber(u.state[field] or '') end
 
 -- Change fields of the user's hash; `save` writes them, once, when the request is done.
 local function put(u, fields)
@@ -263,59 +341,6 @@ local function next_seq(u)
   local seq = (number(u, 'feed') or now - 1) + 1
   put(u, { feed = seq, feedAt = now })
   return seq
-end
-
--- Views ---------------------------------------------------------------------------------------------------------
--- An entry in `hidden` holds why this viewer may not see the user, and the record that it sees instead: `h` I hide,
--- `b` I block, `B` blocks me, `r` no longer a contact. With no reason left it only keeps the viewer's rev from falling.
-
-
--- A former contact keeps the frozen record for a day, whether or not it is hidden from as well: that must not show.
-local function long_gone(entry) return entry.left ~= nil and entry.left + FORMER <= now end
-
-local function entry_of(u, viewer)
-  local raw = call('HGET', u.hidden, viewer)
-  if not raw then return nil end
-  local entry = cjson.decode(raw)
-  if entry.why == '' and entry.at + FORMER <= now or entry.why == 'r' and long_gone(entry) then return nil end
-  return entry
-end
-
-local function hides(entry) return entry ~= nil and entry.why ~= '' end
-
-local function custom_until(custom) return custom ~= '' and tonumber(cjson.decode(custom)['until'] or '') or nil end
-
-local function ended(time) return time ~= nil and time <= now end
-
-local function record_of(u, viewer, status, custom, seen, rev, device)
-  local ends = custom ~= '' and custom_until(custom)
-  if ends and ended(ends) then custom = '' end
-  return { userId = u.id, status = status, custom = custom, seen = seen, rev = rev, deviceType = device }
-end
-
-local function may_see_last(u) return call('HGET', u.settings, 'lastSeen') ~= 'nobody' end
-
--- What a viewer may see by the relations between the two, loaded or not.
-local function related_view(u, viewer)
-  local entry = viewer ~= u.id and entry_of(u, viewer) or nil
-  if hides(entry) then
-    if not entry.rev or long_gone(entry) then return { userId = u.id, status = 'offline' } end
-    return record_of(u, viewer, 'offline', entry.custom, may_see_last(u) and tonumber(entry.seen) or nil, entry.rev)
-  end
-  if viewer ~= u.id and call('SISMEMBER', u.contacts, viewer) == 0 then
-    return { userId = u.id, status = 'offline' }
-  end
-  local status = u.state.status or 'offline'
-  local seen = status == 'offline' and tonumber(u.state.seen or '') or nil
-  if seen and not may_see_last(u) then seen = nil end
-  local rev = math.max(number(u, 'rev') or 0, entry and entry.rev or 0)
-  return record_of(u, viewer, status, u.state.custom or '', seen, rev,
-    status ~= 'offline' and u.state.type or nil)
-end
-
--- What a viewer may see, decided at this moment.
-local function view(u, viewer)
-  return LOADED and related_view(u, viewer) or { userId = u.id, status = 'offline' }
 end
 
 local function watchers_of(u)
@@ -860,7 +885,8 @@ function verbs.update(u, request)
   return spoken(u, request, function(c) choose(u, request.change, c) end)
 end
 
--- With `known` only a connection that is the user's: whoever speaks through it vouches for that otherwise.
+-- With `known` only a connection that is the user's: whoever speaks through it vouches for that otherwise. With `grace`
+-- it may be a page that is loaded anew, and ends as a socket does.
 function verbs.leave(u, request)
   settle(u, false)
   local c = u.connections[request.id]
@@ -869,7 +895,11 @@ function verbs.leave(u, request)
     if not request.known then bury(u, request.id) end
   elseif c.state ~= 'closed' then
     if is_live(c) then put(u, { last = now }) end
-    close_connection(u, c, 'closed')
+    if not request.grace then
+      close_connection(u, c, 'closed')
+    elseif is_live(c) then
+      close_connection(u, c, 'disconnected', now + S.grace)
+    end
   end
   local out = settle(u, true)
   out.close = closing
@@ -1083,7 +1113,8 @@ local function resume_polling(u, request)
   if may_speak(c) then
     c.cap = request.connection.cap
   elseif (request.verb == 'poll' and not request.seq) or c.beat + YOUNG < now then
-    forget_connection(u, c)
+    if lingers(c) then c.state = 'lost' -- within its grace it goes on with its status
+    else forget_connection(u, c) end
   end
 end
 

@@ -317,13 +317,16 @@ class PresenceService:
         self._meter.count("Updates")
         self._delivery.carry_out(self._delivery.collect(self._delivery.begin(), connection.user_id, answer))
 
-    def end_connection(self, user_id: str, connection_id: str, issued_at: int) -> None:
-        """Sign-out of a connection that is not the one that speaks; nothing happens unless it is the user's own.
+    def end_connection(self, user_id: str, connection_id: str, issued_at: int, *, grace: bool = False) -> None:
+        """End a connection that is not the one that speaks; nothing happens unless it is the user's own.
+
+        It is a sign-out, or, with `grace`, as if a socket had closed: whoever comes back within the grace was not away.
 
         Raises:
             SignedOut: the token, issued at `issued_at` (seconds), is dead.
         """
-        [answer] = self._ask(Request(user_id, "leave", {"id": connection_id, "known": True} | _by(issued_at)))
+        args = {"id": connection_id, "known": True, "grace": grace}
+        [answer] = self._ask(Request(user_id, "leave", args | _by(issued_at)))
         work = self._delivery.begin()
         work.closing = as_list(answer.get("close"))
         self._delivery.carry_out(self._delivery.collect(work, user_id, answer))

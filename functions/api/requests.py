@@ -181,16 +181,17 @@ class Poll(_Request):
 
 
 class Leaving(_Request):
-    """What ends: a connection, or a polling device."""
+    """What ends: a connection, or a polling device; with `grace` only if it is not back in time, as after a reload."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["connectionId"]}, {"required": ["deviceId"]}]})
 
     connectionId: ConnectionId = ""
     deviceId: DeviceId = ""
+    grace: bool = False
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
-        if len(self.model_fields_set) != 1:
+        if len(self.model_fields_set & {"connectionId", "deviceId"}) != 1:
             raise ValueError("give connectionId or deviceId, and not both")
         return self
 

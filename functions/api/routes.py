@@ -73,9 +73,9 @@ def post_my_heartbeat(me: Identity, body: requests.Poll) -> dict[str, Any]:
 
 @call("POST", "/v1/me/leave", body=requests.Leaving)
 def post_my_leave(me: Identity, body: requests.Leaving) -> None:
-    """End one of your connections, or a polling device, without a grace. One that is not yours is left alone."""
+    """End one of your connections or a polling device, at once or with `grace`. One that is not yours is left alone."""
     connection_id = body.connectionId or _device(me, body.deviceId).id
-    service().end_connection(me.user_id, connection_id, me.issued_at)
+    service().end_connection(me.user_id, connection_id, me.issued_at, grace=body.grace)
 
 
 @call("GET", "/v1/me", answer=requests.Me)

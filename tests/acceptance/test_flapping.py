@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from shared.delivery import Frame
 from shared.messages import Heartbeat, PresenceUpdate, Sync
+from shared.presence import Connection
 from tests.support.service import Bench
 
 everywhere = pytest.mark.parametrize("client", ["fakeredis", "redis"], indirect=True)
@@ -58,6 +61,54 @@ def test_11_an_explicit_leave_has_no_grace(bench: Bench) -> None:
     bench.service.leave("alice", alice.id)
     assert statuses(bench, bob.id, "alice") == [("user_offline", "offline")]
     assert bench.pusher.closed == [alice.id]
+
+
+@pytest.mark.parametrize("away_for", [0, 5, 9.9])
+def test_11_a_polling_page_is_loaded_anew_within_the_grace(bench: Bench, away_for: float) -> None:
+    """Its farewell asks for the grace, its first poll comes within it: contacts hear nothing, and busy stays busy."""
+    bench.service.set_contacts("alice", ["bob"])
+    bob, alice = bench.open("bob"), polling_device(bench)
+    seq = bench.service.poll(alice, Heartbeat(action="heartbeat", status="busy"))["seq"]
+    bench.sweep(2)
+    bench.pusher.clear()
+    for _ in range(3):
+        bench.service.end_connection("alice", alice.id, 0, grace=True)
+        bench.sweep(away_for)
+        assert [device["status"] for device in poll(bench, alice)["self"]["devices"]] == ["busy"]
+        bench.live(30, bob)
+        poll(bench, alice, seq=seq)
+    assert bench.pusher.changes(bob.id) == []
+    assert bench.sees("bob", "alice")["status"] == "busy"
+
+
+@everywhere
+def test_11_a_polling_page_that_does_not_come_back_is_offline_after_the_grace(bench: Bench) -> None:
+    """Offline when the grace is over, and not before; whoever polls after that begins anew."""
+    bench.service.set_contacts("alice", ["bob"])
+    alice = polling_device(bench)
+    bench.service.poll(alice, Heartbeat(action="heartbeat", status="busy"))
+    left = bench.clock()
+    bench.service.end_connection("alice", alice.id, 0, grace=True)
+    bench.clock.advance(9.999)
+    assert bench.sees("bob", "alice")["status"] == "busy"
+    bench.clock.advance(0.001)
+    record = bench.sees("bob", "alice")
+    assert (record["status"], record["lastSeen"]) == ("offline", left)
+    poll(bench, alice)
+    assert bench.sees("bob", "alice")["status"] == "online"
+
+
+def polling_device(bench: Bench) -> Connection:
+    """Alice's, not seen yet."""
+    now = bench.clock() // 1000
+    return Connection.of_polling_device(
+        "alice", "browser", connected_at=bench.clock(), token_issued_at=now, token_expires_at=now + 3600
+    )
+
+
+def poll(bench: Bench, device: Connection, seq: int | None = None) -> dict[str, Any]:
+    """One poll; without `seq` it is the first of a page."""
+    return bench.service.poll(device, Heartbeat(action="heartbeat", seq=seq))
 
 
 @everywhere

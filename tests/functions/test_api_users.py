@@ -276,6 +276,32 @@ def test_a_polling_device_leaves_and_comes_again(sandbox: WarmSandbox) -> None:
     assert real(sandbox, "alice")["status"] == "online"
 
 
+def test_a_polling_page_that_is_loaded_anew_is_no_event(sandbox: WarmSandbox) -> None:
+    """Leaving with `grace` is as if a socket had closed: a straggler changes nothing, a first poll goes on as before."""
+    sandbox.open("bob", "B=")
+    first = poll(sandbox, "alice", status="busy")
+    before = len(sandbox.frames("B="))
+    assert ask_as(sandbox, "alice", "POST", LEAVE, {"deviceId": "d1", "grace": True}) == (204, None)
+    assert (real(sandbox, "alice")["status"], real(sandbox, "alice")["rule"]) == ("busy", "grace")
+    assert ask_as(sandbox, "alice", "POST", HEARTBEAT, {"deviceId": "d1", "seq": first["seq"]})[0] == 409
+    again = poll(sandbox, "alice")
+    assert [device["status"] for device in again["self"]["devices"]] == ["busy"]
+    assert real(sandbox, "alice")["rule"] == "device"
+    assert sandbox.frames("B=")[before:] == []
+
+
+def test_a_socket_takes_over_from_a_polling_page_that_was_left(sandbox: WarmSandbox) -> None:
+    """A page that polled is loaded anew and has a WebSocket now: the same device, with its status, and no event."""
+    sandbox.open("bob", "B=")
+    poll(sandbox, "alice", status="busy")
+    before = len(sandbox.frames("B="))
+    ask_as(sandbox, "alice", "POST", LEAVE, {"deviceId": "d1", "grace": True})
+    context = sandbox.open("alice", "A=", deviceId="d1")
+    sandbox.say(context, "A=", '{"action":"sync"}')
+    assert [(one["connectionId"], one["status"]) for one in real(sandbox, "alice")["devices"]] == [("A=", "busy")]
+    assert sandbox.frames("B=")[before:] == []
+
+
 def test_a_renewed_token_lengthens_a_polling_devices_life(start: Callable[..., WarmSandbox]) -> None:
     """A device that polls outlives the token that it began with, since each poll brings its own."""
     sandbox = start()
