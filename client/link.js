@@ -12,8 +12,10 @@ const ANSWER_PATIENCE = 5_000; // ms that the answer to `sync` may take
 const LONGEST_WAIT = 30_000; // ms, at most, before another `sync` after one that failed
 const SHORTEST_LIFE = 1_000; // ms that a connection is used at least, however short its token's life is
 
+const FAILURES = ["unavailable", "unauthorized", "conflict"]; // what the same message may succeed after
+
 /** Whether the service, or the gateway before it, could not do what it was asked; the gateway's frames have no type. */
-export const isFailure = ({ type, code }) => type === undefined || code === "unavailable" || code === "unauthorized";
+export const isFailure = ({ type, code }) => type === undefined || FAILURES.includes(code);
 
 /** Timers with names: setting one again moves it. */
 export class Timers {
@@ -30,15 +32,26 @@ export class Timers {
       this.#running.delete(name);
       action();
     };
-    this.#running.set(name, this.#clock.setTimeout(fire, wait));
+    this.#running.set(name, { timer: this.#clock.setTimeout(fire, wait), at: this.#clock.now() + wait });
   }
 
   has(name) {
     return this.#running.has(name);
   }
 
+  /** Set it, unless it is set for an earlier time. */
+  hasten(name, wait, action) {
+    const running = this.#running.get(name);
+    if (!running || running.at > this.#clock.now() + wait) this.set(name, wait, action);
+  }
+
+  /** The ms until it fires; none that is not set ever does. */
+  wait(name) {
+    return (this.#running.get(name)?.at ?? Infinity) - this.#clock.now();
+  }
+
   clear(name) {
-    this.#clock.clearTimeout(this.#running.get(name));
+    this.#clock.clearTimeout(this.#running.get(name)?.timer);
     this.#running.delete(name);
   }
 
@@ -98,11 +111,12 @@ export class Link {
     this.usefulSince = link.usefulSince;
   }
 
-  /** The transport is open. `replaces` names the connection that this one is to take the place of. */
-  begin(replaces) {
+  /** The transport is open. This connection is to take the place of those that `replaces` names, the last one last. */
+  begin(...replaces) {
     this.#openedAt = this.#heardAt = this.#host.clock.now();
-    this.#replaces = replaces;
+    this.#replaces = replaces.pop();
     this.#beatLater();
+    for (const older of replaces) this.send({ action: "sync", replaces: older });
     this.sync();
   }
 

@@ -60,6 +60,26 @@ export class Page {
   }
 }
 
+const POLLING = "presence.polling";
+
+/** Whether this tab had to poll when it was left: after a reload it does so at once. */
+export function hadToPoll(window) {
+  try {
+    return window.sessionStorage.getItem(POLLING) !== null;
+  } catch {
+    return false;
+  }
+}
+
+export function rememberToPoll(window, polls) {
+  try {
+    if (polls) window.sessionStorage.setItem(POLLING, "1");
+    else window.sessionStorage.removeItem(POLLING);
+  } catch {
+    // nothing can be stored: a reload finds out anew
+  }
+}
+
 /** One device id for all tabs of this browser; where nothing can be stored, one for this page. */
 export function deviceId(window) {
   const name = "presence.deviceId";

@@ -55,6 +55,29 @@ export interface OwnState {
   readonly rotateAt?: Time;
 }
 
+/** One's own real state and what one hides, as `GET /v1/me` tells it. Nothing in it depends on who blocks or hides from one. */
+export interface Me extends Omit<OwnState, "connectionId" | "n" | "heartbeatEvery" | "rotateAt"> {
+  readonly lastSeen: Time | null;
+  /** What contacts see from whom one does not hide. */
+  readonly visibleStatus: Status;
+  /** What decided the real status. */
+  readonly rule: "no_device" | "claim" | "grace" | "idle" | "device";
+  /** The same in words. */
+  readonly why: string;
+  readonly hideFrom: readonly string[];
+  readonly blocks: readonly string[];
+}
+
+/** What to change about what one hides; what is left out stays. */
+export interface PrivacyChange {
+  /** Offline to everybody. */
+  invisible?: boolean;
+  /** Who may see when one was last there. */
+  lastSeen?: "everyone" | "nobody";
+  /** Offline to these: replaces the list. At most 5,000. */
+  hideFrom?: readonly string[];
+}
+
 /**
  * `connecting`: not connected (again) yet. `online`: live through a WebSocket. `polling`: through the HTTP API, so at
  * most a heartbeat old. `stale`: connected, but the service cannot say. `closed`: before `open` and after `close`.
@@ -67,7 +90,9 @@ export type PresenceErrorCode =
   | "rate_limited" // see `retryAfter`
   | "too_large"
   | "unavailable"
-  | "unauthorized" // the HTTP API refuses the token; a new one is asked for
+  | "unauthorized" // the HTTP API refuses the token, and a new one is asked for; or a token is another person's
+  | "conflict" // over a limit, and nothing was done
+  | "no_websocket" // handshakes are refused, for no fault of the token: see `message`
   | "offline" // there is no connection to ask on
   | "timeout"
   | "closed";
@@ -76,6 +101,8 @@ export class PresenceError extends Error {
   readonly code: PresenceErrorCode;
   /** The field that was wrong, dotted. */
   readonly field?: string;
+  /** Everything that was wrong; `field` is the first of it. */
+  readonly errors: readonly { readonly field: string; readonly message: string }[];
   /** The message that was refused. */
   readonly id?: string;
   /** Milliseconds after which the same may be accepted. */
@@ -85,14 +112,17 @@ export class PresenceError extends Error {
 export interface PresenceOptions {
   /** The WebSocket side, without a query: `wss://HOST/STAGE`. */
   url: string;
-  /** The HTTP side, without a slash at the end. Without it there is no polling where WebSockets fail. */
+  /**
+   * The HTTP side, without a slash at the end. Without it there is no polling where WebSockets fail, and no `me`,
+   * `setPrivacy`, `block` and `unblock`.
+   */
   httpUrl?: string;
   /**
-   * Gives a token of the user who is signed in. Called before a handshake; with `renew: true` when the last one may
-   * have failed because of the token, or when a new connection is to outlive the old one's.
+   * Gives a token of the user who is signed in, always the same person. Called before a handshake; with `renew: true`
+   * when the last one may have failed because of the token, or when a new connection is to outlive the old one's.
    */
   token: (wanted: { renew: boolean }) => Promise<string>;
-  /** Where the deployment looks for tokens. Default: `query`. */
+  /** Where the deployment looks for tokens, its `token_source`; nothing tells a page. Default: `query`. */
   tokenSource?: "query" | "subprotocol";
   /** 1 to 64 characters of `A-Z a-z 0-9 . _ -`. Default: one for all tabs of this browser, kept in localStorage. */
   deviceId?: string;
@@ -100,7 +130,10 @@ export interface PresenceOptions {
   deviceType?: DeviceType;
   /** At most 64 characters. Default: `navigator.platform`. */
   platform?: string;
-  /** After a loss the first attempt comes within so many milliseconds, at a random moment. Default: 25,000. */
+  /**
+   * After a loss the first WebSocket comes within so many milliseconds, at a random moment. Default: 25,000, for 10,000
+   * clients that are cut at once; 2,000 do for 800. Where it comes after 8 s, the HTTP side holds the place before that.
+   */
   reconnectWithin?: number;
 
   /** The rest is for tests, and for places that are no browsers. */
@@ -110,7 +143,7 @@ export interface PresenceOptions {
   ) => Pick<WebSocket, "send" | "close" | "readyState" | "addEventListener">;
   fetch?: (url: string, init: RequestInit) => Promise<Response>;
   /** Whose pointer, keyboard and visibility tell whether the device is used. Default: the page, if there is one. */
-  window?: Pick<Window, "addEventListener" | "removeEventListener" | "document" | "localStorage">;
+  window?: Pick<Window, "addEventListener" | "removeEventListener" | "document" | "localStorage" | "sessionStorage">;
   clock?: { now(): Time; setTimeout(action: () => void, wait: number): unknown; clearTimeout(timer: any): void };
   /** At least 0, below 1. */
   random?: () => number;
@@ -148,6 +181,11 @@ export class Presence {
   close(): void;
   /** Sign out: contacts see it at once, unless another tab or device is there. */
   leave(): void;
+  /**
+   * Go over to a new connection with a new token. What there is serves until the new one does, and contacts see nothing;
+   * where that fails it is tried again. A client that was closed is opened. Another person is another `Presence`.
+   */
+  reconnect(): void;
   /** The person used the device. In a page this is noticed by itself. */
   touch(): void;
 
@@ -162,6 +200,15 @@ export class Presence {
   setCustomStatus(customStatus: CustomStatus | null): Promise<void>;
   /** Ask about some users, contacts or not; gives their records in the same order. */
   query(userIds: readonly string[]): Promise<PresenceRecord[]>;
+
+  /** One's own real state, what one hides, and why the status is what it is. This and the rest ask the HTTP API. */
+  me(): Promise<Me>;
+  /** Change what one hides: what is given replaces what was, the rest stays. */
+  setPrivacy(change: PrivacyChange): Promise<void>;
+  /** Neither sees the other any more; whoever is blocked sees one offline, and is not told why. */
+  block(userId: string): Promise<void>;
+  /** Block somebody no longer; what else is hidden stays hidden. */
+  unblock(userId: string): Promise<void>;
 
   addEventListener<Name extends keyof PresenceEventMap>(
     type: Name,

@@ -4,22 +4,28 @@
  * frames mean is in reducer.js, what a connection owes the service in link.js, how messages travel in transports.js.
  */
 
+import { Http } from "./http.js";
 import { Link, Timers } from "./link.js";
-import { Page, deviceId } from "./page.js";
+import { Page, deviceId, hadToPoll, rememberToPoll } from "./page.js";
 import { changes, initial, reduce } from "./reducer.js";
 import { PresenceError, Requests } from "./requests.js";
+import { Token } from "./token.js";
 import { Polling, Socket } from "./transports.js";
 
 export { PresenceError, changes, initial, reduce };
 
 const HANDSHAKE_PATIENCE = 15_000; // ms until a new connection is of use: two functions may have to start
 const RECONNECT_WITHIN = 25_000; // ms: 10,000 clients come back with 400 handshakes/s, below API Gateway's 500
+const HOLD_WITHIN = 8_000; // ms: the HTTP side takes 1,000 calls/s, and the service's grace is 10 s
+const PROMPT = 2_000; // ms: for what did not happen to thousands at once
+const SEVERAL = 3; // handshakes in a row that were refused: there is no WebSocket to be had here
+const AWAKE = 10_000; // ms after the network or the page came back, in which what is lost was lost before
 const LONGEST_WAIT = 60_000; // ms: nobody waits longer for the next attempt
 const LONG_LIFE = 5_000; // ms that a connection has to be of use before the next attempt counts as the first one
 const ROTATE_AFTER = 3_600_000; // ms, where the service does not say: well below the two hours after which it is cut
-const TOKEN_MARGIN = 60_000; // ms before its end, from which on a token is not used for anything new
 
 const STATUSES = ["online", "busy", "away"];
+const TOKEN_SOURCES = ["query", "subprotocol"];
 
 export class Presence extends EventTarget {
   #options;
@@ -31,12 +37,20 @@ export class Presence extends EventTarget {
   #isOpen = false;
   #told = "closed"; // the state of the connection that the application knows
   #link = null; // the connection that is used
-  #next = null; // one that is being opened beside it
+  #next = null; // a WebSocket that is being opened beside it
+  #poller = null; // polling that is not of use yet
   #lastId = null; // the last connection's id, which a new one replaces
+  #lostId = null; // that of the last WebSocket, if polling came after it
   #failures = 0; // attempts in a row that led nowhere
+  #refusals = 0; // WebSockets in a row that were refused, or of no use
+  #hasToldRefusal = false;
+  #wasCut = false; // the last connection was lost, perhaps with thousands of others
+  #awokeAt = -Infinity; // when network or page came back
+  #hasLeft = false; // the page was left, and may come back
   #mayHurry = false;
-  #token = null;
-  #renew = false; // the token was perhaps what a handshake failed for
+  #mustMove = false; // the application wants another connection
+  #token;
+  #http;
   #chosen = null; // the device's status, where one was chosen
   #count = 0;
 
@@ -56,9 +70,14 @@ export class Presence extends EventTarget {
       random: Math.random,
       ...options,
     };
-    const { window, clock, random } = this.#options;
+    const { window, clock, random, tokenSource, token } = this.#options;
+    if (!TOKEN_SOURCES.includes(tokenSource)) {
+      throw new TypeError(`tokenSource is one of ${TOKEN_SOURCES.join(", ")}, not ${tokenSource}`);
+    }
     this.#options.deviceId ??= deviceId(window);
     this.#timers = new Timers(clock);
+    this.#token = new Token(token, clock);
+    this.#http = new Http(this.#options, { take: this.#token.takeForCall, failed: this.#token.failed });
     this.#page = new Page(window, clock, {
       used: () => this.touch(),
       shown: () => this.#shown(),
@@ -104,38 +123,60 @@ export class Presence extends EventTarget {
   open() {
     if (this.#isOpen) return;
     this.#isOpen = true;
+    this.#failures = this.#refusals = 0;
+    this.#wasCut = this.#hasLeft = false;
     this.#page.watch();
     this.#connect();
+    if (hadToPoll(this.#options.window)) this.#polls();
     this.#tell();
   }
 
   /** Disconnect; contacts see it after the service's grace. The picture stays as it was. */
   close() {
+    this.#farewell(); // a socket's end is seen
+    this.#end();
+  }
+
+  #end() {
     if (!this.#isOpen) return;
     this.#isOpen = false;
     this.#page.unwatch();
     this.#timers.clearAll();
-    this.#link?.end();
-    this.#next?.end();
-    this.#link = this.#next = null;
+    for (const link of this.#links) link.end();
+    this.#link = this.#next = this.#poller = null;
     this.#requests.refuseAll(new PresenceError({ code: "closed", message: "the client was closed" }));
     this.#tell("closed by the application");
   }
 
   /** Sign out: contacts see it at once, unless another tab or device is there. */
   leave() {
-    for (const link of [this.#link, this.#next]) link?.send({ action: "leave" });
-    if (!this.#link && this.#lastId && this.#options.httpUrl) {
-      this.#request("POST", "/v1/me/leave", { connectionId: this.#lastId }).catch(() => {}); // else its grace ends it
+    for (const link of this.#links) link.send({ action: "leave" });
+    const left = this.#link ? this.#lostId : this.#lastId;
+    if (left && this.#options.httpUrl) {
+      this.#http.request("POST", "/v1/me/leave", { connectionId: left }).catch(() => {}); // else its grace ends it
     }
-    this.close();
+    this.#end();
+  }
+
+  /**
+   * Go over to a new connection with a new token. What there is serves until the new one does, and contacts see nothing;
+   * where that fails it is tried again. A client that was closed is opened.
+   */
+  reconnect() {
+    this.#token.failed();
+    if (!this.#isOpen) return this.open();
+    this.#mustMove = true;
+    this.#failures = this.#refusals = 0;
+    this.#dropNext();
+    this.#timers.clear("connect");
+    this.#connect();
   }
 
   /** The person used the device. In a page this is noticed by itself. */
   touch() {
     this.#page.touch();
     this.#link?.touched();
-    if (!this.#link && this.#failures <= 1) this.#hurry(); // what failed more than once has its reasons to wait
+    if (this.#failures <= 1) this.#hurry(); // what failed more than once has its reasons to wait
   }
 
   /** Choose this connection's status. Resolves when it is applied, or a newer choice has taken its place. */
@@ -160,26 +201,50 @@ export class Presence extends EventTarget {
     return this.#requests.ask(userIds);
   }
 
+  // The HTTP API, as the user
+
+  /** One's own real state, what one hides, and why the status is what it is. */
+  me() {
+    return this.#http.call("GET", "/v1/me");
+  }
+
+  /** Change what one hides, `{invisible, lastSeen, hideFrom}`: what is given replaces what was, the rest stays. */
+  async setPrivacy(change) {
+    await this.#http.call("PUT", "/v1/me/privacy", change);
+  }
+
+  /** Neither sees the other any more, and whoever is blocked is not told. */
+  async block(userId) {
+    await this.#http.call("PUT", `/v1/me/blocks/${encodeURIComponent(userId)}`);
+  }
+
+  async unblock(userId) {
+    await this.#http.call("DELETE", `/v1/me/blocks/${encodeURIComponent(userId)}`);
+  }
+
   // Connections
+
+  get #links() {
+    return [this.#link, this.#next, this.#poller].filter((link) => link !== null);
+  }
 
   /** Open a WebSocket, beside whatever there is. */
   #connect() {
     if (this.#next || !this.#isOpen) return;
     const link = this.#begin((told) => new Socket(() => this.#handshake(), this.#options.WebSocket, told));
     this.#next = link;
-    this.#timers.set("handshake", HANDSHAKE_PATIENCE, () => this.#lost(link, "no answer to the handshake"));
+    this.#timers.set("handshake", HANDSHAKE_PATIENCE, () => {
+      this.#refusals = SEVERAL; // a token that is not good is refused at once
+      this.#lost(link, "no answer to the handshake");
+    });
   }
 
-  #poll() {
-    this.#link = this.#begin(
-      (told) =>
-        new Polling(
-          () => this.#device(),
-          (...call) => this.#request(...call),
-          told,
-        ),
-    );
-    this.#link.begin();
+  /** Begin to poll, unless there is something better: it is used once it has brought a picture. */
+  #polls() {
+    if (this.#link || this.#poller || !this.#options.httpUrl) return;
+    const request = (...call) => this.#http.request(...call, this.#token.take);
+    this.#poller = this.#begin((told) => new Polling(() => this.#device(), request, told));
+    this.#poller.begin();
   }
 
   #begin(transport) {
@@ -193,88 +258,123 @@ export class Presence extends EventTarget {
   }
 
   #opened(link) {
-    const replaces = this.#link?.connectionId ?? this.#lastId;
+    const replaces = new Set([this.#link?.connectionId ?? this.#lastId].filter(Boolean));
+    // Polling came between: the service may not know yet that the WebSocket before it is lost.
+    const isThere = this.#state.self?.devices.some(({ connectionId }) => connectionId === this.#lostId);
+    const older = isThere && !replaces.has(this.#lostId) ? [this.#lostId] : [];
     if (!this.#link) this.#adopt(link); // else what there is serves until the new one does
-    link.begin(replaces);
+    link.begin(...older, ...replaces);
   }
 
   #adopt(link) {
     this.#link?.end();
     this.#link = link;
+    if (link === this.#poller) {
+      this.#poller = null;
+      return;
+    }
     this.#next = null;
+    this.#mustMove = false;
     this.#timers.clear("handshake");
+    this.#timers.clear("hold");
+    this.#dropPoller();
+  }
+
+  /** Give up the WebSocket that is being opened. */
+  #dropNext() {
+    this.#timers.clear("handshake");
+    this.#next?.end();
+    this.#next = null;
+  }
+
+  /** Give up polling before it is of use. */
+  #dropPoller() {
+    this.#poller?.end();
+    this.#poller = null;
   }
 
   #lost(link, reason) {
-    const { clock, httpUrl } = this.#options;
     link.end();
+    if (link === this.#poller) return this.#dropPoller(); // a WebSocket is on its way, and what fails there polls again
     if (link === this.#link && link.isReady && this.#next?.hasBegun) {
       this.#next.succeed(link);
       return this.#adopt(this.#next);
     }
-    if (link === this.#next) {
-      this.#timers.clear("handshake");
-      this.#next = null;
-      this.#renew ||= !this.#link?.isReady; // a page is not told why; a token that serves elsewhere was not it
-    } else {
-      this.#link = null;
-      this.#requests.disconnected();
-      this.#requests.refuseQueries(new PresenceError({ code: "offline", message: reason }));
-      if (link.usefulSince !== null && clock.now() - link.usefulSince >= LONG_LIFE) this.#failures = 0;
-    }
+    const wasRefused = link === this.#next;
+    const wasOfUse = link.usefulSince !== null;
+    if (wasRefused) this.#dropNext();
+    else this.#gone(link, reason);
+    if (wasRefused && !this.#link?.isReady) this.#token.failed(); // a page is not told why; what serves elsewhere is not it
+    if (link.kind === "online" && !wasOfUse) this.#refusals = wasRefused ? this.#refusals + 1 : SEVERAL;
     this.#failures += 1;
-    if (!this.#link && httpUrl && link.kind === "online" && link.usefulSince === null) this.#poll();
-    this.#schedule();
+    this.#schedule(link.kind === "polling");
+    this.#stay(wasOfUse);
+    this.#tellRefusal();
     this.#tell(reason);
   }
 
-  /** When to open the next WebSocket: to have one again, to have one instead of polling, or before this one is cut. */
-  #schedule() {
+  /** The connection that was used is none any more. */
+  #gone(link, reason) {
+    const now = this.#options.clock.now();
+    this.#link = null;
+    this.#requests.disconnected();
+    this.#requests.refuseQueries(new PresenceError({ code: "offline", message: reason }));
+    if (link.usefulSince === null) return;
+    if (now - link.usefulSince >= LONG_LIFE) this.#failures = 0;
+    this.#wasCut = now - this.#awokeAt >= AWAKE; // else it was this machine alone
+    if (link.kind === "online") this.#lostId = link.connectionId;
+  }
+
+  /** Contacts are to see nothing: what a WebSocket will be late for, or cannot be had for, goes over HTTP meanwhile. */
+  #stay(wasOfUse) {
+    if (this.#link || !this.#options.httpUrl) return;
+    if (this.#refusals >= SEVERAL) return this.#polls();
+    if (!this.#wasCut || this.#timers.has("hold")) return;
+    const { random } = this.#options;
+    if (!wasOfUse) this.#timers.set("hold", random() * PROMPT, () => this.#polls());
+    else if (this.#timers.wait("connect") > HOLD_WITHIN) {
+      this.#timers.set("hold", random() * HOLD_WITHIN, () => this.#polls());
+    }
+  }
+
+  /**
+   * When to open the next WebSocket: to have one again, to have one instead of polling, or before this one is cut.
+   * With `sooner` not later than planned.
+   */
+  #schedule(sooner = false) {
     const { clock, random, reconnectWithin } = this.#options;
-    let wait = random() * Math.min(LONGEST_WAIT, reconnectWithin * 2 ** Math.max(0, this.#failures - 1));
-    if (this.#link?.isReady && this.#link.kind === "polling") wait = 30_000 + random() * 90_000;
-    if (this.#link?.isReady && this.#link.kind === "online") {
+    const longest = this.#wasCut ? reconnectWithin : Math.min(PROMPT, reconnectWithin);
+    let wait = random() * Math.min(LONGEST_WAIT, longest * 2 ** Math.max(0, this.#failures - 1));
+    if (this.#refusals === 1 && !this.#link?.isReady) wait = Math.min(wait, random() * PROMPT); // with a new token
+    if (this.#link?.isReady && this.#link.kind === "polling" && this.#refusals >= SEVERAL) {
+      wait = 30_000 + random() * 90_000;
+    }
+    if (this.#link?.isReady && this.#link.kind === "online" && !this.#mustMove) {
       const left = (this.#link.rotateAt ?? clock.now() + ROTATE_AFTER) - clock.now();
       wait = left > 0 ? left : 1_000 + random() * 29_000; // a rotation that failed; the old one lasts a little longer
     }
     this.#mayHurry = true;
-    this.#timers.set("connect", wait, () => this.#connect());
+    if (sooner) this.#timers.hasten("connect", wait, () => this.#connect());
+    else this.#timers.set("connect", wait, () => this.#connect());
   }
 
   /** Try as good as now, once: something says that it may work again. */
   #hurry() {
     if (!this.#mayHurry || !this.#timers.has("connect") || this.#link?.kind === "online") return;
     this.#mayHurry = false;
-    this.#timers.set("connect", this.#options.random() * 1_000, () => this.#connect());
+    this.#timers.hasten("connect", this.#options.random() * 1_000, () => this.#connect());
   }
 
   async #handshake() {
     const { url, tokenSource } = this.#options;
-    const token = await this.#freshToken(this.#link?.kind === "online"); // a connection ends with its token
+    const isNew = this.#link?.kind === "online"; // a connection ends with its token
+    const token = await this.#token.take(isNew).catch((error) => {
+      if (error instanceof PresenceError) this.#emit("error", error);
+      throw error;
+    });
     const query = new URLSearchParams({ v: "1", ...this.#device() });
     if (tokenSource === "query") query.set("token", token);
     return { url: `${url}?${query}`, protocols: tokenSource === "subprotocol" ? ["presence.v1", token] : [] };
-  }
-
-  /** The token; a new one where that is asked for, or the old one failed or is at its end. */
-  async #freshToken(renew) {
-    const { token, clock } = this.#options;
-    const must = renew || this.#renew;
-    if (must || this.#token === null || expiry(this.#token) - clock.now() < TOKEN_MARGIN) {
-      this.#token = await token({ renew: must });
-      this.#renew = false;
-    }
-    return this.#token;
-  }
-
-  /** Call the HTTP API as the user. */
-  async #request(method, path, body) {
-    const { fetch, httpUrl } = this.#options;
-    const headers = { Authorization: `Bearer ${await this.#freshToken()}`, "Content-Type": "application/json" };
-    const keepalive = path === "/v1/me/leave"; // it outlives the page
-    const response = await fetch(httpUrl + path, { method, headers, body: JSON.stringify(body), keepalive });
-    this.#renew ||= response.status === 401 || response.status === 403;
-    return response;
   }
 
   /** What a device says about itself when it comes. */
@@ -291,11 +391,12 @@ export class Presence extends EventTarget {
     const { isReady: wasReady, rotateAt } = link;
     this.#state = reduce(before, frame, link.askedWith(frame));
     link.hear(frame);
-    if (link === this.#next && link.isReady) this.#adopt(link);
+    if (link !== this.#link && link.isReady) this.#adopt(link);
     if (link === this.#link) this.#lastId = link.connectionId ?? this.#lastId;
-    this.#settle(frame);
+    this.#settle(frame, link);
+    if (link.isReady && !wasReady) this.#isOfUse(link);
     if (link.isReady && !(wasReady && link.rotateAt === rotateAt)) {
-      this.#schedule();
+      if (link.kind === "online") this.#schedule(); // polling leaves the next attempt as it is
       this.#requests.tellAgain();
     }
     for (const change of changes(before.users, this.#state.users)) this.#emit("change", change);
@@ -303,11 +404,22 @@ export class Presence extends EventTarget {
     this.#tell(frame.message);
   }
 
-  #settle(frame) {
+  #isOfUse({ kind }) {
+    if (kind === "online") {
+      this.#refusals = 0;
+      this.#lostId = null;
+      this.#hasToldRefusal = false;
+    }
+    if (kind === "online" || this.#refusals >= SEVERAL) rememberToPoll(this.#options.window, kind === "polling");
+    this.#tellRefusal();
+  }
+
+  #settle(frame, link) {
     this.#requests.settle(frame);
     if (frame.type === "done") this.#link?.sync(); // nothing else tells what became of one's own state
     if (frame.type !== "error" && frame.type !== undefined) return;
     const error = new PresenceError(frame);
+    if (link === this.#poller && error.code === "unavailable") return; // nobody knows yet that there is polling
     this.#requests.fail(frame, error);
     this.#emit("error", error);
   }
@@ -315,21 +427,49 @@ export class Presence extends EventTarget {
   // The page
 
   #shown() {
+    this.#awokeAt = this.#options.clock.now();
     this.touch();
     this.#hurry();
-    this.#link?.check();
+    if (this.#hasLeft && this.#link?.kind === "polling") this.#link.sync();
+    else this.#link?.check();
+    this.#hasLeft = false;
   }
 
+  /** Perhaps another network: what failed on the old one does not count, and what is being opened leads nowhere. */
   #online() {
-    this.#hurry();
-    this.#link?.sync(); // it may have been another network
+    this.#awokeAt = this.#options.clock.now();
+    this.#failures = this.#refusals = 0;
+    this.#wasCut = false;
+    this.#link?.sync();
+    if (this.#link?.kind === "online") return;
+    if (!this.#next?.hasBegun) this.#dropNext();
+    this.#timers.hasten("connect", this.#options.random() * 1_000, () => this.#connect());
   }
 
+  /** The page goes, or is loaded anew: a socket closes by itself. */
   #left() {
-    if (this.#link?.kind === "polling") this.#link.send({ action: "leave" }); // a socket closes by itself
+    this.#hasLeft = true;
+    this.#farewell();
+  }
+
+  #farewell() {
+    if (this.#link?.kind === "polling") this.#link.send({ action: "leave", grace: true });
   }
 
   // What the application is told
+
+  /** Once, when it is clear that no WebSocket is to be had. */
+  #tellRefusal() {
+    const { httpUrl, tokenSource } = this.#options;
+    if (this.#refusals < SEVERAL || !this.#failures || this.#hasToldRefusal) return;
+    if (httpUrl ? !(this.#link?.isReady && this.#link.kind === "polling") : this.#link) return; // it may be something else
+    this.#hasToldRefusal = true;
+    const though = httpUrl ? "though the HTTP API takes the token" : "also with a new token";
+    const message =
+      `no WebSocket can be opened, ${though}: are url and tokenSource ("${tokenSource}") those of the deployment, ` +
+      "or does something on the way refuse WebSockets?";
+    this.#emit("error", new PresenceError({ code: "no_websocket", message, field: "tokenSource" }));
+  }
 
   #tell(reason = "") {
     if (this.connection === this.#told) return;
@@ -339,14 +479,5 @@ export class Presence extends EventTarget {
 
   #emit(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
-  }
-}
-
-/** When a JWT ends, in ms; never, where it does not say. */
-function expiry(jwt) {
-  try {
-    return JSON.parse(atob(jwt.split(".")[1].replace(/-/g, "+").replace(/_/g, "/"))).exp * 1_000 || Infinity;
-  } catch {
-    return Infinity;
   }
 }

@@ -10,13 +10,13 @@ const PATIENCE = 10_000; // ms that the answer to a query may take
 const MOST_USERS = 100; // in one query
 const ROOM = 3_800; // bytes of user ids in one query: a message has at most 4 KB
 
-/** What went wrong. `code` is the protocol's, or `unauthorized`, `offline`, `timeout` or `closed`. */
+/** What went wrong. `code` is the protocol's, or one of the client's own: see `PresenceErrorCode` in presence.d.ts. */
 export class PresenceError extends Error {
   name = "PresenceError";
 
-  constructor({ code = "unavailable", message, field, id, retryAfter }) {
+  constructor({ code = "unavailable", message, field, errors, id, retryAfter }) {
     super(message);
-    Object.assign(this, { code, field, id, retryAfter });
+    Object.assign(this, { code, field, errors: errors ?? (field ? [{ field, message }] : []), id, retryAfter });
   }
 }
 

@@ -5,6 +5,8 @@
  * A transport tells `{opened(), frame(frame), closed(reason)}`, and nothing more once it was closed from this side.
  */
 
+import { problem } from "./http.js";
+
 export class Socket {
   kind = "online";
   #socket = null;
@@ -39,14 +41,6 @@ export class Socket {
   }
 }
 
-const CODES = new Map([
-  [400, "invalid_message"],
-  [401, "unauthorized"],
-  [403, "unauthorized"],
-  [413, "too_large"],
-  [429, "rate_limited"],
-]);
-
 export class Polling {
   kind = "polling";
   #device;
@@ -65,7 +59,7 @@ export class Polling {
 
   send({ action, id, ...said }) {
     this.#carry(action, said).then(
-      (frame) => this.#told?.frame({ ...frame, id }),
+      (frame) => (this.#told ? this.#told.frame({ ...frame, id }) : this.#undo(frame)),
       (error) => this.#told?.frame({ type: "error", code: "unavailable", message: error.message, id }),
     );
   }
@@ -74,10 +68,15 @@ export class Polling {
     this.#told = null;
   }
 
+  /** A poll was under way when this was closed, and has perhaps opened the device again. */
+  #undo({ type }) {
+    if (type === "presence_snapshot") this.send({ action: "leave", grace: true });
+  }
+
   async #carry(action, said) {
     const [method, path, body, type] = this.#call(action, said);
     const response = await this.#request(method, path, body);
-    if (!response.ok) return problem(response);
+    if (!response.ok) return { type: "error", ...(await problem(response)) };
     return { type, ...(response.status === 204 ? {} : await response.json()) };
   }
 
@@ -91,21 +90,9 @@ export class Polling {
       case "presence_update":
         return ["PUT", "/v1/me/status", { deviceId, ...said }, "done"];
       case "leave":
-        return ["POST", "/v1/me/leave", { deviceId }, "done"];
+        return ["POST", "/v1/me/leave", { deviceId, ...(said.grace && { grace: true }) }, "left"];
       default: // sync and heartbeat: each is answered with what is new
         return ["POST", "/v1/me/heartbeat", { ...device, ...said }, "presence_snapshot"];
     }
   }
-}
-
-/** Problem details (RFC 9457) as the frame that says the same. */
-async function problem(response) {
-  const { detail, title, errors } = await response.json().catch(() => ({}));
-  return {
-    type: "error",
-    code: CODES.get(response.status) ?? "unavailable",
-    message: detail ?? title ?? `HTTP ${response.status}`,
-    field: errors?.[0]?.field,
-    retryAfter: 1_000 * (Number(response.headers.get("Retry-After")) || 0),
-  };
 }

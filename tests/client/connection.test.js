@@ -281,6 +281,117 @@ test("ten thousand clients that are cut at once come back with fewer than 500 ha
   assert.ok(Math.max(...handshakes.values()) < 500, `${[...handshakes.values()]}`);
 });
 
+test("with an HTTP side each of them is back within the grace, below what the two sides take", async () => {
+  let seed = 7; // MINSTD: the same numbers on every run
+  const random = () => (seed = (seed * 48_271) % 2_147_483_647) / 2_147_483_647;
+  const [handshakes, calls] = [Array(25).fill(0), Array(25).fill(0)]; // by second
+  for (let thousands = 0; thousands < 10; thousands += 1) {
+    const worlds = await Promise.all(
+      Array.from({ length: 1_000 }, () => World.online({ random, httpUrl: "https://host" })),
+    );
+    await Promise.all(
+      worlds.map(async (world) => {
+        const began = world.clock.now();
+        const second = ({ at }) => Math.floor((at - began) / 1_000);
+        world.socket.cut();
+        await world.clock.pass(9_000);
+        assert.equal(world.client.stale, false);
+        await world.clock.pass(16_000);
+        for (const socket of world.sockets.slice(1)) handshakes[second(socket)] += 1;
+        for (const call of world.calls) calls[second(call)] += 1;
+      }),
+    );
+  }
+  assert.ok(Math.max(...handshakes) < 500, `${handshakes}`);
+  assert.ok(Math.max(...calls) < 1_000, `${calls}`);
+  assert.equal(
+    handshakes.reduce((sum, each) => sum + each),
+    10_000,
+  );
+});
+
+// An application that wants another connection -----------------------------------------------------------------------
+
+test("a reconnect goes over to a new connection with a new token, and contacts see nothing", async () => {
+  const world = await World.online({ httpUrl: "https://host" });
+  for (const type of ["change", "connection"]) world.take(type);
+  world.client.reconnect();
+  assert.equal(world.client.stale, false);
+  await world.clock.pass(0);
+  assert.deepEqual(world.tokens, [{ renew: false }, { renew: true }]);
+  assert.equal(world.socket.said("sync")[0].replaces, "C1=");
+  assert.deepEqual([...world.service.connections.keys()], ["C2="]);
+  assert.deepEqual([...world.take("change"), ...world.take("connection"), ...world.calls], []);
+  await world.clock.pass(6_600_000 * 0.95);
+  assert.equal(world.sockets.length, 3); // rotation goes on as ever
+});
+
+test("a reconnect that fails keeps the old connection, and is tried again", async () => {
+  const world = await World.online();
+  world.take("connection");
+  world.letsIn = false;
+  world.client.reconnect();
+  await world.clock.pass(3_500);
+  assert.deepEqual([world.sockets.length, world.sockets[0].readyState], [4, 1]);
+  world.letsIn = true;
+  await world.clock.pass(30_000);
+  assert.deepEqual([...world.service.connections.keys()], ["C2="]);
+  assert.deepEqual([...world.take("connection"), ...world.take("error")], []);
+});
+
+test("a reconnect while a connection is being opened begins anew with the new token", async () => {
+  const world = new World();
+  world.letsIn = null;
+  world.client.open();
+  await world.clock.pass(0);
+  world.letsIn = true;
+  world.client.reconnect();
+  await world.clock.pass(0);
+  assert.equal(world.sockets[0].closedWith, 1000);
+  assert.deepEqual(world.tokens, [{ renew: false }, { renew: true }]);
+  assert.equal(world.client.connection, "online");
+});
+
+test("a reconnect that comes while the application looks for a token is given a newer one", async () => {
+  const given = [];
+  const token = ({ renew }) => new Promise((resolve) => given.push([renew, resolve]));
+  const world = new World({ token });
+  world.client.open();
+  world.client.reconnect();
+  given[0][1]("old");
+  given[1][1]("new");
+  await world.clock.pass(0);
+  assert.deepEqual(
+    world.sockets.map(({ url }) => url.searchParams.get("token")),
+    ["new"],
+  );
+});
+
+test("a client that is closed is opened by a reconnect, with a new token", async () => {
+  const world = await World.online();
+  world.client.close();
+  world.client.reconnect();
+  await world.clock.pass(0);
+  assert.equal(world.client.connection, "online");
+  assert.deepEqual(world.tokens, [{ renew: false }, { renew: true }]);
+});
+
+test("a token of another person is refused in words, and nobody's picture is mixed with another's", async () => {
+  let sub = "alice";
+  const world = await World.online({ token: async () => jwt({ sub }) });
+  sub = "bob";
+  world.client.reconnect();
+  await world.clock.pass(0);
+  assert.deepEqual([world.sockets.length, world.client.connection], [1, "online"]);
+  const [{ code, field, message }] = world.take("error");
+  assert.deepEqual([code, field], ["unauthorized", "token"]);
+  assert.match(message, /bob's and this client is alice's/);
+});
+
+test("a token source that does not exist is refused at once", () => {
+  assert.throws(() => new World({ tokenSource: "cookie" }), /tokenSource is one of query, subprotocol, not cookie/);
+});
+
 test("a network that is back, or a person who is, need not wait; but what failed twice is left in peace", async () => {
   const world = await World.online();
   world.socket.cut();
@@ -292,14 +403,36 @@ test("a network that is back, or a person who is, need not wait; but what failed
   assert.equal(world.client.connection, "online");
   world.letsIn = false;
   world.socket.cut();
-  await world.clock.pass(25_000);
-  assert.equal(world.sockets.length, 3);
+  await world.clock.pass(26_000);
+  assert.equal(world.sockets.length, 4);
   world.page.happens("pointermove");
   await world.clock.pass(1_000);
-  assert.equal(world.sockets.length, 3);
+  assert.equal(world.sockets.length, 4);
   world.page.happens("online");
   await world.clock.pass(1_000);
-  assert.equal(world.sockets.length, 4);
+  assert.equal(world.sockets.length, 5);
+});
+
+test("what is lost when the network or the page came back was lost alone, and need not wait", async () => {
+  for (const back of [(page) => page.happens("online"), (page) => page.show("visible")]) {
+    const world = await World.online({ random: () => 0.999 });
+    await world.clock.pass(60_000);
+    world.socket.isSilent = true;
+    await world.clock.pass(40_000);
+    back(world.page);
+    await world.clock.pass(4_999);
+    assert.equal(world.client.connection, "online");
+    await world.clock.pass(2_001);
+    assert.deepEqual([world.sockets.length, world.client.connection], [2, "online"]);
+  }
+});
+
+test("a first connection that fails is tried again soon: nobody else was cut", async () => {
+  const world = new World({ random: () => 0.999 });
+  world.letsIn = false;
+  world.client.open();
+  await world.clock.pass(14_000);
+  assert.equal(world.sockets.length, 4); // after waits of up to 2, 4 and 8 s
 });
 
 test("a page that is shown again, or found another network, makes sure that its connection lives", async () => {

@@ -1,7 +1,7 @@
 /** An application, as the type checker sees it: this file has no errors, but for those that it expects. */
 
 import { Presence, PresenceError, changes, initial, reduce } from "serverless-presence-client";
-import type { ConnectionState, OwnState, PresenceRecord, Status } from "serverless-presence-client";
+import type { ConnectionState, Me, OwnState, PresenceRecord, Status } from "serverless-presence-client";
 
 const presence = new Presence({
   url: "wss://host/live",
@@ -33,6 +33,17 @@ await presence.setClaim(null);
 await presence.setCustomStatus({ text: "Lunch", emoji: "🍜" });
 const [bob] = await presence.query(["bob"]);
 console.log(bob?.status, presence.users.get("bob")?.rev, presence.self?.status, presence.connection, presence.stale);
+await presence.setPrivacy({ invisible: true, lastSeen: "nobody", hideFrom: ["bob"] });
+await presence.block("eve");
+await presence.unblock("eve");
+const me: Me = await presence.me();
+console.log(me.rule, me.why, me.visibleStatus, me.blocks.includes("eve"), me.devices[0]?.deviceType);
+try {
+  await presence.setPrivacy({ hideFrom: [] });
+} catch (error) {
+  if (error instanceof PresenceError) for (const { field, message } of error.errors) console.log(field, message);
+}
+presence.reconnect();
 presence.touch();
 presence.leave();
 presence.close();
@@ -44,6 +55,8 @@ for (const { userId } of changes(initial.users, next.users)) console.log(userId)
 new Presence({ url: "wss://host/live" });
 // @ts-expect-error: offline is what others see, nobody chooses it
 presence.setStatus("offline");
+// @ts-expect-error: a misspelt setting would hide nothing
+presence.setPrivacy({ hidefrom: ["bob"] });
 // @ts-expect-error: there is no such event
 presence.addEventListener("changes", () => {});
 // @ts-expect-error: the picture is not the application's to change

@@ -21,6 +21,7 @@ test("the package installs into an application, which can import it", () => {
   assert.deepEqual(files.map(({ path }) => path).sort(), [
     "LICENSE",
     "README.md",
+    "http.js",
     "link.js",
     "package.json",
     "page.js",
@@ -28,6 +29,7 @@ test("the package installs into an application, which can import it", () => {
     "presence.js",
     "reducer.js",
     "requests.js",
+    "token.js",
     "transports.js",
   ]);
   run("npm", "install", "--offline", "--no-audit", "--no-fund", "--loglevel=error", join(app, filename));

@@ -5,25 +5,32 @@ import { test } from "node:test";
 
 import { World } from "./world.js";
 
+const REFUSED = 3_000; // ms: three handshakes with waits of 1 and 2 s between them
 const states = (world) => world.take("connection").map(({ state }) => state);
 
 async function polling(options = {}) {
   const world = new World({ httpUrl: "https://host", deviceId: "d1", platform: "tests", ...options });
   world.letsIn = false;
   world.client.open();
-  await world.clock.pass(0);
+  await world.clock.pass(REFUSED);
   return world;
 }
 
-test("a handshake that fails makes it poll at once, with a new token", async () => {
-  const world = await polling();
+test("three handshakes that are refused make it poll, and no fewer", async () => {
+  const world = new World({ httpUrl: "https://host", deviceId: "d1", platform: "tests" });
+  world.letsIn = false;
+  world.client.open();
+  await world.clock.pass(REFUSED - 1);
+  assert.deepEqual([world.sockets.length, world.calls.length], [2, 0]);
+  await world.clock.pass(1);
   assert.deepEqual(states(world), ["connecting", "polling"]);
   assert.deepEqual(world.statuses, { bob: "offline", carol: "offline" });
   const [{ method, path, body, authorization, keepalive }] = world.calls;
   assert.deepEqual([method, path, keepalive], ["POST", "/v1/me/heartbeat", false]);
   assert.deepEqual(body, { deviceId: "d1", deviceType: "web", platform: "tests", active: true });
   assert.match(authorization, /^Bearer [^.]+\.[^.]+\.signature$/);
-  assert.deepEqual(world.tokens, [{ renew: false }, { renew: true }]);
+  assert.deepEqual(world.tokens[0], { renew: false });
+  assert.ok(world.tokens.slice(1).every(({ renew }) => renew));
 });
 
 test("without an HTTP side it only tries again", async () => {
@@ -56,12 +63,17 @@ test("it polls as often as the service wants heartbeats, and tells the same chan
 test("a WebSocket is tried in the background, and takes over without a moment between", async () => {
   const world = await polling();
   world.take("connection");
-  for (let seconds = 0; world.sockets.length < 2; seconds += 10) await world.clock.pass(10_000);
-  assert.deepEqual(states(world), []);
+  await world.clock.pass(5_000);
+  const [tokens, sockets] = [world.tokens.length, world.sockets.length];
+  await world.clock.pass(70_000);
+  assert.equal(world.sockets.length, sockets);
   await world.clock.pass(30_000);
-  assert.equal(world.tokens.length, 2); // the token serves here: it was not what failed
+  assert.equal(world.sockets.length, sockets + 1);
+  assert.deepEqual(states(world), []);
+  assert.equal(world.tokens.length, tokens); // the token serves here: it was not what failed
   world.letsIn = true;
-  for (let seconds = 0; world.sockets.length < 3; seconds += 10) await world.clock.pass(10_000);
+  await world.clock.pass(60_000);
+  assert.equal(world.sockets.length, sockets + 2);
   assert.deepEqual(states(world), ["online"]);
   const [sync] = world.socket.said("sync");
   assert.deepEqual([sync.replaces, sync.seq], ["Pd1", world.service.feed]);
@@ -70,17 +82,143 @@ test("a WebSocket is tried in the background, and takes over without a moment be
   assert.equal(world.calls.length, calls);
 });
 
-test("a connection that never was of use counts as none, and one that was is waited for", async () => {
+test("a connection that is never of use counts as none", async () => {
   const world = new World({ httpUrl: "https://host" });
   world.service.answer = () => []; // a proxy lets handshakes through, and nothing after them
   world.respond = () => new Response(null, { status: 404 });
   world.client.open();
   await world.clock.pass(5_000);
   assert.equal(world.calls.length, 1);
+});
+
+test("a handshake that nobody answers is not a token that is refused: it polls at once", async () => {
+  const world = new World({ httpUrl: "https://host" });
+  world.letsIn = null;
+  world.client.open();
+  await world.clock.pass(14_999);
+  assert.equal(world.calls.length, 0);
+  await world.clock.pass(1);
+  assert.deepEqual(states(world), ["connecting", "polling"]);
+});
+
+test("one handshake that was refused for its token is made again within two seconds with a new one", async () => {
+  const world = new World({ httpUrl: "https://host", random: () => 0.999 });
+  world.letsIn = false;
+  world.client.open();
+  await world.clock.pass(0);
+  world.letsIn = true;
+  await world.clock.pass(2_000);
+  assert.deepEqual(world.tokens, [{ renew: false }, { renew: true }]);
+  assert.deepEqual([states(world), world.calls], [["connecting", "online"], []]);
+});
+
+test("the same after a loss, though the first attempt may come late and the back-off is long", async () => {
+  const world = await World.online({ reconnectWithin: 4_000 });
+  world.socket.cut();
+  world.letsIn = false;
+  await world.clock.pass(2_000);
+  assert.equal(world.sockets.length, 2);
+  world.letsIn = true;
+  await world.clock.pass(1_000);
+  assert.equal(world.client.connection, "online");
+  assert.deepEqual(world.tokens.at(-1), { renew: true });
+});
+
+test("a browser that says that it is online has a WebSocket tried at once, whatever polling does", async () => {
+  const world = await polling();
+  await world.clock.pass(60_000);
+  const before = world.sockets.length;
+  world.letsIn = true;
+  world.page.happens("online");
+  await world.clock.pass(1_000);
+  assert.equal(world.sockets.length, before + 1);
+  assert.equal(world.client.connection, "online");
+});
+
+test("a handshake that hangs on the network that is gone does not hold that up", async () => {
+  const world = await polling();
+  world.letsIn = null;
+  for (let before = world.sockets.length; world.sockets.length === before; ) await world.clock.pass(1_000);
+  const hanging = world.socket;
+  world.letsIn = true;
+  world.page.happens("online");
+  await world.clock.pass(1_000);
+  assert.equal(hanging.closedWith, 1000);
+  assert.equal(world.client.connection, "online");
+});
+
+test("a lost connection that a WebSocket will be late for is held over HTTP within the grace", async () => {
+  const world = await World.online({ httpUrl: "https://host", deviceId: "d1" });
+  for (const type of ["change", "connection"]) world.take(type);
+  world.service.keepLost = true;
+  world.socket.cut();
+  world.service.change("bob", "online");
+  await world.clock.pass(3_999);
+  assert.deepEqual([states(world), world.calls.length], [["connecting"], 0]);
+  await world.clock.pass(1);
+  assert.deepEqual(states(world), ["polling"]);
+  assert.equal(world.statuses.bob, "online");
+  await world.clock.pass(8_500); // the WebSocket comes when it would have come without that
+  assert.deepEqual(states(world), ["online"]);
+  assert.deepEqual(
+    world.socket.said("sync").map(({ replaces }) => replaces),
+    ["C1=", "Pd1"],
+  );
+  assert.deepEqual([...world.service.connections.keys()], ["C2="]);
+});
+
+test("one that comes back soon is not, and neither is a closed one", async () => {
+  const world = await World.online({ httpUrl: "https://host", reconnectWithin: 8_000 });
+  world.socket.cut();
+  await world.clock.pass(4_000);
+  assert.deepEqual([world.client.connection, world.calls], ["online", []]);
   const other = await World.online({ httpUrl: "https://host" });
   other.socket.cut();
-  await other.clock.pass(12_000);
+  other.client.close();
+  await other.clock.pass(60_000);
   assert.deepEqual(other.calls, []);
+});
+
+test("a poll that a WebSocket has overtaken leaves no device behind", async () => {
+  const world = await World.online({ httpUrl: "https://host", deviceId: "d1" });
+  const respond = world.respond.bind(world);
+  world.respond = (call) => new Promise((resolve) => world.clock.setTimeout(() => resolve(respond(call)), 4_900));
+  world.socket.cut();
+  await world.clock.pass(4_000);
+  world.page.happens("pointermove"); // somebody is there: a WebSocket within a second
+  await world.clock.pass(2_000);
+  assert.equal(world.client.connection, "online");
+  await world.clock.pass(10_000);
+  assert.deepEqual(
+    world.calls.map(({ path, body }) => [path, body.grace]),
+    [
+      ["/v1/me/heartbeat", undefined],
+      ["/v1/me/leave", true],
+    ],
+  );
+  assert.deepEqual([...world.service.connections.keys()], ["C2="]);
+});
+
+test("where WebSockets are refused though HTTP takes the token, it says once what may be wrong", async () => {
+  const world = await polling({ tokenSource: "subprotocol" });
+  await world.clock.pass(300_000);
+  const [{ code, field, message }, ...more] = world.take("error");
+  assert.deepEqual([code, field, more], ["no_websocket", "tokenSource", []]);
+  assert.match(message, /tokenSource \("subprotocol"\)/);
+  const alone = await polling({ httpUrl: undefined });
+  await alone.clock.pass(300_000);
+  assert.deepEqual(
+    alone.take("error").map((error) => error.code),
+    ["no_websocket"],
+  );
+});
+
+test("while nothing is to be had at all it says nothing of that", async () => {
+  const world = new World({ httpUrl: "https://host" });
+  world.letsIn = world.answersHttp = false;
+  world.client.open();
+  await world.clock.pass(300_000);
+  assert.deepEqual([world.client.connection, world.take("error")], ["connecting", []]);
 });
 
 test("while HTTP fails too the picture is stale, and both ways are tried", async () => {
@@ -113,7 +251,7 @@ test("an unavailable service says when to ask again", async () => {
   const world = await polling();
   world.service.isAvailable = false;
   await world.clock.pass(30_000);
-  const { code, retryAfter, message } = world.take("error")[0];
+  const { code, retryAfter, message } = world.take("error").at(-1);
   assert.deepEqual([code, retryAfter, message], ["unavailable", 1_000, "Redis is away"]);
 });
 
@@ -129,7 +267,7 @@ test("a refused token is renewed", async () => {
   const respond = world.respond.bind(world);
   world.respond = () => Response.json({ status: 401, title: "Unauthorized" }, { status: 401 });
   await world.clock.pass(30_000);
-  assert.equal(world.take("error")[0].code, "unauthorized");
+  assert.equal(world.take("error").at(-1).code, "unauthorized");
   world.respond = respond;
   await world.clock.pass(30_000);
   assert.equal(world.client.connection, "polling");
@@ -154,15 +292,54 @@ test("wishes and queries work as ever", async () => {
   });
 });
 
-test("a page that goes says so, by a call that outlives it; a socket needs nothing", async () => {
+test("a page that goes asks for the grace, by a call that outlives it: it may be a reload", async () => {
   const world = await polling();
   world.page.happens("pagehide");
   await world.clock.pass(0);
   const { path, body, keepalive } = world.calls.find((call) => call.path === "/v1/me/leave");
-  assert.deepEqual([path, body, keepalive], ["/v1/me/leave", { deviceId: "d1" }, true]);
+  assert.deepEqual([path, body, keepalive], ["/v1/me/leave", { deviceId: "d1", grace: true }, true]);
   const other = await World.online({ httpUrl: "https://host" });
   other.page.happens("pagehide");
   assert.deepEqual(other.socket.said("leave"), []);
+});
+
+test("a page that had to poll does so at once when it is loaded anew, and tries a WebSocket beside", async () => {
+  const world = await polling();
+  world.page.happens("pagehide");
+  await world.clock.pass(0);
+  const again = new World({ httpUrl: "https://host", deviceId: "d1", window: world.page });
+  again.letsIn = false;
+  again.client.open();
+  await again.clock.pass(0);
+  assert.equal(again.client.connection, "polling");
+  assert.deepEqual([again.sockets.length, again.calls[0].body.seq], [1, undefined]);
+  again.letsIn = true;
+  await again.clock.pass(1_000);
+  assert.equal(again.client.connection, "online");
+  const later = new World({ httpUrl: "https://host", window: world.page });
+  later.letsIn = false;
+  later.client.open();
+  await later.clock.pass(0);
+  assert.deepEqual(later.calls, []); // WebSockets work here
+});
+
+test("a page that comes back from the browser's memory polls at once", async () => {
+  const world = await polling();
+  world.page.happens("pagehide");
+  await world.clock.pass(0);
+  world.page.happens("pageshow");
+  await world.clock.pass(0);
+  assert.deepEqual(
+    world.calls.map(({ path }) => path.split("/").at(-1)),
+    ["heartbeat", "leave", "heartbeat"],
+  );
+});
+
+test("closing while polling has the grace that a closed socket has", async () => {
+  const world = await polling();
+  world.client.close();
+  await world.clock.pass(0);
+  assert.deepEqual(world.calls.at(-1).body, { deviceId: "d1", grace: true });
 });
 
 test("a sign-out while polling, or between two connections, goes over HTTP", async () => {

@@ -17,6 +17,8 @@ export class Service {
   partSize = 100;
   /** When false, everything is answered with `unavailable`. */
   isAvailable = true;
+  /** Whether it is not told of sockets that are cut. */
+  keepLost = false;
   #rev = EPOCH;
   #number = 0;
 

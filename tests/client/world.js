@@ -57,6 +57,7 @@ export class Page extends EventTarget {
     getItem: (name) => this.#kept.get(name) ?? null,
     setItem: (name, value) => this.#kept.set(name, value),
   };
+  sessionStorage = { ...this.localStorage, removeItem: (name) => this.#kept.delete(name) };
 
   happens(name) {
     this.dispatchEvent(new Event(name));
@@ -77,6 +78,7 @@ export class World {
   calls = []; // of the HTTP API: {method, path, body, authorization, keepalive}
   tokens = []; // what the application was asked for
   events = []; // what it was told: [type, detail]
+  privacy = { hideFrom: [], blocks: [] }; // what one hides, as the HTTP API knows it
   /** Whether handshakes succeed, and whether HTTP calls do. */
   letsIn = true;
   answersHttp = true;
@@ -132,9 +134,10 @@ export class World {
 
   async #fetch(url, { method, body, headers, keepalive }) {
     const call = {
+      at: this.clock.now(),
       method,
       path: new URL(url).pathname,
-      body: JSON.parse(body),
+      body: body && JSON.parse(body),
       authorization: headers.Authorization,
       keepalive,
     };
@@ -145,11 +148,19 @@ export class World {
   }
 
   /** The HTTP API, as far as users need it. */
-  respond({ path, body }) {
+  respond({ method, path, body }) {
     if (!this.service.isAvailable) {
       const problem = { type: "about:blank", title: "Service Unavailable", status: 503, detail: "Redis is away" };
       return Response.json(problem, { status: 503, headers: { "Retry-After": "1" } });
     }
+    if (path === "/v1/me") return Response.json({ ...this.service.self(), ...this.privacy });
+    if (path === "/v1/me/privacy") Object.assign(this.privacy, body);
+    if (path.startsWith("/v1/me/blocks/")) {
+      const userId = decodeURIComponent(path.slice("/v1/me/blocks/".length));
+      const others = this.privacy.blocks.filter((other) => other !== userId);
+      this.privacy.blocks = method === "PUT" ? [...others, userId] : others;
+    }
+    if (body === undefined) return new Response(null, { status: 204 });
     const id = `P${body.deviceId ?? ""}`;
     if (path === "/v1/me/heartbeat" && !this.service.connections.has(id)) {
       const polling = { connectionId: id, deviceId: body.deviceId, status: body.status ?? "online", n: {} };
@@ -184,7 +195,7 @@ function socketsOf(world) {
 
     constructor(url, protocols) {
       super();
-      Object.assign(this, { url: new URL(url), protocols });
+      Object.assign(this, { url: new URL(url), protocols, at: world.clock.now() });
       world.sockets.push(this);
       if (world.letsIn !== null) world.clock.setTimeout(() => (world.letsIn ? this.#open() : this.cut(1006)), 0);
     }
@@ -211,7 +222,7 @@ function socketsOf(world) {
     cut(code = 1006) {
       if (this.readyState === 3) return;
       this.readyState = 3;
-      world.service.connections.delete(this.connectionId);
+      if (!world.service.keepLost) world.service.connections.delete(this.connectionId);
       this.dispatchEvent(Object.assign(new Event("close"), { code }));
     }
 

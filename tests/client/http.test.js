@@ -1,0 +1,106 @@
+/** The HTTP API's calls that have nothing to do with a connection: one's own state, what one hides, whom one blocks. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { PresenceError } from "../../client/presence.js";
+import { World, jwt } from "./world.js";
+
+const world = (options) => new World({ httpUrl: "https://host", ...options });
+
+test("one's own state, privacy and blocks, with the user's token and without a connection", async () => {
+  const { client, calls, tokens, sockets } = world();
+  await client.setPrivacy({ invisible: true, hideFrom: ["bob"] });
+  await client.block("eve+1@example.org");
+  const me = await client.me();
+  assert.deepEqual([me.userId, me.invisible, me.hideFrom, me.blocks], ["me", true, ["bob"], ["eve+1@example.org"]]);
+  await client.unblock("eve+1@example.org");
+  assert.deepEqual((await client.me()).blocks, []);
+  assert.deepEqual(
+    calls.map(({ method, path, body }) => [method, path, body]),
+    [
+      ["PUT", "/v1/me/privacy", { invisible: true, hideFrom: ["bob"] }],
+      ["PUT", "/v1/me/blocks/eve%2B1%40example.org", undefined],
+      ["GET", "/v1/me", undefined],
+      ["DELETE", "/v1/me/blocks/eve%2B1%40example.org", undefined],
+      ["GET", "/v1/me", undefined],
+    ],
+  );
+  assert.match(calls[0].authorization, /^Bearer /);
+  assert.deepEqual([tokens.length, sockets.length], [1, 0]);
+});
+
+test("what is wrong is told by name, as the service says it", async () => {
+  const errors = [
+    { field: "lastSeen", message: "input should be 'everyone' or 'nobody'" },
+    { field: "hidefrom", message: "extra inputs are not permitted" },
+  ];
+  const detail = `${errors[0].field}: ${errors[0].message}`;
+  const refusing = world();
+  refusing.respond = () => Response.json({ title: "Bad Request", status: 400, detail, errors }, { status: 400 });
+  await assert.rejects(refusing.client.setPrivacy({ lastSeen: "friends", hidefrom: [] }), (error) => {
+    assert.ok(error instanceof PresenceError);
+    assert.deepEqual([error.code, error.message, error.field], ["invalid_message", detail, "lastSeen"]);
+    assert.deepEqual(error.errors, errors);
+    return true;
+  });
+});
+
+test("each way in which a call fails has its code", async () => {
+  for (const [status, code, headers] of [
+    [403, "unauthorized"],
+    [409, "conflict"],
+    [413, "too_large"],
+    [429, "rate_limited", { "Retry-After": "2" }],
+    [503, "unavailable", { "Retry-After": "1" }],
+  ]) {
+    const around = world();
+    around.respond = () => Response.json({ title: "Words" }, { status, headers });
+    const retryAfter = 1_000 * Number(headers?.["Retry-After"] ?? 0);
+    await assert.rejects(around.client.block("eve"), { code, message: "Words", retryAfter });
+  }
+  const gateway = world();
+  gateway.respond = () => new Response('{"message": "Too Many Requests"}', { status: 429 });
+  await assert.rejects(gateway.client.me(), { code: "rate_limited", message: "Too Many Requests" });
+  const offline = world();
+  offline.answersHttp = false;
+  await assert.rejects(offline.client.me(), { code: "unavailable", message: "fetch failed" });
+  await assert.rejects(world({ httpUrl: undefined }).client.me(), { code: "invalid_message", field: "httpUrl" });
+});
+
+test("a token that is refused is renewed, once, and the call made again", async () => {
+  const around = world();
+  const respond = around.respond.bind(around);
+  around.respond = (call) =>
+    around.tokens.length > 1 ? respond(call) : Response.json({ title: "Unauthorized" }, { status: 401 });
+  assert.equal((await around.client.me()).userId, "me");
+  assert.deepEqual(around.tokens, [{ renew: false }, { renew: true }]);
+  around.respond = () => Response.json({ title: "Unauthorized" }, { status: 401 });
+  await assert.rejects(around.client.me(), { code: "unauthorized" });
+  assert.equal(around.calls.length, 4);
+});
+
+test("a call that nobody answers is given up, also when the client is closed", async () => {
+  const around = world();
+  around.respond = () => new Promise(() => {});
+  const outcome = around.client.me().catch(({ code }) => code);
+  await around.clock.pass(5_000);
+  around.client.close();
+  await around.clock.pass(5_000);
+  assert.equal(await outcome, "timeout");
+  assert.equal(around.clock.waiting, 0);
+});
+
+test("a call is over at once, so a token is good for it up to its last seconds", async () => {
+  const asked = [];
+  const around = world({
+    token: async () => asked.push(1) && jwt({ sub: "me", exp: around.clock.now() / 1_000 + 15 }),
+  });
+  await around.client.me();
+  await around.clock.pass(9_000);
+  await around.client.me();
+  assert.equal(asked.length, 1);
+  await around.clock.pass(2_000);
+  await around.client.me();
+  assert.equal(asked.length, 2);
+});
