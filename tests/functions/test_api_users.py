@@ -277,7 +277,7 @@ def test_a_polling_device_leaves_and_comes_again(sandbox: WarmSandbox) -> None:
 
 
 def test_a_polling_page_that_is_loaded_anew_is_no_event(sandbox: WarmSandbox) -> None:
-    """Leaving with `grace` is as if a socket had closed: a straggler changes nothing, a first poll goes on as before."""
+    """Leaving with `grace` is as if a socket had closed: a straggler changes nothing, a first poll goes on."""
     sandbox.open("bob", "B=")
     first = poll(sandbox, "alice", status="busy")
     before = len(sandbox.frames("B="))
