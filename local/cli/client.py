@@ -77,14 +77,16 @@ class Session:
         self._sync_at: float | None = now
         self._answer_by: float | None = None
         self._hole_at: float | None = None
-        self._failures = 0
+        self._failures = self._requests = 0
+        self._asked: dict[str, int | None] = {}
+        """The last `sync` and the last heartbeat: the id of each, and the `seq` that it carried."""
         picture.reconnected()
 
     def receive(self, frame: Frame, now: float) -> list[Change]:
         """Take a frame; gives what it changed in the picture."""
         self._heard_at = now
         before = self._picture.own
-        changes = self._picture.receive(frame)
+        changes = self._picture.receive(frame, self._asked.get(frame.get("id", "")))
         if frame.get("type") == "presence_snapshot":
             self.link, self._answer_by, self._failures, self._replaces = Link("live"), None, 0, None
         if frame.get("type", "error") == "error":
@@ -131,9 +133,10 @@ class Session:
         return every / 1000 if every else HEARTBEAT
 
     def _message(self, action: str, **fields: Any) -> Message:
-        if self._picture.seq is not None:
-            fields["seq"] = self._picture.seq
-        return {"action": action, **fields}
+        self._requests += 1
+        id, seq = f"{action}-{self._requests}", self._picture.seq
+        self._asked = {other: asked for other, asked in self._asked.items() if not other.startswith(action)} | {id: seq}
+        return {"action": action, "id": id, **fields, **({} if seq is None else {"seq": seq})}
 
     def _failed(self, frame: Frame, now: float) -> None:
         """The service could not do what we asked: what we have is stale until it can."""

@@ -40,11 +40,12 @@ def own(*, every: float = 30, life: float = 6600, **fields: Any) -> dict[str, An
     }
 
 
-def snapshot(seq: int = SEQ, **of_self: Any) -> dict[str, Any]:
+def snapshot(seq: int = SEQ, id: str | None = None, **of_self: Any) -> dict[str, Any]:
     """One that knows alice."""
     alice = {"userId": "alice", "status": "online", "rev": 1}
     return {
         "type": "presence_snapshot",
+        **({} if id is None else {"id": id}),
         "seq": seq,
         "part": 1,
         "parts": 1,
@@ -77,7 +78,7 @@ def session() -> Session:
 
 def test_the_first_message_is_sync() -> None:
     """A client without a past asks for everything."""
-    assert Session(Picture(), Earliest(), 0.0).due(0.0) == [{"action": "sync"}]
+    assert Session(Picture(), Earliest(), 0.0).due(0.0) == [{"action": "sync", "id": "sync-1"}]
 
 
 def test_a_later_connection_says_what_it_knows_and_replaces() -> None:
@@ -85,14 +86,30 @@ def test_a_later_connection_says_what_it_knows_and_replaces() -> None:
     picture = Picture()
     picture.receive(snapshot())
     sync = Session(picture, Earliest(), 0.0, "K1=").due(0.0)
-    assert sync == [{"action": "sync", "seq": SEQ, "replaces": "K1="}]
+    assert sync == [{"action": "sync", "id": "sync-1", "seq": SEQ, "replaces": "K1="}]
+
+
+@pytest.mark.parametrize("answers", ["sync-3", "heartbeat-2"])
+def test_a_service_that_lost_its_last_seconds_is_believed(answers: str) -> None:
+    """An answer whose number is behind the question's begins anew, also on a connection that lives."""
+    picture = Picture()
+    session = Session(picture, Earliest(), 0.0)
+    session.due(0.0)
+    session.receive(snapshot(id="sync-1"), 0.0)
+    session.due(30.0)
+    session.receive(event(SEQ + 2), 31.0)
+    session.due(33.0)
+    session.receive(snapshot(SEQ - 5, id="somebody's"), 33.0)
+    assert (picture.seq, picture.users["alice"]["rev"]) == (SEQ, 2)
+    session.receive(snapshot(SEQ - 5, id=answers), 34.0)
+    assert (picture.seq, picture.users["alice"]["rev"]) == (SEQ - 5, 1)
 
 
 def test_it_beats_as_often_as_the_service_wants(session: Session) -> None:
     """A heartbeat is due `heartbeatEvery` after the last message, and says that nobody touched a key."""
     assert session.wake_at == 30
     assert session.due(29.9) == []
-    assert session.due(30) == [{"action": "heartbeat", "active": False, "seq": SEQ}]
+    assert session.due(30) == [{"action": "heartbeat", "id": "heartbeat-2", "active": False, "seq": SEQ}]
     assert session.wake_at == 60
 
 
@@ -103,7 +120,7 @@ def test_a_hole_is_given_two_seconds(session: Session) -> None:
     session.receive(event(SEQ + 1), 1.5)
     assert session.wake_at == 30
     session.receive(event(SEQ + 4), 5.0)
-    assert session.due(5.0 + HOLE_PATIENCE) == [{"action": "sync", "seq": SEQ + 2}]
+    assert session.due(5.0 + HOLE_PATIENCE) == [{"action": "sync", "id": "sync-2", "seq": SEQ + 2}]
     assert session.due(5.1 + HOLE_PATIENCE) == []
 
 
@@ -133,7 +150,7 @@ def test_a_failure_makes_the_picture_stale_until_it_is_mended(session: Session, 
     assert session.link == Link("stale", "no")
     again = 10 + frame.get("retryAfter", 0) / 1000
     assert session.wake_at == again
-    assert session.due(again) == [{"action": "sync", "seq": SEQ}]
+    assert session.due(again) == [{"action": "sync", "id": "sync-2", "seq": SEQ}]
     session.receive(snapshot(), 12.0)
     assert session.link == Link("live")
 
@@ -266,7 +283,7 @@ async def test_it_says_who_it_is_and_closes_at_the_end() -> None:
         assert claims["sub"] == "bob"
         assert peer.query["v"] == "1"
         assert peer.query["deviceType"] == "desktop"
-        assert await peer.hear() == {"action": "sync"}
+        assert await peer.hear() == {"action": "sync", "id": "sync-1"}
         await peer.say(snapshot())
         await peer.socket.wait_closed()
         codes.append(peer.socket.close_code)
@@ -309,7 +326,8 @@ async def test_it_beats_without_being_asked() -> None:
 
     async with client_of(script) as told:
         await told.until(lambda: len(told.changes) == 2)
-    assert beats == [{"action": "heartbeat", "active": False, "seq": SEQ}] * 2
+    expected = [{"action": "heartbeat", "id": f"heartbeat-{n}", "active": False, "seq": SEQ} for n in (2, 3)]
+    assert beats == expected
 
 
 async def test_it_comes_back_after_a_cut() -> None:
@@ -323,7 +341,7 @@ async def test_it_comes_back_after_a_cut() -> None:
             await peer.say(snapshot())
             peer.socket.transport.abort()
         else:
-            assert sync == {"action": "sync", "seq": SEQ, "replaces": "K1="}
+            assert sync == {"action": "sync", "id": "sync-1", "seq": SEQ, "replaces": "K1="}
             await peer.say({**snapshot(), "resumed": True, "users": []})
             await peer.socket.wait_closed()
 
@@ -346,7 +364,7 @@ async def test_rotation_leaves_no_moment_between() -> None:
             await peer.socket.wait_closed()
             order.append("closed")
         else:
-            assert sync == {"action": "sync", "seq": SEQ, "replaces": "K1="}
+            assert sync == {"action": "sync", "id": "sync-1", "seq": SEQ, "replaces": "K1="}
             order.append("synced")
             await peer.say({**snapshot(), "resumed": True, "users": []})
             await peer.say(event(SEQ + 1))

@@ -166,12 +166,57 @@ def test_resuming_keeps_everything(picture: Picture) -> None:
     assert statuses(picture) == {"alice": "online"}
 
 
-def test_numbers_may_begin_anew_on_a_new_connection(picture: Picture) -> None:
-    """After the service lost its state the first snapshot of the next connection says where numbers go on."""
+def test_an_answer_that_is_behind_its_question_begins_anew(picture: Picture) -> None:
+    """The service lost its last seconds: numbers and revs go on from its answer, at once and on the same connection."""
+    picture.receive(event("alice", "busy", seq=SEQ + 1, rev=5))
+    picture.receive(event("carol", seq=SEQ + 2, rev=9))
+    picture.receive(event("dave", seq=SEQ + 4, rev=3))
+    picture.receive({"type": "presence_self", "seq": SEQ + 5, "self": own(status="busy")})
+    changes = picture.receive(snapshot(record("alice", "away", 2), record("carol", rev=9), seq=7), asked=SEQ + 2)
+    assert changes == [
+        Change(record("alice", "busy", 5), record("alice", "away", 2)),
+        Change(record("dave", rev=3), None),
+    ]
+    assert (picture.seq, picture.has_hole, picture.own) == (7, False, own())
+    picture.receive({"type": "presence_self", "seq": 8, "self": own(status="away")})
+    assert (picture.seq, picture.own) == (8, own(status="away"))
+
+
+def test_a_new_connection_is_no_reason_to_go_back(picture: Picture) -> None:
+    """A late snapshot that answers an older question says nothing, also as the first on a connection."""
+    picture.receive(event("alice", "busy", seq=SEQ + 1, rev=2))
     picture.reconnected()
-    picture.receive(snapshot(record("alice", rev=5), seq=7))
-    assert picture.seq == 7
-    assert picture.users["alice"]["rev"] == 5
+    assert picture.receive(snapshot(record("alice")), asked=SEQ) == []
+    assert (picture.seq, statuses(picture)) == (SEQ + 1, {"alice": "busy"})
+
+
+def test_a_late_frame_about_oneself_changes_nothing(picture: Picture) -> None:
+    """Of two frames about oneself the one with the higher number holds, and of a snapshot and a frame too."""
+    picture.receive({"type": "presence_self", "seq": SEQ + 3, "self": own(status="busy")})
+    picture.receive({"type": "presence_self", "seq": SEQ + 2, "self": own(status="away")})
+    assert picture.own == own(status="busy")
+    picture.receive(snapshot(record("alice"), seq=SEQ + 1))
+    assert picture.own == own(status="busy")
+    picture.receive(snapshot(record("alice"), seq=SEQ + 4) | {"self": own(status="offline")})
+    picture.receive({"type": "presence_self", "seq": SEQ + 1, "self": own(status="away")})
+    assert picture.own == own(status="offline")
+
+
+def test_a_stranger_has_no_rev_and_is_nobody(picture: Picture) -> None:
+    """A record without one is a stranger's: it does not come in, and a contact that became a stranger goes."""
+    stranger = {"userId": "eve", "status": "offline"}
+    assert picture.receive({"type": "user_offline", "seq": SEQ + 1, **stranger}) == []
+    assert picture.receive(snapshot(record("alice"), stranger, seq=SEQ + 2)) == []
+    former = {"userId": "alice", "status": "offline"}
+    assert picture.receive(snapshot(former, seq=SEQ + 3)) == [Change(record("alice"), None)]
+
+
+def test_parts_of_two_answers_do_not_make_one() -> None:
+    """Two snapshots with the same number that answer different questions are put together apart."""
+    picture = Picture()
+    assert picture.receive(snapshot(record("alice"), part=1, parts=2, id="s1")) == []
+    assert picture.receive(snapshot(record("carol"), part=2, parts=2, id="s2")) == []
+    assert len(picture.receive(snapshot(record("carol"), part=2, parts=2, id="s1"))) == 2
 
 
 def test_a_part_of_a_cut_connection_is_forgotten(picture: Picture) -> None:
