@@ -14,6 +14,7 @@ DEV := $(VENV)/dev.installed
 CDK_CLI := infra/cdk-cli/node_modules/.package-lock.json
 CLIENTS := tests/clients/node_modules/.package-lock.json
 CLIENT_TESTS := tests/client/node_modules/.package-lock.json
+PEERS := bench/peers/node_modules/.package-lock.json
 # In an environment of its own: its pins are no concern of ours.
 MINISTACK := .venv-ministack/ministack.installed
 
@@ -37,7 +38,7 @@ run: $(RUN) ## run the service on this machine (ARGS="--help" lists its options)
 test: $(DEV) $(CLIENTS) $(CLIENT_TESTS) $(CDK_CLI) $(MINISTACK) ## run all tests (ARGS="tests/shared -x" runs some)
 	@$(WITH_NODE) $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-bench: $(DEV) ## measure costs side by side (ARGS="--quick fan_out" chooses); writes docs/benchmarks.md
+bench: $(DEV) $(PEERS) ## measure costs side by side (ARGS="--quick fan_out" chooses); writes docs/benchmarks.md
 	@$(WITH_NODE) $(BIN)/python -m bench $(ARGS)
 
 bootstrap: $(INFRA) $(CDK_CLI) ## once for an AWS account and region: make room for what CDK uploads
@@ -82,7 +83,7 @@ lock: $(DEV) ## write the locks anew after a change to requirements/*.in (ARGS=-
 
 clean: ## remove everything that these words have made
 	rm -rf $(VENV) $(dir $(MINISTACK)) infra/cdk-cli/node_modules tests/clients/node_modules tests/client/node_modules \
-		build cdk.out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+		bench/peers/node_modules build cdk.out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
 
 # An interpreter counts when it runs: pyenv leaves shims on PATH for versions that are not chosen. Debian ships Python
 # without ensurepip; there a pip outside the virtual environment puts one into it.
@@ -124,6 +125,10 @@ $(CLIENTS): tests/clients/package.json tests/clients/package-lock.json tests/cli
 
 $(CLIENT_TESTS): tests/client/package.json tests/client/package-lock.json tests/client/.npmrc | $(DEV)
 	@cd tests/client && $(WITH_NODE) npm ci --loglevel=error
+	@touch $@
+
+$(PEERS): bench/peers/package.json bench/peers/package-lock.json bench/peers/.npmrc | $(DEV)
+	@cd bench/peers && $(WITH_NODE) npm ci --loglevel=error
 	@touch $@
 
 $(CDK_CLI): infra/cdk-cli/package.json infra/cdk-cli/package-lock.json infra/cdk-cli/.npmrc | $(INFRA)

@@ -82,7 +82,7 @@ class Language(Protocol):
     def handshake(self, user: str, device: str) -> tuple[str, Sequence[str]]:
         """The URL of a handshake, and the subprotocols that it offers."""
 
-    def conversation(self, user: str, now: float) -> Conversation:
+    def conversation(self, now: float) -> Conversation:
         """What is said on a connection that was just opened."""
 
 
@@ -204,7 +204,9 @@ class Crowd:
                     )
             tell(self.live, self.size)
 
+        began = time.perf_counter()
         await self._unless_it_fails(open_all())
+        self._tally.connecting = time.perf_counter() - began
 
     async def change(self, rate: float, seconds: float, churn: float, tell: Progress) -> None:
         """Make changes for some time: `rate` a second, evenly, by everybody in turn; `churn` a second come back.
@@ -322,7 +324,7 @@ class Crowd:
 
     async def _serve(self, line: _Line, socket: aiohttp.ClientWebSocketResponse, began: float) -> bool:
         """Use a connection until it ends; gives whether it was of use."""
-        conversation = self._language.conversation(self._users[line.user], time.perf_counter())
+        conversation = self._language.conversation(time.perf_counter())
         line.socket, line.conversation, line.seen, line.leaving = socket, conversation, {}, False
         line.wake_at = float("inf")
         try:

@@ -10,13 +10,13 @@ import asyncio
 import json
 import random
 import re
-import resource
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from local.cli import open_files
 from local.cli.backend import Backend
 from local.cli.client import Session, Silent, handshake
 from local.cli.complaint import Complaint
@@ -127,7 +127,7 @@ async def run(plan: Plan, target: Target, bar: Bar, remark: Callable[[str], None
     Raises:
         Complaint: it could not begin.
     """
-    raise_open_files(plan.connections + OTHER_FILES)
+    open_files.allow(plan.connections + OTHER_FILES)
     ramp = plan.connections / plan.connect_rate
     language = Presence(target.ws_url, target.identity_provider(), round(plan.seconds + 2 * ramp) + SPARE)
     tally = Tally()
@@ -216,7 +216,7 @@ class Presence:
         """The URL of a handshake, and the subprotocols that it offers."""
         return handshake(self._ws_url, self._tokens.token(user, self._ttl), self._tokens.token_source, device)
 
-    def conversation(self, user: str, now: float) -> Conversation:  # noqa: ARG002 - its token says who it is
+    def conversation(self, now: float) -> Conversation:
         """What is said on a connection that was just opened."""
         return _Conversation(self._rng, now)
 
@@ -261,20 +261,3 @@ def _shown(change: Change) -> tuple[str, int] | None:
     """A contact and the number of its last change, if it ever made one."""
     custom = (change.after or {}).get("customStatus")
     return (change.after["userId"], int(custom["text"])) if change.after and custom else None
-
-
-def raise_open_files(count: int) -> None:
-    """Let this process have so many files and sockets open.
-
-    Raises:
-        Complaint: the system does not allow it.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft >= count or soft == resource.RLIM_INFINITY:
-        return
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
-    except (ValueError, OSError):
-        raise Complaint(
-            f"{count:,} open files are needed, and this system allows a process {hard:,}: `ulimit -Hn` says so too"
-        ) from None

@@ -30,6 +30,7 @@ from local.awslambda.functions import Functions
 from local.awslambda.inprocess import InProcess
 from local.awslambda.invocation import Invoker
 from local.awslambda.sandbox import OnLine
+from local.cli import open_files
 from local.cli.backend import REGION, Backend
 from local.cli.complaint import Complaint
 from local.cli.home import Home, Run
@@ -42,6 +43,9 @@ from local.iam import KeyPair, SignatureVerifier
 from shared.auth import Authenticator
 from shared.routes import AUTHORIZER, FUNCTIONS, HTTP_ROUTES, WEBSOCKET_ROUTES
 from shared.settings import Settings
+
+MOST_OPEN_FILES = 65_536
+"""Files and sockets of a run: systems often begin with 1,024 or even 256, and each connection is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,7 @@ async def running(
         Complaint: it could not be started; everything that had been is ended.
         SettingsError: a setting cannot work.
     """
+    open_files.allow_as_many_as_possible(MOST_OPEN_FILES)
     given = Settings.from_env(environ)
     wanted = redis_url or (given.redis_url if "redis_url" in given.model_fields_set else "")
     async with contextlib.AsyncExitStack() as stack:

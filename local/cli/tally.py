@@ -32,6 +32,8 @@ class Tally:
         """How long those that succeeded took."""
         self.pictures = array("d")
         """How long it took from the beginning of a handshake until contacts were shown."""
+        self.connecting = 0.0
+        """Seconds until everybody was connected and shown their contacts."""
         self.closed: Counter[str] = Counter()
         """Connections that ended without our doing, by code."""
         self.changes = 0
@@ -68,6 +70,7 @@ class Tally:
         return {
             "seconds": round(self.seconds, 3),
             "connects": {
+                "seconds": round(self.connecting, 3),
                 "opened": self.opened,
                 "refused": dict(self.refused),
                 "closed": dict(self.closed),
@@ -109,7 +112,7 @@ def words(report: Mapping[str, Any]) -> list[str]:
     """A report as lines for a person."""
     connects, deliveries, changes = report["connects"], report["deliveries"], report["changes"]
     lines = [
-        ("connects", f"{connects['opened']:,} opened, {_by_kind(connects['refused'], 'refused')}"),
+        ("connects", _connects(connects)),
         ("handshake", _times(connects["handshakeMs"])),
         ("first picture", _times(connects["pictureMs"])),
         ("changes", f"{changes['sent']:,} sent in {report['seconds']:,.1f} s, {changes['perSecond']:,.1f} a second"),
@@ -120,6 +123,11 @@ def words(report: Mapping[str, Any]) -> list[str]:
         ("errors", _by_kind(report["errors"], "told")),
     ]
     return [f"{name:<18}{line}" for name, line in lines] + _doubts(report["load"])
+
+
+def _connects(connects: Mapping[str, Any]) -> str:
+    opened = f"{connects['opened']:,} opened in {connects['seconds']:,.1f} s"
+    return f"{opened}, {_by_kind(connects['refused'], 'refused')}"
 
 
 def _deliveries(deliveries: Mapping[str, Any]) -> str:

@@ -49,7 +49,7 @@ class Words:
     def handshake(self, user: str, device: str) -> tuple[str, Sequence[str]]:
         return f"{self.url}/{user}", ()
 
-    def conversation(self, user: str, now: float) -> Talk:
+    def conversation(self, now: float) -> Talk:
         return Talk(now, self.life)
 
 

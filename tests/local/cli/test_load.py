@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import resource
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -13,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from local.cli.complaint import Complaint
-from local.cli.load import Plan, raise_open_files
+from local.cli.load import Plan
 from local.elasticache import RedisServer
 from tests.support.presence_run import PATIENCE, PresenceRun, presence, presence_run
 
@@ -178,20 +175,6 @@ def test_what_cannot_be_is_told_in_one_line(service: PresenceRun, arguments: lis
     assert result.returncode == 1
     assert words in result.stderr
     assert result.stderr.count("\n") == 1
-
-
-def test_more_files_than_there_can_be_are_refused() -> None:
-    """The limit is raised as far as the system allows, and no further."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-        raise_open_files(300)
-        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 300
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if hard != resource.RLIM_INFINITY and os.geteuid() != 0:
-        with pytest.raises(Complaint, match="open files are needed"):
-            raise_open_files(hard + 1)
 
 
 @pytest.mark.parametrize(

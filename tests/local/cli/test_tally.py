@@ -31,7 +31,7 @@ def test_a_percentile_is_a_time_that_was_measured(ms: list[int], told: dict[str,
 def busy_tally() -> Tally:
     """One in which everything has happened."""
     tally = Tally()
-    tally.opened, tally.changes, tally.seconds, tally.cpu = 3, 5, 2.0, 1.9
+    tally.opened, tally.connecting, tally.changes, tally.seconds, tally.cpu = 3, 1.5, 5, 2.0, 1.9
     tally.expected, tally.withdrawn, tally.superseded = 10, 2, 1
     tally.refused["502"] += 4
     tally.closed["1001"] += 1
@@ -56,7 +56,7 @@ def test_a_person_is_told_everything_that_happened() -> None:
     """Counts with their kinds, times, what was lost, and that the machine itself was the limit."""
     lines = words(busy_tally().report())
     for line in (
-        "connects          3 opened, 4 refused (502: 4)",
+        "connects          3 opened in 1.5 s, 4 refused (502: 4)",
         "handshake         p50 250 ms, p95 250 ms, p99 250 ms, longest 250 ms",
         "first picture     not measured",
         "changes           5 sent in 2.0 s, 2.5 a second",

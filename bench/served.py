@@ -1,0 +1,235 @@
+"""Whole services as processes of their own, and a crowd in front of them: ours as `presence run` starts it, and one of
+Socket.IO with its Redis adapter.
+
+The crowd, its changes and what it counts are those of `presence load`, whoever serves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import secrets
+import subprocess
+import tempfile
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import redis
+
+from bench.processes import cpu, cpu_between
+from local.cli.crowd import Crowd, Heard, Language
+from local.cli.graph_files import load
+from local.cli.home import Home
+from local.cli.identity_provider import IdentityProvider
+from local.cli.load import Presence
+from local.cli.tally import Tally
+from local.cli.target import Target
+from local.elasticache import RedisServer
+from tests.support.presence_run import descendants, presence_run
+
+PEERS = Path(__file__).parent / "peers"
+NODES = 2
+"""Processes of Socket.IO, as many as we have cores: its adapter is there to connect them."""
+HEARTBEAT = 30.0
+"""Seconds between heartbeats, of both."""
+TTL = 3600
+"""Seconds that tokens are good for."""
+Pairs = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One that runs.
+
+    Attributes:
+        name: as the table shows it.
+        language: how one speaks to it.
+        main: the process that holds the sockets (of Socket.IO one of them).
+        pids: all its processes, Redis included.
+        befriend: lets pairs of users see each other.
+    """
+
+    name: str
+    language: Language
+    main: int
+    pids: Callable[[], set[int]]
+    befriend: Callable[[Pairs], Awaitable[None]]
+
+
+@contextlib.contextmanager
+def ours(**settings: str) -> Iterator[Service]:
+    """`presence run` with its own Redis, and `PRESENCE_*` settings."""
+    with tempfile.TemporaryDirectory() as folder, presence_run(Path(folder), **settings) as run:
+        target = Target(Home(Path(folder) / ".presence"), {})
+
+        async def befriend(pairs: Pairs) -> None:
+            async with target.backend() as backend:
+                await load(backend, pairs, lambda *_: None)
+
+        yield Service(
+            "presence run",
+            Presence(run.run.ws_url, target.identity_provider(), TTL),
+            run.process.pid,
+            lambda: {run.process.pid, *run.children()},
+            befriend,
+        )
+
+
+@contextlib.contextmanager
+def socketio() -> Iterator[Service]:
+    """`peers/socketio.mjs` in as many processes as there are `NODES`, with a Redis of the same binary."""
+    secret = secrets.token_urlsafe(48)
+    with RedisServer.start() as server, contextlib.ExitStack() as stack:
+        nodes = [stack.enter_context(_node(server.url, secret)) for _ in range(NODES)]
+        ports = [_line(node) for node in nodes]
+
+        async def befriend(pairs: Pairs) -> None:
+            with redis.Redis.from_url(server.url) as client, client.pipeline(transaction=False) as pipeline:
+                for first, second in pairs:
+                    pipeline.sadd(f"contacts:{first}", second)
+                    pipeline.sadd(f"contacts:{second}", first)
+                pipeline.execute()
+
+        yield Service(
+            "Socket.IO with Redis",
+            SocketIo(ports, IdentityProvider(secret, "query")),
+            nodes[0].pid,
+            lambda: {server.pid, *(node.pid for node in nodes), *descendants(nodes[0].pid)},
+            befriend,
+        )
+
+
+@contextlib.contextmanager
+def _node(redis_url: str, secret: str) -> Iterator[subprocess.Popen[str]]:
+    command = ["node", "socketio.mjs", redis_url]
+    environment = {**os.environ, "SECRET": secret, "NODE_ENV": "production"}
+    with subprocess.Popen(
+        command, cwd=PEERS, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as node:
+        try:
+            yield node
+        finally:
+            node.kill()
+
+
+def _line(node: subprocess.Popen[str]) -> str:
+    assert node.stdout is not None
+    line = node.stdout.readline().strip()
+    assert line, "Node.js or its packages are missing: `make bench` installs them"
+    return line
+
+
+class SocketIo:
+    """How one speaks to the servers of `peers/socketio.mjs`: a `Language`."""
+
+    def __init__(self, ports: Sequence[str], tokens: IdentityProvider) -> None:
+        self._ports, self._tokens = ports, tokens
+        self._rng = random.Random()
+
+    def handshake(self, user: str, device: str) -> tuple[str, Sequence[str]]:
+        """The URL of a handshake; users are spread over the servers."""
+        port = self._ports[zlib.crc32(user.encode()) % len(self._ports)]
+        query = {"EIO": "4", "transport": "websocket", "token": self._tokens.token(user, TTL), "deviceId": device}
+        return f"ws://127.0.0.1:{port}/socket.io/?{urlencode(query)}", ()
+
+    def conversation(self, now: float) -> _SocketIoConversation:
+        """What is said on a connection that was just opened."""
+        return _SocketIoConversation(now)
+
+
+class _SocketIoConversation:
+    """Socket.IO's packets: `40` joins, `42[event, data]` is an event, `2` a ping that `3` answers."""
+
+    def __init__(self, now: float) -> None:
+        self.is_live = False
+        self._beat_at = now + HEARTBEAT
+        self._sooner = ["40"]
+
+    @property
+    def wake_at(self) -> float:
+        return 0.0 if self._sooner else self._beat_at
+
+    def due(self, now: float) -> list[str]:
+        due, self._sooner = self._sooner, []
+        if now >= self._beat_at:
+            self._beat_at = now + HEARTBEAT
+            due.append('42["heartbeat",{"active":true}]')
+        return due
+
+    def receive(self, text: str, now: float) -> Heard:  # noqa: ARG002 - nothing here is late
+        if text == "2":
+            self._sooner.append("3")
+        if text.startswith("40"):
+            self._sooner.append('42["sync"]')
+        if not text.startswith("42"):
+            return Heard(text[:2], error=text if text.startswith("44") else "")
+        name, data = json.loads(text[2:])
+        if name == "presence_snapshot":
+            self.is_live = True
+            return Heard(name, _shown(data["users"]))
+        return Heard(name, _shown([data]) if name != "presence_self" else ())
+
+    def change(self, number: int) -> str:
+        status = "busy" if number % 2 else "online"
+        change = {"status": status, "customStatus": {"text": str(number)}, "n": number}
+        return "42" + json.dumps(["presence_update", change])
+
+
+def _shown(records: Sequence[dict[str, Any]]) -> list[tuple[str, int]]:
+    return [(record["userId"], int(record["customStatus"]["text"])) for record in records if record["customStatus"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One load."""
+
+    rate: float
+    """Changes a second that were asked for."""
+    tally: Tally
+    cpu: float
+    """Seconds of CPU of all the service's processes, while changes were made and until all were shown."""
+
+    @property
+    def cpu_per_delivery(self) -> float:
+        """In seconds."""
+        return self.cpu / (self.tally.delivered or 1)
+
+
+class Load:
+    """Changes that a crowd makes, once everybody is connected."""
+
+    def __init__(self, service: Service, crowd: Crowd) -> None:
+        self._service, self._crowd = service, crowd
+
+    async def run(self, rate: float, seconds: float) -> Measured:
+        """So many changes a second, for so long."""
+        tally = Tally()
+        self._crowd.count_anew(tally)
+        before = cpu(self._service.pids())
+        await self._crowd.change(rate, seconds, 0, _quiet)
+        await self._crowd.drain()
+        return Measured(rate, tally, cpu_between(before, cpu(self._service.pids())))
+
+
+@contextlib.asynccontextmanager
+async def crowd_at(
+    service: Service, contacts: Sequence[Sequence[int]], connect_rate: float
+) -> AsyncIterator[tuple[Load, Tally]]:
+    """A crowd that is connected, all shown their contacts; with what connecting has counted."""
+    users = [f"u{place:06d}" for place in range(len(contacts))]
+    await service.befriend([(users[a], users[b]) for a, others in enumerate(contacts) for b in others if a < b])
+    tally = Tally()
+    crowd = Crowd(service.language, users, contacts, 1, tally, random.Random(1))
+    async with crowd.gathered():
+        await crowd.connect(connect_rate, _quiet)
+        yield Load(service, crowd), tally
+
+
+def _quiet(_done: float, _whole: float) -> None:
+    """Nobody watches a benchmark's progress."""
