@@ -10,6 +10,7 @@ export class Token {
   #clock;
   #token = null;
   #mustRenew = false;
+  #asking = null; // the application, which has not answered yet
 
   /** @param {(wanted: {renew: boolean}) => Promise<string>} ask the application's */
   constructor(ask, clock) {
@@ -32,15 +33,20 @@ export class Token {
     const must = renew || this.#mustRenew;
     const known = this.#token;
     if (!must && known !== null && expiry(known) - this.#clock.now() >= margin) return known;
+    if (!must && this.#asking) return this.#asking;
     this.#mustRenew = false; // before it comes: it may fail before it is known
+    const asking = (async () => this.#ask({ renew: must }))();
+    this.#asking = asking;
     try {
-      const token = await this.#ask({ renew: must });
+      const token = await asking;
       if (known !== null && isAnothers(known, token)) throw another(known, token);
-      this.#token = token;
+      if (this.#asking === asking) this.#token = token;
       return token;
     } catch (error) {
       this.#mustRenew ||= must;
       throw error;
+    } finally {
+      if (this.#asking === asking) this.#asking = null;
     }
   }
 }

@@ -1,6 +1,6 @@
 /**
  * The demo: one person's presence, with everything that can be done to it. It is an application like any other: what it
- * knows comes from `Presence`, and from the HTTP API as the user. `?me=alice` says who; `?device=` and `?type=` make it
+ * knows comes from `Presence`. `?me=alice` says who; `?device=` and `?type=` make it
  * another device than this browser.
  */
 
@@ -146,7 +146,7 @@ function tick() {
 /** Ask what no frame tells: why the status is what it is, all devices, and what one hides. */
 async function look() {
   if (document.hidden || presence.connection === "closed") return;
-  about = await account.me().catch(() => about); // the connection tells whether there is one
+  about = await presence.me().catch(() => about); // the connection tells whether there is one
   draw();
 }
 
@@ -168,7 +168,10 @@ async function attempt(work) {
 function act(kind, user, on) {
   const others = (about?.hideFrom ?? []).filter((other) => other !== user);
   const hideFrom = on ? [...others, user] : others;
-  attempt(() => (kind === "block" ? account.setBlock(user, on) : account.setPrivacy({ hideFrom })));
+  attempt(() => {
+    if (kind === "hide") return presence.setPrivacy({ hideFrom });
+    return on ? presence.block(user) : presence.unblock(user);
+  });
 }
 
 const until = (list) => (Number(list.value) ? Date.now() + Number(list.value) : undefined);
@@ -192,9 +195,9 @@ function wire() {
     $("custom").reset();
     attempt(() => presence.setCustomStatus(null));
   });
-  on("invisible", "change", ({ target }) => attempt(() => account.setPrivacy({ invisible: target.checked })));
+  on("invisible", "change", ({ target }) => attempt(() => presence.setPrivacy({ invisible: target.checked })));
   on("last-seen", "change", ({ target }) =>
-    attempt(() => account.setPrivacy({ lastSeen: target.checked ? "everyone" : "nobody" })),
+    attempt(() => presence.setPrivacy({ lastSeen: target.checked ? "everyone" : "nobody" })),
   );
   for (const button of document.querySelectorAll("[data-open]")) {
     button.addEventListener("click", () => open(button.dataset.open));

@@ -80,6 +80,13 @@ test("a token that is refused is renewed, once, and the call made again", async 
   assert.equal(around.calls.length, 4);
 });
 
+test("an application is asked for one token, though a handshake and calls need one at once", async () => {
+  const around = world();
+  around.client.open();
+  await Promise.all([around.client.me(), around.client.me(), around.client.unblock("bob")]);
+  assert.deepEqual(around.tokens, [{ renew: false }]);
+});
+
 test("a call that nobody answers is given up, also when the client is closed", async () => {
   const around = world();
   around.respond = () => new Promise(() => {});
