@@ -57,6 +57,7 @@ def write(chapters: Sequence[Chapter], docs: Path = DOCS) -> None:
         told = client.info()
     version = told.get("valkey_version", told["redis_version"])
     about = machine(told.get("server_name", "redis"), f"{version} with {told['mem_allocator']}'s malloc")
+    (docs / "images").mkdir(exist_ok=True)
     (docs / "benchmarks.md").write_text(markdown(chapters, about), "utf-8")
     for chapter in chapters:
         if chapter.plot:

@@ -41,7 +41,6 @@ def test_a_quick_run_prints_a_table() -> None:
 
 def test_the_report_is_written_of_everything_in_full(tmp_path: Path) -> None:
     """Once with a line for each row, and with the pictures that it shows."""
-    (tmp_path / "images").mkdir()
     plot = Plot("Posts", "posts/s", [("ours", 12.0)])
     write([Chapter("fan_out", "How it is measured.", [Row("posts", Amount(12))], plot)], tmp_path)
     text = (tmp_path / "benchmarks.md").read_text()
