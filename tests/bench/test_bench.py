@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import write
+from bench.__main__ import REGISTRY, write
 from bench.endpoint import endpoint, tls_endpoint
 from bench.measure import RedisMeter, environment, in_turns, ratio, spent
 from bench.people import People, Ring
@@ -57,7 +57,7 @@ def test_an_unknown_name_is_refused() -> None:
     assert "fan_out" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["fan_out", "events", "growth", "memory", "cold_start"])
+@pytest.mark.parametrize("name", REGISTRY)
 def test_every_benchmark_says_what_it_measures(name: str) -> None:
     """In its docstring, which the report shows; and it can be run."""
     module = importlib.import_module(f"bench.{name}")
