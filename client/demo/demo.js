@@ -75,7 +75,7 @@ function connect(first) {
   on("change", changed);
   on("self", itself);
   on("connection", connected);
-  on("error", (error) => say(`The service says: ${error.message}`));
+  on("error", ({ code, message }) => say(code === "no_websocket" ? message : `The service says: ${message}`));
   presence.open();
 }
 
