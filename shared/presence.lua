@@ -40,19 +40,6 @@ local call = redis.call
 
 local function ms(time) return string.format('%d', time) end
 
-local function hash(key)
-  local flat, map = call('HGETALL', key), {}
-  for i = 1, #flat, 2 do map[flat[i]] = flat[i + 1] end
-  return map
-end
-
-local function earliest(a, b)
-  if a and b then return math.min(a, b) end
-  return a or b
-end
-
-local function lists(values) return type(values) == 'table' and values or {} end
-
 -- Connections ---------------------------------------------------------------------------------------------------
 -- Two small fields each, so that the hash keeps its compact encoding: what never changes under the connection's id,
 -- what each beat changes under the id and `!`, with times as offsets from the beat.
@@ -61,7 +48,8 @@ local function read_connection(id, fixed, beat)
   if not beat then return nil end
   local state, at, left, idle, status, guess, cap, ns, nc, nu, tat =
     string.match(beat, '^(%a+) (%d+) (%d+) (%d+) (%a+)(%??) (%d+) (%d+) (%d+) (%d+) (%d+)$')
-  local type, connected, polling, device = string.match(fixed or '', '^(%a+) (%d+) (%d) (.+)$')
+  local type, connected, polling, device
+  if fixed then type, connected, polling, device = string.match(fixed, '^(%a+) (%d+) (%d) (.+)$') end
   at = tonumber(at)
   return {
     id = id, state = state, beat = at, deadline = at + tonumber(left), active = at - tonumber(idle), status = status,
@@ -77,37 +65,12 @@ local function write_connection(u, c)
     c.n.status, c.n.claim, c.n.customStatus, math.max(0, c.tat - c.beat)))
 end
 
-local function write_new_connection(u, c)
-  call('HSET', u.devices, c.id, string.format('%s %d %d %s', c.type, c.connected, c.polling and 1 or 0, c.device))
-  write_connection(u, c)
-end
-
-local function forget_connection(u, c)
-  call('HDEL', u.devices, c.id, c.id .. '!')
-  u.connections[c.id] = nil
-end
-
 local function is_live(c) return c.state == 'live' and c.deadline > now end
-local function lingers(c) return (c.state == 'disconnected' or c.state == 'lost') and c.deadline > now end
-local function may_speak(c) return c.state == 'live' or c.state == 'lost' end
-
 -- It may count for a grace, until `deadline`.
 local function close_connection(u, c, state, deadline)
   c.active = math.min(c.active, now)
   c.state, c.beat, c.deadline, c.tat = state, now, deadline or now, now
   write_connection(u, c)
-end
-
-local function blank(id)
-  return { id = id, state = 'closed', beat = now, deadline = now, active = now, status = 'online', cap = 0, tat = now,
-    n = { status = 0, claim = 0, customStatus = 0 }, type = 'web', connected = 0, polling = false, device = id }
-end
-
--- A connection that closed is remembered even if it was never seen: its $connect may come later than its $disconnect.
-local function bury(u, id)
-  u.connections[id] = blank(id)
-  write_connection(u, u.connections[id])
-  return u.connections[id]
 end
 
 local function deadline_of(c) return math.min(now + S.device_ttl, c.cap > 0 and c.cap or math.huge) end
@@ -153,7 +116,7 @@ local function due_neighbours(u)
       others[#others + 1] = id
     end
   end
-  return others
+  return #others > 0 and others or nil
 end
 
 local function keep_devices(u) call('PEXPIRE', u.devices, ms(S.device_ttl + S.grace + 2 * TOMBSTONE)) end
@@ -272,7 +235,47 @@ end
 local views = quick_views()
 if views then return cjson.encode(views) end
 
+-- Connections that come and go ------------------------------------------------------------------------------------
+
+local function lingers(c) return (c.state == 'disconnected' or c.state == 'lost') and c.deadline > now end
+local function may_speak(c) return c.state == 'live' or c.state == 'lost' end
+
+local function write_new_connection(u, c)
+  call('HSET', u.devices, c.id, string.format('%s %d %d %s', c.type, c.connected, c.polling and 1 or 0, c.device))
+  write_connection(u, c)
+end
+
+local function forget_connection(u, c)
+  call('HDEL', u.devices, c.id, c.id .. '!')
+  u.connections[c.id] = nil
+end
+
+local function blank(id)
+  return { id = id, state = 'closed', beat = now, deadline = now, active = now, status = 'online', cap = 0, tat = now,
+    n = { status = 0, claim = 0, customStatus = 0 }, type = 'web', connected = 0, polling = false, device = id }
+end
+
+-- A connection that closed is remembered even if it was never seen: its $connect may come later than its $disconnect.
+local function bury(u, id)
+  u.connections[id] = blank(id)
+  write_connection(u, u.connections[id])
+  return u.connections[id]
+end
+
 -- Users ---------------------------------------------------------------------------------------------------------
+
+local function hash(key)
+  local flat, map = call('HGETALL', key), {}
+  for i = 1, #flat, 2 do map[flat[i]] = flat[i + 1] end
+  return map
+end
+
+local function earliest(a, b)
+  if a and b then return math.min(a, b) end
+  return a or b
+end
+
+local function lists(values) return type(values) == 'table' and values or {} end
 
 -- The record alone, which is all that a read needs before the user is due.
 local function load_state(u)

@@ -213,7 +213,7 @@ class PresenceService:
         if message.status is not None:
             args["status"] = message.status
         answer = self._heard(connection, message.id, "heartbeat", args)
-        if answer is None:
+        if answer is None or answer.keys() == {"word", "wait"}:  # as nearly always, nothing comes of it
             return
         work = self._delivery.begin()
         self._delivery.collect(work, connection.user_id, answer)
