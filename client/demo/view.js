@@ -187,6 +187,7 @@ export function fillTimes() {
   for (const list of document.querySelectorAll("select.until")) {
     for (const [words, ms] of [
       ["I change it", 0],
+      ["in 10 seconds", 10_000],
       ["in 1 minute", 60_000],
       ["in 30 minutes", 1_800_000],
       ["in 2 hours", 7_200_000],

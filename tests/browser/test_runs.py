@@ -1,0 +1,58 @@
+"""The demo page on runs that are unlike the usual one: connections that last seconds, and a Redis of one's own."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from playwright.async_api import expect
+
+from local.elasticache import RedisServer
+from tests.support.demo_page import DemoPage, NewContext
+from tests.support.presence_run import presence_run
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def test_a_connection_moves_on_before_it_is_cut_and_nobody_sees_it(
+    tmp_path: Path, new_context: NewContext, times: dict[str, str]
+) -> None:
+    """Connections that move on after six seconds, not two hours: twice each, without a moment between."""
+    with presence_run(tmp_path, **times, PRESENCE_ROTATE_AFTER="6") as service:
+        address = f"{service.run.url}/demo/"
+        pages = [await DemoPage.open(await new_context(), address, user) for user in ("alice", "bob")]
+        alices, bobs = pages
+        await asyncio.gather(alices.sees("bob", "online"), bobs.sees("alice", "online"))
+        before = [await alices.statuses("bob"), await bobs.statuses("alice")]
+        for page in pages:
+            first = await page.connection_id()
+            second = await page.has_moved_from(first)
+            await page.has_moved_from(second)
+        assert [await alices.statuses("bob"), await bobs.statuses("alice")] == before
+        for page in pages:
+            log = page.page.get_by_role("log", name="What happened")
+            assert (await log.get_by_text("Connecting").count(), await log.get_by_text("Live").count()) == (0, 1)
+        await alices.choose("This device", "Busy")
+        await bobs.sees("alice", "busy")
+
+
+async def test_with_a_redis_of_ones_own_the_page_touches_nobodys_contacts(
+    tmp_path: Path, new_context: NewContext, times: dict[str, str]
+) -> None:
+    """`presence run --redis`: the page says what is missing; once contacts are loaded it works as ever."""
+    pairs = tmp_path / "pairs"
+    pairs.write_text("alice bob\n")
+    with RedisServer.start() as redis, presence_run(tmp_path, "--redis", redis.url, **times) as service:
+        address = f"{service.run.url}/demo/"
+        alices = await DemoPage.open(await new_context(), address, "alice")
+        await expect(alices.page.get_by_role("alert")).to_contain_text("Nobody sees anybody yet")
+        await alices.is_connected()
+        await expect(alices.page.locator("#nobody")).to_contain_text("presence contacts add")
+        loaded = await asyncio.to_thread(service.command, "contacts", "load", str(pairs))
+        assert loaded.returncode == 0, loaded.stderr
+        bobs = await DemoPage.open(await new_context(), address, "bob")
+        await asyncio.gather(alices.sees("bob", "online"), bobs.sees("alice", "online"))
+        await expect(alices.page.locator("#contacts > li")).to_have_count(1)
+        await bobs.page.close()
+        await alices.sees("bob", "offline", "Last seen just now")
