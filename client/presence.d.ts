@@ -55,7 +55,7 @@ export interface OwnState {
   readonly rotateAt?: Time;
 }
 
-/** One's own real state and what one hides, as `GET /v1/me` tells it. Nothing in it depends on who blocks or hides from one. */
+/** One's own real state and what one hides. Nothing in it depends on who blocks one or hides. */
 export interface Me extends Omit<OwnState, "connectionId" | "n" | "heartbeatEvery" | "rotateAt"> {
   readonly lastSeen: Time | null;
   /** What contacts see from whom one does not hide. */
@@ -143,7 +143,10 @@ export interface PresenceOptions {
   ) => Pick<WebSocket, "send" | "close" | "readyState" | "addEventListener">;
   fetch?: (url: string, init: RequestInit) => Promise<Response>;
   /** Whose pointer, keyboard and visibility tell whether the device is used. Default: the page, if there is one. */
-  window?: Pick<Window, "addEventListener" | "removeEventListener" | "document" | "localStorage" | "sessionStorage">;
+  window?: Pick<
+    Window,
+    "addEventListener" | "removeEventListener" | "document" | "localStorage" | "sessionStorage"
+  >;
   clock?: { now(): Time; setTimeout(action: () => void, wait: number): unknown; clearTimeout(timer: any): void };
   /** At least 0, below 1. */
   random?: () => number;
@@ -182,7 +185,7 @@ export class Presence {
   /** Sign out: contacts see it at once, unless another tab or device is there. */
   leave(): void;
   /**
-   * Go over to a new connection with a new token. What there is serves until the new one does, and contacts see nothing;
+   * Go over to a new connection with a new token. What there is serves until the new one does, contacts see nothing, and
    * where that fails it is tried again. A client that was closed is opened. Another person is another `Presence`.
    */
   reconnect(): void;

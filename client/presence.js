@@ -159,7 +159,7 @@ export class Presence extends EventTarget {
   }
 
   /**
-   * Go over to a new connection with a new token. What there is serves until the new one does, and contacts see nothing;
+   * Go over to a new connection with a new token. What there is serves until the new one does, contacts see nothing, and
    * where that fails it is tried again. A client that was closed is opened.
    */
   reconnect() {
@@ -304,7 +304,7 @@ export class Presence extends EventTarget {
     const wasOfUse = link.usefulSince !== null;
     if (wasRefused) this.#dropNext();
     else this.#gone(link, reason);
-    if (wasRefused && !this.#link?.isReady) this.#token.failed(); // a page is not told why; what serves elsewhere is not it
+    if (wasRefused && !this.#link?.isReady) this.#token.failed(); // perhaps: a page is not told why
     if (link.kind === "online" && !wasOfUse) this.#refusals = wasRefused ? this.#refusals + 1 : SEVERAL;
     this.#failures += 1;
     this.#schedule(link.kind === "polling");
@@ -313,7 +313,7 @@ export class Presence extends EventTarget {
     this.#tell(reason);
   }
 
-  /** The connection that was used is none any more. */
+  /** The connection that was used is none any more; its id is kept, for the service may not know that. */
   #gone(link, reason) {
     const now = this.#options.clock.now();
     this.#link = null;
@@ -462,7 +462,8 @@ export class Presence extends EventTarget {
   #tellRefusal() {
     const { httpUrl, tokenSource } = this.#options;
     if (this.#refusals < SEVERAL || !this.#failures || this.#hasToldRefusal) return;
-    if (httpUrl ? !(this.#link?.isReady && this.#link.kind === "polling") : this.#link) return; // it may be something else
+    const isPolling = this.#link?.isReady && this.#link.kind === "polling";
+    if (httpUrl ? !isPolling : this.#link) return; // it may be something else
     this.#hasToldRefusal = true;
     const though = httpUrl ? "though the HTTP API takes the token" : "also with a new token";
     const message =

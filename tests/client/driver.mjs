@@ -47,7 +47,7 @@ orders.on("line", async (line) => {
     tell(
       await Promise.resolve(presence[order.do](...order.with)).then(
         (gave = null) => ({ gave }),
-        ({ code }) => ({ code }),
+        ({ code, field }) => ({ code, field }),
       ),
     );
 });

@@ -126,11 +126,14 @@ test("the same after a loss, though the first attempt may come late and the back
 
 test("a browser that says that it is online has a WebSocket tried at once, whatever polling does", async () => {
   const world = await polling();
+  world.answersHttp = false;
   await world.clock.pass(60_000);
-  const before = world.sockets.length;
-  world.letsIn = true;
+  const [before, calls] = [world.sockets.length, world.calls.length];
+  world.letsIn = world.answersHttp = true;
   world.page.happens("online");
-  await world.clock.pass(1_000);
+  await world.clock.pass(499);
+  assert.deepEqual([world.calls.length, world.client.connection], [calls + 1, "polling"]); // which is not enough
+  await world.clock.pass(501);
   assert.equal(world.sockets.length, before + 1);
   assert.equal(world.client.connection, "online");
 });

@@ -15,7 +15,8 @@ const step = fc.oneof(
   { weight: 4, arbitrary: fc.record({ do: fc.constant("change"), user, status, fate }) },
   fc.record({ do: fc.constant("remove"), user, fate }),
   fc.record({ do: fc.constant("wish"), text: fc.constantFrom("one", "two", "three") }),
-  fc.record({ do: fc.constantFrom("cut", "refuse", "accept", "fail", "serve", "touch") }),
+  fc.record({ do: fc.constantFrom("cut", "refuse", "hang", "accept", "fail", "serve", "touch") }),
+  fc.record({ do: fc.constantFrom("online", "return", "reconnect", "forget") }),
   { weight: 3, arbitrary: fc.record({ do: fc.constant("wait"), ms: fc.integer({ min: 1, max: 90_000 }) }) },
 );
 
@@ -38,7 +39,12 @@ function doing(world) {
     wish: ({ text }) => void world.client.setCustomStatus({ text }),
     cut: () => world.socket?.cut(),
     refuse: () => (world.letsIn = false),
+    hang: () => (world.letsIn = null),
     accept: () => (world.letsIn = true),
+    online: () => world.page.happens("online"),
+    return: () => ["pagehide", "pageshow"].forEach((name) => world.page.happens(name)),
+    reconnect: () => world.client.reconnect(),
+    forget: () => (world.service.keepLost = !world.service.keepLost),
     fail: () => (world.service.isAvailable = world.answersHttp = false),
     serve: () => (world.service.isAvailable = world.answersHttp = true),
     touch: () => world.page.happens("pointermove"),
@@ -77,6 +83,7 @@ for (const [name, options] of [
         assert.deepEqual(world.service.custom, wished);
         assert.deepEqual(world.client.self.customStatus, wished);
         assert.equal(world.sockets.filter(({ readyState }) => readyState === 1).length, 1);
+        assert.deepEqual([...world.service.connections.keys()].filter((id) => id.startsWith("P")), []);
         // What was told, one after the other, is the picture as well.
         const told = new Map();
         for (const { userId, user: now, previous } of world.take("change")) {

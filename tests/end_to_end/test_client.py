@@ -181,6 +181,43 @@ async def test_a_reload_is_seen_by_nobody(people: People, start: Start, join: Jo
     assert (told["status"], told["customStatus"]["text"]) == ("online", "reloaded")
 
 
+async def test_a_reconnect_with_a_new_token_is_seen_by_nobody(people: People, start: Start, join: Join) -> None:
+    """The new connection takes the old one's place; neither the application nor a contact sees a moment between."""
+    alice, bob = await people("alice", "bob")
+    viewer = await join(bob)
+    client = await start(alice, deviceId="laptop")
+    assert (await viewer.change(alice))["status"] == "online"
+    client.order("reconnect")
+    await client.until(lambda _: len({frame["self"]["connectionId"] for frame in client.snapshots()}) == 2)
+    client.order("setCustomStatus", {"text": "here"})
+    told = await viewer.change(alice)
+    assert (told["status"], told["customStatus"]["text"]) == ("online", "here")
+    assert [said["renew"] for said in client.said if said.get("wants")] == [False, True]
+    assert client.states() == ["connecting", "online"]
+
+
+async def test_what_one_hides_acts_at_once(people: People, start: Start) -> None:
+    """Privacy and blocks by the client's own calls: contacts see them live, `me` tells them, mistakes have names."""
+    alice, bob = await people("alice", "bob")
+    viewer = await start(bob)
+    client = await start(alice)
+    await viewer.sees(alice, "online")
+    client.order("setPrivacy", {"hideFrom": [bob]})
+    await viewer.sees(alice, "offline")
+    client.order("setPrivacy", {"hideFrom": []})
+    await viewer.sees(alice, "online")
+    client.order("block", bob)
+    await viewer.sees(alice, "offline")
+    client.order("me")
+    me = await client.until(lambda said: next((one["gave"] for one in said if one.get("gave")), None))
+    assert (me["hideFrom"], me["blocks"], me["status"], me["rule"]) == ([], [bob], "online", "device")
+    client.order("unblock", bob)
+    await viewer.sees(alice, "online")
+    client.order("setPrivacy", {"hidefrom": [bob]})
+    refusal = await client.until(lambda said: next((one for one in said if "code" in one), None))
+    assert (refusal["code"], refusal["field"]) == ("invalid_message", "hidefrom")
+
+
 async def test_without_a_websocket_it_polls(people: People, start: Start, deployment: Deployment) -> None:
     """Where handshakes fail the HTTP API carries everything: who is online, what one chooses, queries, and leaving."""
     alice, bob = await people("alice", "bob")
