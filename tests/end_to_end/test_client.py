@@ -237,6 +237,14 @@ async def test_without_a_websocket_it_polls(people: People, start: Start, deploy
     assert [was["status"] for was in viewer.told(alice)] == ["offline", "online", "busy", "offline"]
 
 
+async def test_a_wrong_token_source_is_named(people: People, start: Start, deployment: Deployment) -> None:
+    """Handshakes that have the token in the wrong place are refused: the client polls, and says what may be wrong."""
+    [alice] = await people("alice")
+    wrong = {"query": "subprotocol", "subprotocol": "query"}[deployment.identity_provider.token_source]
+    client = await start(alice, state="polling", tokenSource=wrong)
+    assert [(error["code"], error["field"]) for error in client.events("error")] == [("no_websocket", "tokenSource")]
+
+
 async def test_before_its_token_ends_it_goes_over_to_a_new_connection(people: People, start: Start, join: Join) -> None:
     """With tokens that soon end it rotates, asks for new ones, and neither it nor a contact notices."""
     alice, bob = await people("alice", "bob")
