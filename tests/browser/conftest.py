@@ -1,4 +1,4 @@
-"""A real browser before a real service: one Chromium, one `presence run`, and people whom no other test knows."""
+"""A real browser before a real service: one Chromium, a `presence run` for each file, and people of each test's own."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.support import chromium
 from tests.support.clients import People
 from tests.support.demo_page import PATIENCE, RECORDER, DemoPage, Enter, NewContext
 from tests.support.deployment import Deployment, of
-from tests.support.presence_run import presence_run
+from tests.support.presence_run import PresenceRun, presence_run
 
 TIMES = {
     "PRESENCE_HEARTBEAT_INTERVAL": "1",
-    "PRESENCE_DEVICE_TTL": "8",
-    "PRESENCE_GRACE": "5",
+    "PRESENCE_DEVICE_TTL": "7",
+    "PRESENCE_GRACE": "4",
     "PRESENCE_PUSH_BUDGET": "2",
     "PRESENCE_ANNOUNCE_LEASE": "3",
 }
@@ -38,11 +38,17 @@ def times() -> dict[str, str]:
     return TIMES
 
 
-@pytest.fixture(scope="session")
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """The service whose pages are looked at."""
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PresenceRun]:
+    """The run whose pages are looked at; tests of a module share it, and each has its own users."""
     with presence_run(tmp_path_factory.mktemp("run"), **TIMES) as service:
-        yield Deployment.started(service, TIMES)
+        yield service
+
+
+@pytest.fixture(scope="module")
+def deployment(service: PresenceRun) -> Deployment:
+    """The same, for its backend."""
+    return Deployment.started(service, TIMES)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -55,7 +55,7 @@ async def test_last_seen_is_told_in_words_that_grow_old(people: People, enter: E
 async def test_busy_on_a_device_for_all_devices_and_in_ones_own_words_each_to_its_end(
     people: People, enter: Enter
 ) -> None:
-    """A device's status, a claim with an end and a custom status with an end are seen at once, and end by themselves."""
+    """A device's status, a claim and a custom status are seen at once; the latter two end by themselves, in time."""
     alice, bob = await people("alice", "bob")
     alices, bobs = await asyncio.gather(enter(alice), enter(bob))
     await bobs.sees(alice, "online")

@@ -1,4 +1,4 @@
-"""The Chromium that tests drive: the system's own, so that nobody downloads one. As a program: says where there is none."""
+"""The Chromium that tests drive: the system's own, so that nobody downloads one. As a program it says where none is."""
 
 from __future__ import annotations
 
