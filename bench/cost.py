@@ -12,12 +12,14 @@ import argparse
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from math import ceil, expm1, inf
+from math import ceil, exp, inf
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args, get_type_hints
 
 from rich.console import Console
 from rich.table import Table
+
+from shared.upkeep import SWEEP_NAP_MS, SWEEP_PAUSE_MS
 
 MONTH = 730.0
 """Hours of a month, as AWS counts them."""
@@ -144,8 +146,6 @@ class Workload:
     """Of the contacts online, how many are told (those who look)."""
     heartbeat_memory: int = 256
     """MB of the function that heartbeats wake."""
-    look_pause: float = 0.0
-    """Seconds for which the sweeper does not look again, whoever becomes due."""
 
     @property
     def device_ttl(self) -> float:
@@ -279,22 +279,19 @@ def count(workload: Workload, hours: float = MONTH) -> Counts:
         fan_out=frames / (1 + frames_each_second * w.batch_window),
         own=changes * w.devices,
         upkeep=upkeep,
-        looks=3600 * hours * looks_each_second(due_each_second, w.look_pause) + 60 * hours,  # a run's first is one more
+        looks=3600 * hours * looks_each_second(due_each_second) + 60 * hours,  # a run's first is one more
         sweeps=60 * hours,
     )
 
 
-def looks_each_second(due: float, pause: float = 0.0) -> float:
+def looks_each_second(due: float) -> float:
     """How often the sweeper looks, when so many users become due each second, at random.
 
-    It looks when the next one is due, at least once a second, and once more after it has settled somebody. That takes
-    some milliseconds: when more become due in that time, one look finds several.
+    It looks when the next one is due, after a second at most and after its pause at least.
     """
-    a = Assumptions
-    busy = (2 * a.cpu_ms_of_a_look + a.cpu_ms_of_a_settle) * a.full_core_mb / MEMORY["sweeper"] + 3 * a.round_trip_ms
-    due = min(due, 1000 / busy)
-    looks = due * (1 - 1 / expm1(-due)) if due else 1.0
-    return min(looks, 1 / pause) if pause else looks
+    pause, longest = SWEEP_PAUSE_MS / 1000, SWEEP_NAP_MS / 1000
+    waits = (exp(-due * pause) - exp(-due * longest)) / due if due else longest - pause
+    return 1 / (pause + waits)
 
 
 # What AWS meters
@@ -350,8 +347,6 @@ class Assumptions:
     full_core_mb = 1769
     """Memory at which a function has one core (AWS Lambda Developer Guide)."""
     token_cpu_ms = 0.3
-    cpu_ms_of_a_look = 0.4
-    cpu_ms_of_a_settle = 0.1
     cpu_ms: Mapping[str, float] = {
         "api": 1.0,
         "authorize": 0.4,
@@ -557,7 +552,6 @@ LEVERS = (
     Lever("a fifth of the contacts online is told", {"told_share": 0.2}, ""),
     Lever("heartbeat function with 128 MB", {"heartbeat_memory": 128}, "`infra/functions.py`"),
     Lever("heartbeat function with 512 MB", {"heartbeat_memory": 512}, "`infra/functions.py`"),
-    Lever("the sweeper looks four times a second at most", {"look_pause": 0.25}, ""),
 )
 SIZES = (10_000, 1_000_000)
 

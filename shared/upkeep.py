@@ -20,6 +20,8 @@ SWEEP_MS = 150_000
 """How long a sweeper works at most; the next one has taken over by then (EventBridge keeps its minute to ±60 s)."""
 SWEEP_NAP_MS = 1_000
 """How long a sweeper looks away at most: new due times may be earlier than the one it waits for."""
+SWEEP_PAUSE_MS = 250
+"""How long it looks away at least, where it has seen to everybody: each look asks every bucket."""
 SWEEP_BATCH = 64
 """Due users that a sweep takes from one bucket at a time."""
 
@@ -68,7 +70,8 @@ class Upkeep:
                 latest = max(latest, heads.late)
                 self._delivery.settle(heads.due, self._delivery.begin())
                 settled += len(heads.due)
-                nap = 0 if heads.due else min(SWEEP_NAP_MS, heads.following - self._clock())
+                following = min(SWEEP_NAP_MS, heads.following - self._clock())
+                nap = 0 if len(heads.due) >= SWEEP_BATCH else max(SWEEP_PAUSE_MS, following)
                 news = {"cursor": self._check(heads.cursor)} if "begin" in news else {}
             except Unavailable as error:
                 nap = error.retry_after
