@@ -40,7 +40,7 @@ function tiles({ counts, durations, gauges, functions, period }) {
     {
       title: "Events",
       number: short.format((sum(events.slice(-LATELY)) * 1_000) / (LATELY * period)),
-      unit: "a second, over the last minute",
+      unit: "a second",
       points: events,
     },
     {
@@ -53,30 +53,30 @@ function tiles({ counts, durations, gauges, functions, period }) {
     {
       title: "Posts to clients",
       number: sum(counts.PostsSent ?? none),
-      unit: "sent in five minutes",
+      unit: "sent",
       points: counts.PostsSent ?? none,
       parts: posts.map((name) => {
         const value = sum(counts[name] ?? none);
         return [name.slice(5).toLowerCase(), value, value > 0 && bad.includes(name)];
       }),
     },
-    times("Push latency", durations.PostTime, length, "p95 of a change's posts"),
-    times("Redis", durations.RedisTime, length, "p95 of a call"),
-    times("Due lateness", durations.DueLateness, length, "p95 of a sweep"),
+    times("Push latency", durations.PostTime, length),
+    times("Redis", durations.RedisTime, length),
+    times("Due lateness", durations.DueLateness, length),
     {
       title: "Changes",
       number: sum(counts.Updates ?? none),
-      unit: "updates in five minutes",
+      unit: "updates",
       points: counts.Updates ?? none,
       parts: changes.map((name) => [name.toLowerCase(), sum(counts[name] ?? none)]),
     },
   ];
 }
 
-function times(title, told, length, unit) {
+function times(title, told, length) {
   const { all } = told ?? { all: {} };
   const parts = ["p50", "p95", "p99"].map((share) => [share, inMs(all[share])]);
-  return { title, number: inMs(all.p95), unit, points: told?.p95 ?? Array(length).fill(null), parts };
+  return { title, number: inMs(all.p95), unit: "p95", points: told?.p95 ?? Array(length).fill(null), parts };
 }
 
 function drawTiles(list) {
