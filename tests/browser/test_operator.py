@@ -14,7 +14,7 @@ from playwright.async_api import Locator, Page, expect
 
 from local.elasticache import RedisServer
 from tests.support.demo_page import DemoPage, NewContext
-from tests.support.deployment import Deployment
+from tests.support.deployment import Deployment, of
 from tests.support.presence_run import PresenceRun, presence_run
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -118,14 +118,16 @@ async def test_every_number_is_what_functions_wrote_and_what_is_going_on(
     """Two people, some changes, refused tokens and a sweep: tiles show them, and agree with the lines of the log."""
     one, other = (tmp_path_factory.mktemp(name) for name in ("one", "other"))
     with RedisServer.start() as redis, presence_run(one, "--redis", redis.url, **times) as service:
-        await Deployment.started(service, times).ask("PUT", "/v1/graph", {"loaded": True})
-        await asyncio.to_thread(service.command, "contacts", "add", "alice", "bob")
+        backend = Deployment.started(service, times)
+        await backend.ask("PUT", "/v1/graph", {"loaded": True})
+        await backend.ask("PUT", of("alice", "contacts"), {"add": ["bob"]})
         view = await OperatorView.open(new_context, service)
         for title in ("Posts to clients", "Push latency", "Due lateness", "Trouble"):
             await expect(view.number(title)).to_have_text(NOTHING)
 
         address = f"{service.run.url}/demo/"
-        alices, bobs = [await DemoPage.open(await new_context(), address, user) for user in ("alice", "bob")]
+        contexts = [await new_context(), await new_context()]
+        alices, bobs = await asyncio.gather(*map(DemoPage.open, contexts, [address] * 2, ["alice", "bob"]))
         await asyncio.gather(alices.sees("bob", "online"), bobs.sees("alice", "online"))
         await expect(view.number("Open connections")).to_have_text("2")
         # Each change, and each handshake, wakes the functions that write down the ones before it.
