@@ -23,14 +23,16 @@ from urllib.parse import urlencode
 import redis
 
 from bench.processes import cpu, cpu_between
+from bench.transports import Counts
 from local.cli.crowd import Crowd, Heard, Language
-from local.cli.graph_files import load
 from local.cli.home import Home
 from local.cli.identity_provider import IdentityProvider
 from local.cli.load import Presence
 from local.cli.tally import Tally
 from local.cli.target import Target
 from local.elasticache import RedisServer
+from shared.settings import Settings
+from shared.store import Store
 from tests.support.presence_run import descendants, presence_run
 
 PEERS = Path(__file__).parent / "peers"
@@ -63,20 +65,33 @@ class Service:
 
 
 @contextlib.contextmanager
-def ours(**settings: str) -> Iterator[Service]:
-    """`presence run` with its own Redis, and `PRESENCE_*` settings."""
-    with tempfile.TemporaryDirectory() as folder, presence_run(Path(folder), **settings) as run:
+def ours() -> Iterator[Service]:
+    """`presence run`, with a Redis beside it."""
+    with (
+        RedisServer.start() as server,
+        tempfile.TemporaryDirectory() as folder,
+        presence_run(Path(folder), "--redis", server.url) as run,
+    ):
         target = Target(Home(Path(folder) / ".presence"), {})
 
         async def befriend(pairs: Pairs) -> None:
+            with redis.Redis.from_url(server.url) as client, client.pipeline(transaction=False) as pipeline:
+                key = Store(client, Settings(redis_url=server.url), Counts()).key
+                for first, second in pairs:
+                    for viewer, seen in ((first, second), (second, first)):
+                        pipeline.sadd(key("contacts", seen), viewer)
+                        pipeline.sadd(key("sees", viewer), seen)
+                pipeline.execute()
             async with target.backend() as backend:
-                await load(backend, pairs, lambda *_: None)
+                await backend.set_graph_loaded()
+                told = await backend.contacts(pairs[0][0])  # It was written as the service reads it.
+                assert told == {other for pair in pairs if pairs[0][0] in pair for other in pair} - {pairs[0][0]}
 
         yield Service(
             "presence run",
             Presence(run.run.ws_url, target.identity_provider(), TTL),
             run.process.pid,
-            lambda: {run.process.pid, *run.children()},
+            lambda: {server.pid, run.process.pid, *run.children()},
             befriend,
         )
 

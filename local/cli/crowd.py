@@ -22,8 +22,8 @@ from local.cli.complaint import Complaint
 from local.cli.tally import Tally
 from local.cli.target import nothing_answers
 
-OPENING = 64
-"""Handshakes under way at most: more would only wait for each other."""
+UNDER_WAY = 50
+"""Connections that are not yet shown their contacts, at most: more would only wait for each other, and be refused."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
 """Seconds: before attempt n, a reconnect waits for a random part of FIRST_WAIT · 2ⁿ, and of LONGEST_WAIT at most."""
 DRAIN = 5.0
@@ -136,7 +136,7 @@ class Crowd:
         self._diary: list[tuple[float, int, _Line, Conversation]] = []
         """Who has something to say, and when: a heap. The number keeps lines from being compared."""
         self._entries = itertools.count()
-        self._opening = asyncio.Semaphore(OPENING)
+        self._opening = asyncio.Semaphore(UNDER_WAY)
         self._tasks: dict[_Line, asyncio.Task[None]] = {}
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._session = aiohttp.ClientSession(
@@ -176,37 +176,37 @@ class Crowd:
                     self._failure.exception()
 
     async def connect(self, rate: float, tell: Progress) -> None:
-        """Connect everybody, `rate` a second at most, and wait until all are shown their contacts.
+        """Connect everybody, and wait until all are shown their contacts: `rate` a second, or as fast as they get in.
 
         Raises:
             Complaint: nobody gets in, or nobody more.
         """
 
         async def open_all() -> None:
-            began = time.perf_counter()
-            for number, line in enumerate(self._lines):
-                await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
-                async with self._opening:  # No more are begun than can be opened.
-                    pass
-                self._tasks[line] = asyncio.create_task(self._keep(line))
-                tell(self.live, self.size)
-            most, since = self.live, time.perf_counter()
+            began = since = time.perf_counter()
+            begun = most = 0
             while self.live < self.size:
-                await asyncio.sleep(TICK)
-                tell(self.live, self.size)
+                now = time.perf_counter()
+                while begun < min(self.size, self.live + UNDER_WAY, 1 + (now - began) * rate):
+                    line = self._lines[begun]
+                    self._tasks[line] = asyncio.create_task(self._keep(line))
+                    begun += 1
                 if self.live > most:
-                    most, since = self.live, time.perf_counter()
-                elif time.perf_counter() > since + STANDSTILL:
-                    refused = ", ".join(f"{why}: {count:,}" for why, count in self._tally.refused.most_common())
-                    raise Complaint(
-                        f"{most:,} of {self.size:,} connections are open, and no other one in {STANDSTILL:g} s"
-                        + (f" (refused: {refused})" if refused else "")
-                    )
+                    most, since = self.live, now
+                elif now > since + STANDSTILL:
+                    raise Complaint(self._standstill())
+                tell(self.live, self.size)
+                await asyncio.sleep(min(TICK, 1 / rate))
             tell(self.live, self.size)
 
         began = time.perf_counter()
         await self._unless_it_fails(open_all())
         self._tally.connecting = time.perf_counter() - began
+
+    def _standstill(self) -> str:
+        refused = ", ".join(f"{why}: {count:,}" for why, count in self._tally.refused.most_common())
+        words = f"{self.live:,} of {self.size:,} connections are open, and no other one in {STANDSTILL:g} s"
+        return words + (f" (refused: {refused})" if refused else "")
 
     async def change(self, rate: float, seconds: float, churn: float, tell: Progress) -> None:
         """Make changes for some time: `rate` a second, evenly, by everybody in turn; `churn` a second come back.
