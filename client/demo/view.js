@@ -150,6 +150,7 @@ export function drawConnection(state) {
   $("connection").hidden = false;
   write($("connection"), CONNECTION[state]);
   $("old").hidden = state === "online" || state === "polling";
+  write($("old"), `${state === "stale" ? "The service cannot say" : "Not connected"}. What you see here may be old.`);
   write($("leave"), state === "closed" ? "Sign in again" : "Sign out");
 }
 

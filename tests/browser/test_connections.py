@@ -107,6 +107,7 @@ async def test_a_lost_network_greys_the_picture_and_a_found_one_makes_it_right(p
     await alices.is_connected("Connecting")
     await expect(old).to_be_visible()
     await expect(who).to_have_css("filter", "grayscale(1)")
+    await expect(alices.page.locator("#timeline .gap")).to_have_count(1)
     await bobs.choose("This device", "Busy")
     await bobs.sees(alice, "offline")
     await alices.sees(bob, "online")

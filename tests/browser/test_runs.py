@@ -1,8 +1,10 @@
-"""The demo page on runs that are unlike the usual one: connections that last seconds, and a Redis of one's own."""
+"""The demo page on runs that are unlike the usual one: connections that last seconds, a Redis of one's own."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from playwright.async_api import expect
 
 from local.elasticache import RedisServer
 from tests.support.demo_page import DemoPage, NewContext
+from tests.support.deployment import Deployment
 from tests.support.presence_run import presence_run
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -25,8 +28,8 @@ async def test_a_connection_moves_on_before_it_is_cut_and_nobody_sees_it(
         alices, bobs = pages
         await asyncio.gather(alices.sees("bob", "online"), bobs.sees("alice", "online"))
         before = [await alices.statuses("bob"), await bobs.statuses("alice")]
-        for page in pages:
-            first = await page.connection_id()
+        firsts = [await page.connection_id() for page in pages]
+        for page, first in zip(pages, firsts, strict=True):
             second = await page.has_moved_from(first)
             await page.has_moved_from(second)
         assert [await alices.statuses("bob"), await bobs.statuses("alice")] == before
@@ -56,3 +59,28 @@ async def test_with_a_redis_of_ones_own_the_page_touches_nobodys_contacts(
         await expect(alices.page.locator("#contacts > li")).to_have_count(1)
         await bobs.page.close()
         await alices.sees("bob", "offline", "Last seen just now")
+
+
+async def test_a_service_that_cannot_say_is_no_reason_to_lose_the_picture(
+    tmp_path: Path, new_context: NewContext, times: dict[str, str]
+) -> None:
+    """Redis does not answer for a while: the picture stays, greyed and said to be old, and is right again later."""
+    with RedisServer.start() as redis, presence_run(tmp_path, "--redis", redis.url, **times) as service:
+        deployment = Deployment.started(service, times)
+        await deployment.ask("PUT", "/v1/users/alice/contacts", {"add": ["bob"]})
+        await deployment.ask("PUT", "/v1/graph", {"loaded": True})
+        alices, bobs = [
+            await DemoPage.open(await new_context(), f"{service.run.url}/demo/", user) for user in ("alice", "bob")
+        ]
+        await asyncio.gather(alices.sees("bob", "online"), bobs.sees("alice", "online"))
+        who, old = alices.contact("bob").locator(".who"), alices.page.locator("#old")
+        os.kill(redis.pid, signal.SIGSTOP)
+        await alices.is_connected("Service unavailable")
+        await expect(old).to_have_text("The service cannot say. What you see here may be old.")
+        await expect(who).to_have_css("filter", "grayscale(1)")
+        await alices.sees("bob", "online")
+        os.kill(redis.pid, signal.SIGCONT)
+        await alices.is_connected("Live")
+        await expect(old).to_be_hidden()
+        await bobs.choose("This device", "Busy")
+        await alices.sees("bob", "busy")
