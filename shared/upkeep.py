@@ -20,8 +20,9 @@ SWEEP_MS = 150_000
 """How long a sweeper works at most; the next one has taken over by then (EventBridge keeps its minute to ±60 s)."""
 SWEEP_NAP_MS = 1_000
 """How long a sweeper looks away at most: new due times may be earlier than the one it waits for."""
-SWEEP_PAUSE_MS = 250
-"""How long it looks away at least, where it has seen to everybody: each look asks every bucket."""
+SWEEP_PAUSE_MS = 100
+"""How long it looks away at least, where it has seen to everybody: each look asks every bucket, and what waits for a
+viewer's window waits as long."""
 SWEEP_BATCH = 64
 """Due users that a sweep takes from one bucket at a time."""
 
