@@ -111,7 +111,7 @@ def test_a_quiet_half_hour(server: RedisServer) -> None:
 
     async def scenario(here: World) -> Counted:
         for place, user in enumerate(people(here, 6)):
-            stays(here, Client(here, user, "laptop"), 1.25 + 2.125 * place, 1800)
+            stays(here, Client(here, user, "laptop"), 1.25 + 2.5 * place, 1800)
         await here.live(30)
         here.begin()
         return await here.live(1800)
@@ -143,7 +143,7 @@ def test_changes_and_rotated_connections(server: RedisServer) -> None:
         for place, user in enumerate(users):
             clients = [Client(here, user, device) for device in ("laptop", "phone")]
             for turn, client in enumerate(clients):
-                stays(here, client, 1.25 + 2.125 * place + 0.5 * turn, 3600 * hours)
+                stays(here, client, 1.25 + 2.5 * place + 0.5 * turn, 3600 * hours)
                 for quarter in (1, 2):
                     here.at(30 + 900 * quarter - 300 + 20 * place + 5 * turn, client.open)
             for number in range(6):
@@ -168,7 +168,7 @@ def test_sessions(server: RedisServer) -> None:
         alice, *contacts = people(here, 4)
         for place, user in enumerate(contacts):
             for turn, device in enumerate(("laptop", "phone")):
-                stays(here, Client(here, user, device), 1.25 + 2.125 * place + 0.5 * turn, 3600 * hours)
+                stays(here, Client(here, user, device), 1.25 + 2.5 * place + 0.5 * turn, 3600 * hours)
         for session in range(sessions):
             start = 30 + 100.4 + 800 * session
             for turn, device in enumerate(("laptop", "phone")):
