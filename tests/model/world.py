@@ -83,6 +83,8 @@ class World:
         self._related: dict[tuple[str, str], dict[str, Any]] = {}
         """(viewer, user) → what the viewer could see before the latest stage, where that stage changed it."""
         self._closed_at: dict[str, int] = {}
+        self._renumbered: set[str] = set()
+        """Connections whose numbers of updates the store has lost; the frame that says so may have been lost, too."""
         self._settled: dict[str, int] = dict.fromkeys(users, self.now)
         self.bench.pusher.deliver = self._posted
         self.bench.on_stage = self._ran
@@ -272,6 +274,8 @@ class World:
             self.model.lose(user, kind)
         if "user" in kinds:
             self._lose_counters([user])
+        if "devices" in kinds:
+            self._renumbered |= {socket.connection.id for socket, _ in chosen}
         self._heard_again(chosen, first, active=active)
 
     def restart(self, first: str, *, active: bool) -> None:
@@ -279,6 +283,7 @@ class World:
         self.advance(1)
         chosen = self._chosen(self.sockets.values())
         self.bench.client.flushall()
+        self._renumbered |= {socket.connection.id for socket, _ in chosen}
         old, self.model = self.model, Model(SETTINGS)
         self.model.loaded = False
         self._lose_counters(self.users)
@@ -376,7 +381,11 @@ class World:
             assert {name: socket.client.own[1][name] for name in own} == own, socket.connection.id
             latest = socket.client.own[1]  # after a reconnect it may be one that was on its way to the old socket
             if latest["connectionId"] == socket.connection.id:
-                assert latest["n"] == self.model.numbers(user, socket.connection.id), socket.connection.id
+                told, kept = latest["n"], self.model.numbers(user, socket.connection.id)
+                assert kept, socket.connection.id
+                if not self.lossless and socket.connection.id in self._renumbered:
+                    kept = {name: max(number, told[name]) for name, number in kept.items()}
+                assert told == kept, socket.connection.id
 
     def fall_silent(self, survivor: str) -> None:
         """Everybody but one vanishes; whoever that one saw is offline, and told once, when TTL or grace is over."""
