@@ -192,7 +192,7 @@ local function related_view(u, viewer)
   local entry = viewer ~= u.id and entry_of(u, viewer) or nil
   if hides(entry) then
     if not entry.rev or long_gone(entry) then return { userId = u.id, status = 'offline' } end
-    return record_of(u, viewer, 'offline', entry.custom, may_see_last(u) and tonumber(entry.seen) or nil, entry.rev)
+    return record_of(u, viewer, 'offline', entry.custom, tonumber(entry.seen), entry.rev)
   end
   if viewer ~= u.id and call('SISMEMBER', u.contacts, viewer) == 0 then
     return { userId = u.id, status = 'offline' }
@@ -380,18 +380,14 @@ local function thaw(u)
   put(u, { thaw = next_end or '' })
 end
 
--- Who may see when the user was last here. Whoever was shown it, or will be, is told as of any change: those who are
--- shown the record, and those who have a frozen one.
+-- Who may see when the user was last here. Whoever was shown it, or will be, is told as of any change. A frozen record
+-- stays what it was: who it is kept for shall not notice that the user does anything.
 local function set_last_seen(u, policy)
   if policy == (u.set.lastSeen or 'everyone') then return end
   u.set.lastSeen = policy
   call('HSET', u.settings, 'lastSeen', policy)
   if u.state.status == 'offline' and (u.state.seen or '') ~= '' then
     put(u, { rev = math.max(number(u, 'rev'), number(u, 'floor') or 0) + 1 })
-  end
-  for viewer, raw in pairs(hash(u.hidden)) do
-    local entry = cjson.decode(raw)
-    if hides(entry) and entry.rev and entry.seen ~= '' and not long_gone(entry) then tell_frozen(u, viewer, entry) end
   end
 end
 
@@ -806,7 +802,7 @@ local function relate(u, viewer, edit, turn)
     local on = before.status ~= 'offline'
     entry.rev = before.rev + (on and 1 or 0)
     entry.custom = before.custom
-    entry.seen = on and ms(now) or u.state.seen or ''
+    entry.seen = may_see_last(u) and (on and ms(now) or u.state.seen) or ''
     local untold = (number(u, 'told') or 0) < (number(u, 'rev') or 0)
     if on or untold then tell(entry.rev, untold and (u.state.said or 'offline') or before.status) end
     put(u, { floor = math.max(number(u, 'floor') or 0, entry.rev),
@@ -817,7 +813,7 @@ local function relate(u, viewer, edit, turn)
     if not frozen then
       if number(u, 'rev') then tell(number(u, 'rev'), 'offline') end
     elseif shown ~= 'offline' or (u.state.custom or '') ~= frozen.custom
-      or (may_see_last(u) and (u.state.seen or '') ~= entry.seen) then
+      or (may_see_last(u) and u.state.seen or '') ~= entry.seen then
       entry.rev = math.max(number(u, 'rev') or 0, entry.rev + 1)
       tell(entry.rev, 'offline')
       put(u, { floor = math.max(number(u, 'floor') or 0, entry.rev) })

@@ -115,7 +115,7 @@ def test_20_who_is_no_contact_learns_nothing_and_neither_from_whom_does_not_exis
 
 @everywhere
 def test_20_whoever_was_shown_when_somebody_was_last_here_is_told_when_that_is_hidden(bench: Bench) -> None:
-    """The policy of an offline user changes: contacts are told at once, and so is one who is hidden from."""
+    """The policy of an offline user changes: contacts are told at once; one who is hidden from notices nothing."""
     bench.service.set_contacts("alice", ["bob", "carol"])
     alice, bob, carol = bench.open("alice"), bench.open("bob"), bench.open("carol")
     bench.service.leave("alice", alice.id)
@@ -125,13 +125,33 @@ def test_20_whoever_was_shown_when_somebody_was_last_here_is_told_when_that_is_h
     for policy, seen in changes:
         bench.clock.advance(5)
         bench.pusher.clear()
-        before = [bench.sees(viewer, "alice") for viewer in ("bob", "carol")]
+        known, frozen = bench.sees("bob", "alice"), surfaces(bench, carol, "alice")
         bench.service.set_privacy("alice", last_seen=policy)
-        for viewer, known in zip((bob, carol), before, strict=True):
-            told = bench.pusher.changes(viewer.id, "alice")
-            expected = [] if known["lastSeen"] == seen else [("presence_status", "offline", seen, known["rev"] + 1)]
-            assert [(c["type"], c["status"], c["lastSeen"], c["rev"]) for c in told] == expected
-            assert bench.sees(viewer.user_id, "alice")["lastSeen"] == seen
+        told = bench.pusher.changes(bob.id, "alice")
+        expected = [] if known["lastSeen"] == seen else [("presence_status", "offline", seen, known["rev"] + 1)]
+        assert [(c["type"], c["status"], c["lastSeen"], c["rev"]) for c in told] == expected
+        assert bench.sees("bob", "alice")["lastSeen"] == seen
+        assert bench.pusher.changes(carol.id) == []
+        assert surfaces(bench, carol, "alice") == frozen
+
+
+@everywhere
+@pytest.mark.parametrize(("policy", "shown"), [("everyone", True), ("nobody", False)])
+def test_20_what_a_hidden_viewer_keeps_is_what_the_policy_showed_when_that_began(
+    bench: Bench, policy: LastSeenPolicy, shown: bool
+) -> None:
+    """Who is hidden from keeps the moment when that began, if it was to be seen then; showing again shows what is so."""
+    bench.service.set_contacts("alice", ["bob"])
+    alice = bench.open("alice")
+    bench.service.set_privacy("alice", last_seen=policy)
+    began = bench.clock()
+    bench.service.set_privacy("alice", hide_from=["bob"])
+    bench.service.set_privacy("alice", last_seen="nobody" if shown else "everyone")
+    assert bench.sees("bob", "alice")["lastSeen"] == (began if shown else None)
+    bench.clock.advance(5)
+    bench.service.leave("alice", alice.id)
+    bench.service.set_privacy("alice", hide_from=[])
+    assert bench.sees("bob", "alice")["lastSeen"] == (None if shown else began + 5000)
 
 
 @everywhere

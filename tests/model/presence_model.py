@@ -217,11 +217,6 @@ class Model:
             u["last_seen"] = policy
             if u["status"] == "offline" and u["seen"] is not None:
                 u["rev"] = max(u["rev"], u["floor"]) + 1
-            for entry in u["hidden"].values():
-                gone = entry["left"] is not None and entry["left"] + FORMER <= now
-                if entry["why"] and entry["frozen"] and entry["frozen"]["seen"] is not None and not gone:
-                    entry["frozen"]["rev"] += 1
-                    u["floor"] = max(u["floor"], entry["frozen"]["rev"])
         self.settle(id, now)
 
     def hides(self, id: str, reason: str) -> set[str]:
@@ -254,11 +249,11 @@ class Model:
         frozen = entry["frozen"]
         if saw and not sees:
             on = u["status"] != "offline"
-            seen = now if on else u["seen"]
+            seen = (now if on else u["seen"]) if u["last_seen"] == "everyone" else None
             entry["frozen"] = {"custom": before["customStatus"], "seen": seen, "rev": before["rev"] + on}
             u["floor"] = max(u["floor"], entry["frozen"]["rev"])
         elif sees and not saw:
-            late = u["last_seen"] == "everyone" and frozen is not None and u["seen"] != frozen["seen"]
+            late = frozen is not None and frozen["seen"] != (u["seen"] if u["last_seen"] == "everyone" else None)
             if frozen and (u["status"] != "offline" or u["shown"] != self._custom(frozen["custom"], now) or late):
                 frozen["rev"] = max(u["rev"] or 0, frozen["rev"] + 1)
                 u["floor"] = max(u["floor"], frozen["rev"])
@@ -335,8 +330,10 @@ class Model:
         told = u["last_seen"] == "everyone"
         if entry and entry["why"]:
             frozen = entry["frozen"]
-            seen, custom = frozen["seen"] if told else None, self._custom(frozen["custom"], now)
-            return bare | {"customStatus": custom, "deviceType": None, "lastSeen": seen, "rev": frozen["rev"]}
+            custom = self._custom(frozen["custom"], now)
+            return bare | {
+                "customStatus": custom, "deviceType": None, "lastSeen": frozen["seen"], "rev": frozen["rev"],
+            }  # fmt: skip
         offline = u["status"] == "offline"
         return {
             "userId": id,
