@@ -98,7 +98,7 @@ function changed({ userId, user, previous }) {
 }
 
 function itself(self) {
-  timeline.note(me, self.status);
+  noteMyself();
   if (self.connectionId && self.connectionId !== document.body.dataset.connectionId) {
     if (document.body.dataset.connectionId) moves += 1;
     document.body.dataset.connectionId = self.connectionId;
@@ -110,23 +110,31 @@ function itself(self) {
 
 function connected({ state, reason }) {
   timeline.stale(presence.stale);
+  noteMyself();
   drawConnection(state);
   say(`${$("connection").textContent}${reason && state !== "online" ? `: ${reason}` : ""}`);
   draw();
 }
 
+/** A page that is not connected does not know what one is. */
+const noteMyself = () => timeline.note(me, presence.stale ? null : (presence.self?.status ?? null));
+
 const lower = (words) => words[0].toLowerCase() + words.slice(1);
 
 // What the page shows
 
+function gone() {
+  if (presence.connection === "closed") return "Signed out";
+  return presence.stale ? "Not connected" : "";
+}
+
 function draw() {
-  if (presence.stale && !presence.users.size) return; // what was there before is more than nothing
   const [hidden, blocked] = [about?.hideFrom ?? [], about?.blocks ?? []];
   drawContacts({ users: presence.users, now: Date.now(), hidden, blocked, act });
-  $("nobody").hidden = presence.users.size > 0;
-  drawSelf(me, presence.self, about);
+  $("nobody").hidden = presence.users.size > 0 || presence.stale; // which says nothing of nobody
+  drawSelf(me, presence.self, about, gone());
   if (!attempts) drawChoices(presence.self);
-  drawDevices(about?.devices ?? presence.self?.devices ?? [], presence.self?.connectionId);
+  drawDevices(about?.devices ?? presence.self?.devices ?? [], presence.self?.connectionId, gone());
 }
 
 function tick() {

@@ -24,7 +24,10 @@ export class Timeline {
 
   /** From now on somebody has this status; null when they are not known any more. */
   note(row, status) {
-    if (!this.#rows.has(row)) this.#rows.set(row, []);
+    if (!this.#rows.has(row)) {
+      if (status === null) return;
+      this.#rows.set(row, []);
+    }
     const segments = this.#rows.get(row);
     if (segments.at(-1)?.status !== status) segments.push({ status, from: Date.now() });
     this.draw();

@@ -89,18 +89,19 @@ function drawContact(item, record, now, hidden, blocked) {
   item.querySelector(".block").ariaPressed = String(blocked);
 }
 
-/** Oneself, as one really is. */
-export function drawSelf(user, self, about) {
-  const status = self?.status ?? "offline";
+/** Oneself, as one really is; where `gone` says in words why one is not there, that. */
+export function drawSelf(user, self, about, gone) {
+  const status = gone ? "offline" : (self?.status ?? "offline");
   shape(document.querySelector(".you"), status);
   document.querySelector(".you .avatar").dataset.hue = hue(user);
   write($("initials"), initials(user));
   write($("you-title"), nameOf(user));
+  document.querySelector(".you").classList.toggle("gone", Boolean(gone));
   const invisible = self?.invisible ? ", but invisible" : "";
   const until = self?.claim?.until ? ` until ${atTime(self.claim.until)}` : "";
-  write($("you-status"), `${STATUS[status]}${until}${invisible}`);
+  write($("you-status"), gone || `${STATUS[status]}${until}${invisible}`);
   write($("you-custom"), inOwnWords(self?.customStatus));
-  write($("why"), about?.why ? `Why: ${about.why}.` : "");
+  write($("why"), about?.why && !gone ? `Why: ${about.why.replace(": ", ", ")}.` : "");
 }
 
 /** What one has chosen, as the service knows it. */
@@ -117,18 +118,19 @@ function check(name, value) {
   for (const radio of document.querySelectorAll(`input[name=${name}]`)) radio.checked = radio.value === value;
 }
 
-/** One's own devices; the connections of one are its tabs. */
-export function drawDevices(devices, here) {
+/** One's own devices; the connections of one are its tabs. Of this one it may be said that it is `gone`. */
+export function drawDevices(devices, here, gone) {
   const groups = Map.groupBy(devices, ({ deviceId, connectionId }) => deviceId || connectionId);
   const items = [...groups].sort().map(([deviceId, tabs]) => {
     const item = document.createElement("li");
     const kinds = tabs.length > 1 ? `, ${several(tabs.length, "connection")}` : "";
-    const mine = tabs.some(({ connectionId }) => connectionId === here) ? " (this one)" : "";
+    const isHere = tabs.some(({ connectionId }) => connectionId === here);
+    const mine = isHere ? " (this one)" : "";
     const name = document.createElement("span");
     name.textContent = `${DEVICE[tabs[0].deviceType] ?? "Device"}${mine}${kinds}`;
     const state = document.createElement("span");
     state.className = "dim";
-    state.textContent = STATUS[tabs[0].status];
+    state.textContent = (isHere && gone) || STATUS[tabs[0].status];
     item.dataset.device = deviceId;
     item.append(name, state);
     return item;
@@ -145,6 +147,9 @@ const CONNECTION = {
   closed: "Signed out",
 };
 
+/** What can do nothing for somebody who is signed out. */
+const ACTING = ".you :is(input, select), .you form button, .contact button, #kill, #expire";
+
 export function drawConnection(state) {
   document.body.dataset.connection = state;
   $("connection").hidden = false;
@@ -152,6 +157,7 @@ export function drawConnection(state) {
   $("old").hidden = state === "online" || state === "polling";
   write($("old"), `${state === "stale" ? "The service cannot say" : "Not connected"}. What you see here may be old.`);
   write($("leave"), state === "closed" ? "Sign in again" : "Sign out");
+  for (const control of document.querySelectorAll(ACTING)) control.disabled = state === "closed";
 }
 
 /** Pairs of a word and what it is; those that are empty are left out. */

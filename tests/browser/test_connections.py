@@ -108,6 +108,9 @@ async def test_a_lost_network_greys_the_picture_and_a_found_one_makes_it_right(p
     await expect(old).to_be_visible()
     await expect(who).to_have_css("filter", "grayscale(1)")
     await expect(alices.page.locator("#timeline .gap")).to_have_count(1)
+    own = alices.page.locator("#you-status")
+    await expect(own).to_have_text("Not connected")
+    await expect(own.locator("..")).to_have_css("filter", "grayscale(1)")
     await bobs.choose("This device", "Busy")
     await bobs.sees(alice, "offline")
     await alices.sees(bob, "online")
@@ -115,6 +118,7 @@ async def test_a_lost_network_greys_the_picture_and_a_found_one_makes_it_right(p
     await alices.is_connected("Live")
     await expect(old).to_be_hidden()
     await expect(who).to_have_css("filter", "none")
+    await expect(own).to_have_text("Online")
     await alices.sees(bob, "busy")
     await bobs.sees(alice, "online")
     assert (await bobs.statuses(alice))[-3:] == ["online", "offline", "online"]

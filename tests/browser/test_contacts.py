@@ -171,6 +171,23 @@ async def test_who_signs_out_is_offline_at_once_and_may_come_back(people: People
     await alices.press("Sign out")
     await bobs.sees(alice, "offline")
     await alices.is_connected("Signed out")
+    you, own = alices.page.locator(".you"), alices.page.locator("#you-status")
+    await expect(own).to_have_text("Signed out")
+    await expect(you).to_have_attribute("data-status", "offline")
+    await expect(alices.page.locator("#why")).to_be_hidden()
+    await expect(alices.page.get_by_role("list", name="My devices")).to_have_text("Browser (this one)Signed out")
+    timeline = alices.page.get_by_role("img", name="Statuses of the last three minutes")
+    await expect(timeline).to_have_accessible_name(re.compile(f"{alice.capitalize()}: online, then not known"))
+    acting = [
+        alices.page.get_by_role("group", name="This device").get_by_role("radio", name="Busy"),
+        alices.page.get_by_role("switch", name="Invisible"),
+        *(alices.page.get_by_role("button", name=name) for name in ("Set", "Kill the socket", "Block")),
+    ]
+    for control in acting:
+        await expect(control).to_be_disabled()
     await alices.press("Sign in again")
     await alices.is_connected()
     await bobs.sees(alice, "online")
+    await expect(own).to_have_text("Online")
+    for control in acting:
+        await expect(control).to_be_enabled()
