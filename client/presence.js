@@ -6,6 +6,7 @@
 
 import { Http } from "./http.js";
 import { Link, Timers } from "./link.js";
+import { checkUser, checkUsers, checked } from "./options.js";
 import { Page, deviceId, hadToPoll, rememberToPoll } from "./page.js";
 import { changes, initial, reduce } from "./reducer.js";
 import { PresenceError, Requests } from "./requests.js";
@@ -25,7 +26,6 @@ const LONG_LIFE = 5_000; // ms that a connection has to be of use before the nex
 const ROTATE_AFTER = 3_600_000; // ms, where the service does not say: well below the two hours after which it is cut
 
 const STATUSES = ["online", "busy", "away"];
-const TOKEN_SOURCES = ["query", "subprotocol"];
 
 export class Presence extends EventTarget {
   #options;
@@ -58,7 +58,7 @@ export class Presence extends EventTarget {
   constructor(options) {
     super();
     const { document, WebSocket, navigator } = globalThis;
-    this.#options = {
+    this.#options = checked(options, {
       deviceType: "web",
       platform: navigator?.platform ?? "",
       tokenSource: "query",
@@ -68,12 +68,8 @@ export class Presence extends EventTarget {
       fetch: (...call) => globalThis.fetch(...call),
       clock: { now: Date.now, setTimeout: (...args) => setTimeout(...args), clearTimeout: (id) => clearTimeout(id) },
       random: Math.random,
-      ...options,
-    };
-    const { window, clock, random, tokenSource, token } = this.#options;
-    if (!TOKEN_SOURCES.includes(tokenSource)) {
-      throw new TypeError(`tokenSource is one of ${TOKEN_SOURCES.join(", ")}, not ${tokenSource}`);
-    }
+    });
+    const { window, clock, random, token } = this.#options;
     this.#options.deviceId ??= deviceId(window);
     this.#timers = new Timers(clock);
     this.#token = new Token(token, clock);
@@ -197,7 +193,8 @@ export class Presence extends EventTarget {
   }
 
   /** Ask about some users, contacts or not; gives their records in the same order. */
-  query(userIds) {
+  async query(userIds) {
+    checkUsers(userIds, "userIds");
     return this.#requests.ask(userIds);
   }
 
@@ -210,15 +207,18 @@ export class Presence extends EventTarget {
 
   /** Change what one hides, `{invisible, lastSeen, hideFrom}`: what is given replaces what was, the rest stays. */
   async setPrivacy(change) {
+    if (change?.hideFrom !== undefined) checkUsers(change.hideFrom, "hideFrom");
     await this.#http.call("PUT", "/v1/me/privacy", change);
   }
 
   /** Neither sees the other any more, and whoever is blocked is not told. */
   async block(userId) {
+    checkUser(userId);
     await this.#http.call("PUT", `/v1/me/blocks/${encodeURIComponent(userId)}`);
   }
 
   async unblock(userId) {
+    checkUser(userId);
     await this.#http.call("DELETE", `/v1/me/blocks/${encodeURIComponent(userId)}`);
   }
 

@@ -388,10 +388,6 @@ test("a token of another person is refused in words, and nobody's picture is mix
   assert.match(message, /bob's and this client is alice's/);
 });
 
-test("a token source that does not exist is refused at once", () => {
-  assert.throws(() => new World({ tokenSource: "cookie" }), /tokenSource is one of query, subprotocol, not cookie/);
-});
-
 test("a network that is back, or a person who is, need not wait; but what failed twice is left in peace", async () => {
   const world = await World.online();
   world.socket.cut();

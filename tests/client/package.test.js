@@ -23,6 +23,7 @@ test("the package installs into an application, which can import it", () => {
     "README.md",
     "http.js",
     "link.js",
+    "options.js",
     "package.json",
     "page.js",
     "presence.d.ts",
