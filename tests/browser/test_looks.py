@@ -42,6 +42,13 @@ LEVEL = """(selector) => {
   });
   return { ground, contrast: (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05) };
 }"""
+TOO_SMALL = """([controls, least]) => [...document.querySelectorAll(controls)]
+  .filter((control) => control.checkVisibility() && !control.matches(".skip"))
+  .map((control) => (control.matches("[type=radio], [type=checkbox]") ? control.closest("label") : control))
+  .filter((target) => target.getBoundingClientRect().height < least)
+  .map((target) => target.outerHTML)"""
+LEAST_TARGET = 44
+"""Pixels that a finger needs."""
 TEXTS = (".contact .name", ".contact .status", ".dim", "#you-status", ".switch small", ".quiet", "button:not(.quiet)")
 LEAST_CONTRAST = 4.5
 """Of text on its ground, by WCAG's AA."""
@@ -154,6 +161,21 @@ async def test_in_the_light_and_in_the_dark_everything_can_be_read(
             assert told["contrast"] >= LEAST_CONTRAST, f"{selector} of {status}"
             if "button" not in selector:
                 assert (told["ground"] > 0.5) == (scheme == "light")
+
+
+async def test_on_a_phone_oneself_is_next_to_the_contacts_and_a_finger_hits_everything(
+    people: People, enter: Enter, new_context: NewContext
+) -> None:
+    """At 390 pixels one's own card comes second, and whatever can be operated is 44 pixels high."""
+    alice, bob = await people("alice", "bob")
+    alices = await enter(alice, await new_context(viewport=PHONE, has_touch=True))
+    await alices.sees(bob, "offline")
+    await expect(alices.page.locator("#timeline svg")).to_be_visible()
+    cards = [alices.page.locator(f".{card}.card") for card in ("contacts", "you", "timeline", "log", "facts")]
+    tops = [(box or {"y": 0})["y"] for box in [await card.bounding_box() for card in cards]]
+    assert tops == sorted(set(tops))
+    small = await alices.page.evaluate(TOO_SMALL, [CONTROLS, LEAST_TARGET])
+    assert small == []
 
 
 async def test_on_a_phone_nothing_has_to_be_scrolled_sideways(
