@@ -2,27 +2,31 @@
 
 Messages from clients are pydantic models, since they are checked; frames to clients are typed dictionaries, since
 they are ours and are built once. Nothing here does anything: the meaning is in `presence.py` and `presence.lua`.
-Times are integer milliseconds since the epoch. Unknown fields are ignored, so that both sides can grow.
+Times are integer milliseconds since the epoch. Unknown fields of a message are ignored, so that both sides can grow;
+those within a custom status are not, since it replaces what was.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
-    StringConstraints,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
 from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
 
 from shared.settings import OnlineStatus
@@ -42,12 +46,15 @@ _USER_ID_SCHEMA = {
     "examples": ["alice"],
 }
 DEVICE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_CONNECTION_ID = re.compile(r"[A-Za-z0-9_=-]{1,128}\Z")
 
 DeviceType = Literal["web", "mobile", "desktop"]
 Status = Literal["online", "busy", "away", "offline"]
 LastSeenPolicy = Literal["everyone", "nobody"]
 LATEST_TIME = 99_999_999_999_999
 """A time in the year 5138: later ones are mistakes, and 14 digits are what Lua's JSON keeps."""
+_EARLIEST_END = 100_000_000_000
+"""A time in the year 1973: a smaller number is one of seconds."""
 
 
 _PRINTABLE_SCHEMA: dict[str, Any] = {"pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f\\u2028-\\u202e\\u2066-\\u2069]*$"}
@@ -55,9 +62,20 @@ LINE_CONTROLS = frozenset("\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u206
 """Line separators and the overrides of writing direction: they would change what stands around a text."""
 
 
-def _user_id(value: str) -> str:
-    if not USER_ID.match(value):
-        raise ValueError("must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ : @ | + = - and not . or ..")
+def matching(pattern: re.Pattern[str], words: str) -> AfterValidator:
+    """What a text has to match, and the words for one that does not."""
+
+    def check(value: str) -> str:
+        if not pattern.match(value):
+            raise ValueError(words)
+        return value
+
+    return AfterValidator(check)
+
+
+def _end(value: int) -> int:
+    if value < _EARLIEST_END:
+        raise ValueError("is past: times are in milliseconds since the epoch, and this is one of seconds")
     return value
 
 
@@ -67,23 +85,82 @@ def _printable(value: str) -> str:
     return value
 
 
-UserId = Annotated[str, AfterValidator(_user_id), WithJsonSchema(_USER_ID_SCHEMA)]
-ConnectionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_=-]{1,128}$")]
+UserId = Annotated[
+    str,
+    matching(USER_ID, "must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ : @ | + = - and not . or .."),
+    WithJsonSchema(_USER_ID_SCHEMA),
+]
+DeviceId = Annotated[
+    str,
+    matching(DEVICE_ID, "must be 1 to 64 characters of A-Z a-z 0-9 . _ -"),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}),
+]
+ConnectionId = Annotated[
+    str,
+    matching(_CONNECTION_ID, "must be a connectionId as the service gave it"),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9_=-]{1,128}$"}),
+]
 """API Gateway's connection ids: base64url with its padding."""
 Time = Annotated[int, Field(ge=0, le=LATEST_TIME)]
 Sequence = Annotated[int, Field(ge=0, le=LATEST_TIME)]
+UpdateNumber = Annotated[int, Field(ge=1, le=2**31)]
+End = Annotated[
+    Time,
+    AfterValidator(_end),
+    WithJsonSchema({"type": "integer", "minimum": _EARLIEST_END, "maximum": LATEST_TIME}),
+]
+"""When something ends. None is never."""
+
+
+class _NotNull:
+    """A field that may be absent, which is None here, and is never null: that would say nothing, in silence."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        schema = handler(source)
+        return schema["schema"] if schema["type"] == "nullable" else schema
+
+
+def _without_default(schema: JsonSchemaValue) -> None:
+    schema.pop("default", None)
+
+
+_Type = TypeVar("_Type")
+Given = Annotated[_Type | None, _NotNull(), Field(json_schema_extra=_without_default)]
+"""What may be absent, but is no null."""
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
 
+class Change(_Model):
+    """What changes something, and so has to say what: one that says nothing is a mistake."""
+
+    changes: ClassVar[tuple[str, ...]]
+    """The fields of which one has to be given."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The same rule for documents."""
+        schema = handler.resolve_ref_schema(handler(core))
+        schema["anyOf"] = [{"required": [change]} for change in cls.changes]
+        return schema
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.model_fields_set.isdisjoint(self.changes):
+            raise ValueError(f"give at least one of {', '.join(self.changes)}")
+        return self
+
+
 class CustomStatus(_Model):
     """What a user says in their own words, until a time or for good."""
 
+    model_config = ConfigDict(extra="forbid")
+
     text: Annotated[str, Field(max_length=140, json_schema_extra=_PRINTABLE_SCHEMA), AfterValidator(_printable)] = ""
     emoji: Annotated[str, Field(max_length=16, json_schema_extra=_PRINTABLE_SCHEMA), AfterValidator(_printable)] = ""
-    until: Time | None = None
+    until: End | None = None
 
 
 class _Message(_Model):
@@ -110,12 +187,13 @@ class Heartbeat(_Message):
     status: OnlineStatus | None = None
 
 
-class StatusChange(_Model):
+class StatusChange(Change):
     """A change of the user's own status; a field that is absent stays as it is, `customStatus: null` clears."""
 
-    status: OnlineStatus | None = None
+    changes: ClassVar[tuple[str, ...]] = ("status", "customStatus")
+    status: Given[OnlineStatus] = None
     scope: Literal["device", "user"] = "device"
-    until: Time | None = None
+    until: End | None = None
     customStatus: CustomStatus | None = None
 
     @field_validator("until")
@@ -130,7 +208,7 @@ class PresenceUpdate(_Message, StatusChange):
     """A `StatusChange` by a connection; `n` counts that connection's updates, from 1, and an older one is ignored."""
 
     action: Literal["presence_update"]
-    n: Annotated[int, Field(ge=1, le=2**31)] | None = None
+    n: UpdateNumber | None = None
 
 
 class GetPresence(_Message):
@@ -348,8 +426,37 @@ def _refusal(body: str, error: ValidationError) -> MessageRefused:
             if len(first["loc"]) <= 1:
                 return MessageRefused("invalid_message", "the message is not a JSON object")
     field = ".".join(str(part) for part in first["loc"][1:])
-    text = first["msg"].removeprefix("Value error, ")
-    return MessageRefused("invalid_message", text[:1].lower() + text[1:], field=field or None, id=id)
+    return MessageRefused("invalid_message", in_words(first), field=field or None, id=id)
+
+
+def in_words(fault: Any) -> str:
+    """What is wrong with a field, in words that speak of the protocol and not of its types here.
+
+    Args:
+        fault: one of a `ValidationError`'s `errors`, with its context. Each list in the protocol is one of users.
+    """
+    limits = fault.get("ctx", {})
+    match fault["type"]:
+        case "too_long":
+            return f"at most {limits['max_length']} users"
+        case "too_short":
+            return "at least one user"
+        case "string_too_long":
+            return f"at most {limits['max_length']} characters"
+        case "greater_than_equal":
+            return f"must be at least {limits['ge']}"
+        case "less_than_equal":
+            return f"must be at most {limits['le']}"
+        case "missing":
+            return "must be given"
+        case "extra_forbidden":
+            return "unknown field"
+        case "list_type" | "tuple_type":
+            return "must be a list"
+        case "model_type" | "model_attributes_type":
+            return "must be a JSON object"
+    text: str = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return text[:1].lower() + text[1:]
 
 
 def id_of(body: str) -> str | None:

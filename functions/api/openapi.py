@@ -147,8 +147,7 @@ def _responses(operation: Operation, schemas: dict[int, Any]) -> dict[str, Any]:
         problems.append(HTTPStatus.NOT_FOUND)
     if operation.body:
         problems.append(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-    if operation.body or "blocks" in route.path:
-        problems += [HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS]
+    problems += operation.also
     if route.access != "open":
         problems.append(HTTPStatus.UNAUTHORIZED if route.access == "user" else HTTPStatus.FORBIDDEN)
     schema = schemas[id(ProblemDetails)]

@@ -7,7 +7,7 @@ with which fields. What only we should know goes to the log.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from shared.auth import Refused
 from shared.delivery import Unavailable
-from shared.messages import MessageRefused
+from shared.messages import MessageRefused, in_words
 from shared.presence import DeviceLeft, LimitReached, SignedOut, StillTelling
 from shared.runtime import logger, meter
 
@@ -100,17 +100,22 @@ def _problem(error: Exception) -> Problem:
 
 def wrong(error: ValidationError, whole: str) -> Problem:
     """The problem that is a request with wrong fields; a fault that is none of a field is one of the `whole`."""
-    errors = []
-    for fault in error.errors(include_url=False, include_input=False, include_context=False)[:MOST_ERRORS]:
-        field = ".".join(str(part) for part in fault["loc"]) or whole
-        text = fault["msg"].removeprefix("Value error, ")
-        errors.append({"field": field, "message": text[:1].lower() + text[1:]})
-    return bad_request(errors)
+    faults = error.errors(include_url=False, include_input=False)
+    within = {fault["loc"][:-1] for fault in faults}
+    # A list of which every user is wrong counts as one of too few: that says nothing more.
+    faults = [fault for fault in faults if fault["type"] != "too_short" or fault["loc"] not in within]
+    return bad_request(
+        {"field": ".".join(str(part) for part in fault["loc"]) or whole, "message": in_words(fault)}
+        for fault in faults[:MOST_ERRORS]
+    )
 
 
-def bad_request(errors: Sequence[Mapping[str, str]]) -> Problem:
-    """The problem that is a request which is not as the protocol says."""
-    return Problem(HTTPStatus.BAD_REQUEST, f"{errors[0]['field']}: {errors[0]['message']}", errors=errors)
+def bad_request(errors: Iterable[Mapping[str, str]]) -> Problem:
+    """The problem that is a request which is not as the protocol says; its detail is the first of the errors."""
+    errors = list(errors)
+    field, message = errors[0]["field"], errors[0]["message"]
+    said_twice = field.rpartition(".")[2] + " "
+    return Problem(HTTPStatus.BAD_REQUEST, f"{field}: {message.removeprefix(said_twice)}", errors=errors)
 
 
 def _seconds(ms: int) -> int:

@@ -1,7 +1,9 @@
 """What the HTTP API reads and answers, as types: a model for each body and query, a typed dictionary for each answer.
 
-Bodies are strict, and one that says nothing is a mistake, and refused. Nothing here does anything; what clients and the
-service say to each other on a WebSocket is in `shared.messages`, which these are made of.
+Bodies are strict: one that says nothing is a mistake, and so is an unknown field where something is changed, since
+a misspelt `mutual` or `until` would grant more than was meant. A poll may have unknown fields, as a heartbeat may.
+Nothing here does anything; what clients and the service say to each other on a WebSocket is in `shared.messages`, which
+these are made of.
 """
 
 from __future__ import annotations
@@ -14,23 +16,22 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    GetJsonSchemaHandler,
-    StringConstraints,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
-from pydantic.json_schema import JsonSchemaValue
 from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
 
 from shared.messages import (
-    LATEST_TIME,
     MAX_BLOCKS,
     MAX_QUERY_USERS,
+    Change,
     Claim,
     ConnectionId,
+    DeviceId,
     DeviceType,
+    Given,
     LastSeenPolicy,
     OwnState,
     RealState,
@@ -39,7 +40,9 @@ from shared.messages import (
     ShownCustomStatus,
     Status,
     StatusChange,
+    UpdateNumber,
     UserId,
+    matching,
 )
 from shared.settings import OnlineStatus
 
@@ -48,12 +51,12 @@ MAX_LISTED_USERS = 5000
 MAX_REQUEST_BYTES = 1024 * 1024
 """A body: `MAX_LISTED_USERS` of the longest ids fit."""
 
-DeviceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+_CURSOR = re.compile(r"([0-9]{1,4}-[0-9]{1,19})?\Z")
 QueriedUsers = Annotated[tuple[UserId, ...], Field(min_length=1, max_length=MAX_QUERY_USERS)]
 
 
 def _number(value: object) -> object:
-    return int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,14}", value) else value
+    return int(value) if isinstance(value, str) and re.fullmatch("-?[0-9]{1,14}", value) else value
 
 
 def _listed(value: object) -> object:
@@ -64,27 +67,16 @@ class _Request(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", defer_build=True)
 
 
-class _Change(_Request):
-    changes: ClassVar[tuple[str, ...]]
+class _Order(_Request):
+    """What changes something."""
 
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """The same rule for the OpenAPI document."""
-        schema = handler.resolve_ref_schema(handler(core))
-        schema["anyOf"] = [{"required": [change]} for change in cls.changes]
-        return schema
-
-    @model_validator(mode="after")
-    def _says_something(self) -> Self:
-        if self.model_fields_set.isdisjoint(self.changes):
-            raise ValueError(f"give at least one of {', '.join(self.changes)}")
-        return self
+    model_config = ConfigDict(extra="forbid")
 
 
 # The application's backend
 
 
-class ContactsChange(_Change):
+class ContactsChange(Change, _Order):
     """Who may see a user from now on, and who no longer; with `mutual` the other way round too."""
 
     changes: ClassVar[tuple[str, ...]] = ("add", "remove")
@@ -101,35 +93,29 @@ class ContactsChange(_Change):
         return remove
 
 
-class OwnPrivacyChange(_Change):
-    """What a user hides: what is given replaces what was, the rest stays.
-
-    An unknown field is refused: a misspelt `hideFrom` would hide nothing, in silence.
-    """
-
-    model_config = ConfigDict(extra="forbid")
+class OwnPrivacyChange(Change, _Order):
+    """What a user hides: what is given replaces what was, the rest stays."""
 
     changes: ClassVar[tuple[str, ...]] = ("invisible", "lastSeen", "hideFrom")
-    invisible: bool | None = None
-    lastSeen: LastSeenPolicy | None = None
-    hideFrom: Annotated[tuple[UserId, ...], Field(max_length=MAX_LISTED_USERS)] | None = None
+    invisible: Given[bool] = None
+    lastSeen: Given[LastSeenPolicy] = None
+    hideFrom: Given[Annotated[tuple[UserId, ...], Field(max_length=MAX_LISTED_USERS)]] = None
 
 
 class PrivacyChange(OwnPrivacyChange):
     """The same on behalf of a user, with whom the user blocks."""
 
     changes: ClassVar[tuple[str, ...]] = ("invisible", "lastSeen", "hideFrom", "blocks")
-    blocks: Annotated[tuple[UserId, ...], Field(max_length=MAX_BLOCKS)] | None = None
+    blocks: Given[Annotated[tuple[UserId, ...], Field(max_length=MAX_BLOCKS)]] = None
 
 
-class UserStatusChange(StatusChange, _Change):
+class UserStatusChange(StatusChange, _Order):
     """A status is a claim over all of the user's devices; a field that is absent stays, `customStatus: null` clears."""
 
-    changes: ClassVar[tuple[str, ...]] = ("status", "customStatus")
     scope: Literal["user"] = "user"
 
 
-class GraphState(_Request):
+class GraphState(_Order):
     """Whether privacy and contacts are loaded: until they are, nobody sees anybody."""
 
     loaded: bool
@@ -138,7 +124,11 @@ class GraphState(_Request):
 class GraphPageQuery(_Request):
     """Which page of a backup to read: none for the first, then what the last page named."""
 
-    cursor: Annotated[str, StringConstraints(pattern=r"^([0-9]{1,4}-[0-9]{1,19})?$")] = ""
+    cursor: Annotated[
+        str,
+        matching(_CURSOR, "must be the next of an earlier page"),
+        WithJsonSchema({"type": "string", "pattern": "^([0-9]{1,4}-[0-9]{1,19})?$"}),
+    ] = ""
 
 
 # Users
@@ -159,7 +149,7 @@ class UsersParameter(_Request):
 class SnapshotQuery(_Request):
     """The `seq` of the snapshot that the client has, if it has one."""
 
-    seq: Annotated[Annotated[int, Field(ge=0, le=LATEST_TIME)] | None, BeforeValidator(_number)] = None
+    seq: Given[Annotated[Sequence, BeforeValidator(_number)]] = None
 
 
 class Poll(_Request):
@@ -171,8 +161,8 @@ class Poll(_Request):
     )
     """An unknown one is `web`."""
     active: bool = True
-    status: OnlineStatus | None = None
-    seq: Sequence | None = None
+    status: Given[OnlineStatus] = None
+    seq: Given[Sequence] = None
 
     @field_validator("deviceType", mode="before")
     @classmethod
@@ -180,7 +170,7 @@ class Poll(_Request):
         return kind if kind in ("web", "mobile", "desktop") or not isinstance(kind, str) else "web"
 
 
-class Leaving(_Request):
+class Leaving(_Order):
     """What ends: a connection, or a polling device; with `grace` only if it is not back in time, as after a reload."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["connectionId"]}, {"required": ["deviceId"]}]})
@@ -196,14 +186,16 @@ class Leaving(_Request):
         return self
 
 
-class OwnStatusChange(StatusChange, _Change):
+class OwnStatusChange(StatusChange, _Order):
     """A status is one of the polling device that is named, or a claim over all devices where none is.
 
     With `deviceId` and `"scope": "user"` it is a claim too. A field that is absent stays, `customStatus: null` clears.
+    `n` and `seq` are those of a `presence_update`, for a client that says the same both ways; here they mean nothing.
     """
 
-    changes: ClassVar[tuple[str, ...]] = ("status", "customStatus")
-    deviceId: DeviceId | None = None
+    deviceId: Given[DeviceId] = None
+    n: Given[UpdateNumber] = None
+    seq: Given[Sequence] = None
     scope: Literal["device", "user"] = "user"
 
     @model_validator(mode="before")

@@ -48,6 +48,8 @@ class Operation:
     query: type[BaseModel] | None
     answer: Any
     """The type of what a 200 carries; None where it is a 204."""
+    also: tuple[HTTPStatus, ...]
+    """Problems that this call has and others have not."""
 
 
 OPERATIONS: list[Operation] = []
@@ -60,11 +62,13 @@ def call(
     body: type[BaseModel] | None = None,
     query: type[BaseModel] | None = None,
     answer: Any = None,
+    also: tuple[HTTPStatus, ...] = (),
 ) -> Callable[[Call], Call]:
     """Let a function answer a route of the table, to those whom the table lets call it.
 
     It is given the path's parameters, which are user ids, by name; `me`, whose token asks, where users may call; and
-    `body` or `query` as their model. What it returns is the answer; without an `answer` it is 204.
+    `body` or `query` as their model. What it returns is the answer; without an `answer` it is 204. `also` are problems
+    that others have not, for the OpenAPI document.
 
     Raises:
         KeyError: there is no such route.
@@ -87,7 +91,7 @@ def call(
             return Response(HTTPStatus.NO_CONTENT.value, body="") if answer is None else said
 
         app.route(path.replace("{", "<").replace("}", ">"), method)(handle)
-        OPERATIONS.append(Operation(route, function, body, query, answer))
+        OPERATIONS.append(Operation(route, function, body, query, answer, also))
         return function
 
     return register

@@ -7,6 +7,7 @@ is its description in the OpenAPI document.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -21,6 +22,15 @@ from shared.runtime import now_ms, service, upkeep
 MOST_LATE = 60_000
 """Milliseconds by which a user may be settled too late before the service counts as ill: a sweeper works for 150 s and
 the next begins within two minutes, so a healthy service is late by a second."""
+
+BLOCKS_ONESELF, HIDES_FROM_ONESELF = "nobody blocks themselves", "nobody hides from themselves"
+CONFLICT, TOO_MANY_REQUESTS = HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS
+
+
+def _refuse_oneself(user_id: str, field: str, users: Sequence[str] | None, words: str) -> None:
+    if users and user_id in users:
+        raise bad_request([{"field": f"{field}.{users.index(user_id)}", "message": words}])
+
 
 # Anybody
 
@@ -64,7 +74,7 @@ def get_my_contacts(me: Identity, query: requests.SnapshotQuery) -> dict[str, An
     return service().get_snapshot(me.user_id, query.seq, me.issued_at)
 
 
-@call("POST", "/v1/me/heartbeat", body=requests.Poll, answer=requests.PollAnswer)
+@call("POST", "/v1/me/heartbeat", body=requests.Poll, answer=requests.PollAnswer, also=(CONFLICT, TOO_MANY_REQUESTS))
 def post_my_heartbeat(me: Identity, body: requests.Poll) -> dict[str, Any]:
     """A device that has no WebSocket is still here; answered like `sync`. Poll every `self.heartbeatEvery` ms."""
     heartbeat = Heartbeat(action="heartbeat", active=body.active, status=body.status, seq=body.seq)
@@ -84,7 +94,7 @@ def get_me(me: Identity) -> dict[str, Any]:
     return service().inspect_self(me.user_id, me.issued_at)
 
 
-@call("PUT", "/v1/me/status", body=requests.OwnStatusChange)
+@call("PUT", "/v1/me/status", body=requests.OwnStatusChange, also=(CONFLICT, TOO_MANY_REQUESTS))
 def put_my_status(me: Identity, body: requests.OwnStatusChange) -> None:
     """Choose a claim over all your devices, a custom status, or the status of a polling device."""
     if body.deviceId is None:
@@ -96,6 +106,7 @@ def put_my_status(me: Identity, body: requests.OwnStatusChange) -> None:
 @call("PUT", "/v1/me/privacy", body=requests.OwnPrivacyChange)
 def put_my_privacy(me: Identity, body: requests.OwnPrivacyChange) -> None:
     """Change what you hide. What is given replaces what was, the rest stays."""
+    _refuse_oneself(me.user_id, "hideFrom", body.hideFrom, HIDES_FROM_ONESELF)
     service().set_privacy(
         me.user_id,
         invisible=body.invisible,
@@ -105,11 +116,11 @@ def put_my_privacy(me: Identity, body: requests.OwnPrivacyChange) -> None:
     )
 
 
-@call("PUT", "/v1/me/blocks/{userId}")
+@call("PUT", "/v1/me/blocks/{userId}", also=(CONFLICT,))
 def put_my_block(me: Identity, userId: str) -> None:  # noqa: N803 - the path's own word
     """Block somebody: neither of you sees the other any more. Whoever is blocked is never told so."""
     if userId == me.user_id:
-        raise bad_request([{"field": "userId", "message": "nobody blocks themselves"}])
+        raise bad_request([{"field": "userId", "message": BLOCKS_ONESELF}])
     service().set_block(me.user_id, userId, blocked=True, issued_at=me.issued_at)
 
 
@@ -152,9 +163,10 @@ def get_contacts(id: str) -> dict[str, Any]:
     return service().get_user_contacts(id)
 
 
-@call("PUT", "/v1/users/{id}/contacts", body=requests.ContactsChange)
+@call("PUT", "/v1/users/{id}/contacts", body=requests.ContactsChange, also=(CONFLICT,))
 def put_contacts(id: str, body: requests.ContactsChange) -> None:
     """Change who may see the user."""
+    _refuse_oneself(id, "add", body.add, "nobody is a contact of themselves")
     service().set_contacts(id, body.add, body.remove, mutual=body.mutual)
 
 
@@ -167,6 +179,8 @@ def get_privacy(id: str) -> dict[str, Any]:
 @call("PUT", "/v1/users/{id}/privacy", body=requests.PrivacyChange)
 def put_privacy(id: str, body: requests.PrivacyChange) -> None:
     """Change what the user hides. What is given replaces what was, the rest stays."""
+    _refuse_oneself(id, "hideFrom", body.hideFrom, HIDES_FROM_ONESELF)
+    _refuse_oneself(id, "blocks", body.blocks, BLOCKS_ONESELF)
     service().set_privacy(
         id, invisible=body.invisible, last_seen=body.lastSeen, hide_from=body.hideFrom, blocks=body.blocks
     )

@@ -177,15 +177,25 @@ def test_a_query_answers_as_get_presence_does(sandbox: WarmSandbox, way: str) ->
         ("POST", HEARTBEAT, {"deviceId": "d1", "status": "offline"}, "status"),
         ("POST", HEARTBEAT, {"deviceId": "d1", "active": 1}, "active"),
         ("POST", HEARTBEAT, {"deviceId": "d1", "seq": "1"}, "seq"),
+        ("POST", HEARTBEAT, {"deviceId": "d1", "seq": None}, "seq"),
+        ("POST", HEARTBEAT, {"deviceId": "d1", "status": None}, "status"),
         ("POST", LEAVE, {}, "body"),
+        ("POST", LEAVE, {"deviceId": "d1", "grac": True}, "grac"),
         ("POST", LEAVE, {"deviceId": "d1", "connectionId": "A="}, "body"),
         ("POST", LEAVE, {"connectionId": "a b"}, "connectionId"),
         ("PUT", "/v1/me/status", {"deviceId": "d1"}, "body"),
+        ("PUT", "/v1/me/status", {"deviceId": None, "status": "busy"}, "deviceId"),
+        ("PUT", "/v1/me/status", {"status": None}, "status"),
+        ("PUT", "/v1/me/status", {"status": "busy", "untl": 4102444800000}, "untl"),
+        ("PUT", "/v1/me/status", {"customStatus": {"txt": "hi"}}, "customStatus.txt"),
         ("PUT", "/v1/me/status", {"status": "offline"}, "status"),
         ("PUT", "/v1/me/status", {"status": "busy", "scope": "device"}, "body"),
         ("PUT", "/v1/me/status", {"status": "busy", "deviceId": "d1", "until": 99999999999999}, "until"),
         ("PUT", "/v1/me/status", {"status": "busy", "until": 1}, "until"),
         ("PUT", "/v1/me/privacy", {}, "body"),
+        ("PUT", "/v1/me/privacy", {"invisible": None}, "invisible"),
+        ("PUT", "/v1/me/privacy", {"hideFrom": None}, "hideFrom"),
+        ("PUT", "/v1/me/privacy", {"hideFrom": ["bob", "alice"]}, "hideFrom.1"),
         ("PUT", "/v1/me/privacy", {"hidefrom": ["bob"]}, "hidefrom"),
         ("PUT", "/v1/me/privacy", {"blocks": ["bob"]}, "blocks"),
         ("PUT", "/v1/me/privacy", {"hideFrom": ["u"] * (MAX_LISTED_USERS + 1)}, "hideFrom"),
@@ -203,6 +213,42 @@ def test_what_is_not_as_the_protocol_says_is_refused(
     assert status == 400
     assert problem["errors"][0]["field"] == field
     assert sandbox.redis.dbsize() == before
+
+
+USER_ID_WORDS = "must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ : @ | + = - and not . or .."
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "body", "errors"),
+    [
+        ("GET", "/v1/presence?userIds=", None, {"userIds.0": USER_ID_WORDS}),
+        ("POST", "/v1/presence/query", {"userIds": ["a b"]}, {"userIds.0": USER_ID_WORDS}),
+        ("POST", "/v1/presence/query", {"userIds": []}, {"userIds": "at least one user"}),
+        ("GET", "/v1/presence?userIds=" + ",".join(["u"] * 101), None, {"userIds": "at most 100 users"}),
+        ("GET", "/v1/me/contacts/presence?seq=-1", None, {"seq": "must be at least 0"}),
+        ("POST", HEARTBEAT, {"deviceId": "d1", "seq": -1}, {"seq": "must be at least 0"}),
+        ("POST", HEARTBEAT, {"deviceId": "a b"}, {"deviceId": "must be 1 to 64 characters of A-Z a-z 0-9 . _ -"}),
+        (
+            "POST",
+            LEAVE,
+            {"connectionId": "a b"},
+            {"connectionId": "must be a connectionId as the service gave it"},
+        ),
+        ("PUT", "/v1/me/status", {"status": "busy", "untl": 1}, {"untl": "unknown field"}),
+        ("PUT", "/v1/me/privacy", {"hideFrom": ["alice"]}, {"hideFrom.0": "nobody hides from themselves"}),
+    ],
+)
+def test_what_is_wrong_is_said_once_and_in_plain_words(
+    sandbox: WarmSandbox, method: str, target: str, body: Any, errors: dict[str, str]
+) -> None:
+    """Each wrong field has one error, in words that speak of the protocol."""
+    problem = ask_as(sandbox, "alice", method, target, body)[1]
+    assert [(error["field"], error["message"]) for error in problem["errors"]] == list(errors.items())
+
+
+def test_a_poll_of_a_newer_client_is_one(sandbox: WarmSandbox) -> None:
+    """A poll is the heartbeat of who has no WebSocket: fields that this version does not know are ignored."""
+    assert ask_as(sandbox, "alice", "POST", HEARTBEAT, {"deviceId": "d1", "mood": "good"})[0] == 200
 
 
 def test_the_snapshot_can_be_had_without_a_connection(sandbox: WarmSandbox) -> None:

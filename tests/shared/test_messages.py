@@ -88,26 +88,72 @@ def test_each_message_is_read_as_what_it_is() -> None:
     assert parse_message('{"action":"leave","id":"l"}') == Leave(action="leave", id="l")
     query = parse_message('{"action":"get_presence","userIds":["bob","a|b@c.example"]}')
     assert query == GetPresence(action="get_presence", userIds=["bob", "a|b@c.example"])
-    update = parse_message('{"action":"presence_update","status":"busy","scope":"user","until":5,"n":3}')
+    update = parse_message('{"action":"presence_update","status":"busy","scope":"user","until":1764003600000,"n":3}')
     assert isinstance(update, PresenceUpdate)
-    assert (update.status, update.scope, update.until, update.n) == ("busy", "user", 5, 3)
+    assert (update.status, update.scope, update.until, update.n) == ("busy", "user", 1764003600000, 3)
 
 
 def test_an_absent_field_is_not_a_null() -> None:
     """`customStatus: null` clears and an absent one changes nothing, so the two can be told apart."""
-    absent = parse_message('{"action":"presence_update"}')
+    absent = parse_message('{"action":"presence_update","status":"busy"}')
     cleared = parse_message('{"action":"presence_update","customStatus":null}')
     assert "customStatus" not in absent.model_fields_set
     assert "customStatus" in cleared.model_fields_set
 
 
 def test_unknown_fields_are_ignored() -> None:
-    """Fields that this version does not know are ignored, at every depth, so that clients may be newer."""
+    """Fields of a message that this version does not know are ignored, so that clients may be newer."""
     parse_message('{"action":"leave","mood":[1,{"a":null}]}')
-    update = parse_message('{"action":"presence_update","customStatus":{"text":"x","colour":"red"}}')
+    update = parse_message('{"action":"presence_update","status":"busy","colour":"red"}')
     assert isinstance(update, PresenceUpdate)
-    assert update.customStatus is not None
-    assert update.customStatus.model_dump(exclude_unset=True) == {"text": "x"}
+    assert update.model_dump(exclude_unset=True) == {"action": "presence_update", "status": "busy"}
+
+
+def test_a_misspelt_custom_status_is_refused() -> None:
+    """Ignoring `txt` would leave an empty custom status, which clears the one that was."""
+    refused = refusal('{"action":"presence_update","customStatus":{"txt":"hi"},"id":"q1"}')
+    assert refused.frame() == {
+        "type": "error",
+        "code": "invalid_message",
+        "message": "unknown field",
+        "field": "customStatus.txt",
+        "id": "q1",
+    }
+
+
+@pytest.mark.parametrize("fields", [{}, {"scope": "user"}, {"n": 3}, {"statos": "busy"}], ids=str)
+def test_an_update_of_nothing_is_refused(fields: dict[str, Any]) -> None:
+    """An update that names neither a status nor a custom status is a mistake, as it is over HTTP."""
+    refused = refusal(json.dumps({"action": "presence_update", "id": "q1", **fields}))
+    assert (refused.code, refused.field, refused.id) == ("invalid_message", None, "q1")
+    assert str(refused) == "give at least one of status, customStatus"
+
+
+@pytest.mark.parametrize(
+    ("action", "fields", "words"),
+    [
+        ("get_presence", {"userIds": ["u"] * 101}, "at most 100 users"),
+        ("get_presence", {"userIds": []}, "at least one user"),
+        ("get_presence", {"userIds": "bob"}, "must be a list"),
+        ("get_presence", {}, "must be given"),
+        ("sync", {"replaces": "a b"}, "must be a connectionId as the service gave it"),
+        ("sync", {"seq": -1}, "must be at least 0"),
+        ("sync", {"seq": 10**14}, "must be at most 99999999999999"),
+        ("presence_update", {"status": "asleep"}, "must be 'online', 'busy' or 'away'"),
+        ("presence_update", {"status": None}, "must be 'online', 'busy' or 'away'"),
+        ("presence_update", {"customStatus": "Lunch"}, "must be a JSON object"),
+        ("presence_update", {"customStatus": {"text": "x" * 141}}, "at most 140 characters"),
+        (
+            "presence_update",
+            {"customStatus": {"text": "x", "until": 1764003600}},
+            "is past: times are in milliseconds since the epoch, and this is one of seconds",
+        ),
+    ],
+    ids=lambda part: str(part)[:40],
+)
+def test_what_is_wrong_is_said_in_the_protocols_words(action: str, fields: dict[str, Any], words: str) -> None:
+    """An error speaks of users, characters and times, and not of the types that read them."""
+    assert str(refusal(json.dumps({"action": action, **fields}))) == words
 
 
 def test_text_and_emoji_are_measured_in_code_points() -> None:
