@@ -160,10 +160,7 @@ def add_contacts(
     """Let USER and each OTHER see each other: `presence contacts add alice bob carol`."""
     with complaining():
         target = _target(url, stack, region, profile)
-        user_id_of(user)
-        wanted = list(dict.fromkeys(user_id_of(other) for other in others))
-        if user in wanted:
-            raise Complaint(f"{user} cannot be a contact of {user}")
+        wanted = _others(user, others)
 
         async def add() -> bool:
             async with target.backend() as backend:
@@ -171,12 +168,37 @@ def add_contacts(
                 return (await backend.health()).get("graph") == "loaded"
 
         loaded = finish(add())
-        sys.stdout.write(f"{user} and {'each of ' if len(wanted) > 1 else ''}{', '.join(wanted)} see each other\n")
+        sys.stdout.write(f"{_pairs(user, wanted)} see each other\n")
         if not loaded:
             remark(
                 "but nobody sees anybody before the contacts of this Redis are marked as loaded: "
                 "`presence contacts load FILE` and `presence graph import FILE` do that"
             )
+
+
+@contacts.command("remove")
+def remove_contacts(
+    user: User,
+    others: Annotated[
+        list[str],
+        typer.Argument(metavar="OTHER...", help="Who and USER see each other no more.", show_default=False),
+    ],
+    url: Url = None,
+    stack: StackName = None,
+    region: Region = None,
+    profile: Profile = None,
+) -> None:
+    """Let USER and each OTHER see each other no more: `presence contacts remove alice bob carol`."""
+    with complaining():
+        target = _target(url, stack, region, profile)
+        unwanted = _others(user, others)
+
+        async def remove() -> None:
+            async with target.backend() as backend:
+                await backend.set_contacts(user, remove=unwanted, mutual=True)
+
+        finish(remove())
+        sys.stdout.write(f"{_pairs(user, unwanted)} no longer see each other\n")
 
 
 @contacts.command("load")
@@ -454,6 +476,19 @@ def account(region: Region = None, profile: Profile = None) -> None:
 def _target(url: str | None, stack: str | None, region: str | None, profile: str | None) -> Target:
     """The service that a call of the backend goes to."""
     return Target(Home(), os.environ, url=url, stack=stack, region=region, profile=profile)
+
+
+def _others(user: str, others: Sequence[str]) -> list[str]:
+    """Whom a command about the contacts of `user` names, each once."""
+    user_id_of(user)
+    named = list(dict.fromkeys(user_id_of(other) for other in others))
+    if user in named:
+        raise Complaint(f"{user} cannot be a contact of {user}")
+    return named
+
+
+def _pairs(user: str, others: Sequence[str]) -> str:
+    return f"{user} and {'each of ' if len(others) > 1 else ''}{', '.join(others)}"
 
 
 def _s(things: Sequence[object]) -> str:

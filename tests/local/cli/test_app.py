@@ -71,6 +71,7 @@ def graph() -> dict[str, dict[str, object]]:
         "token",
         "contacts",
         "contacts add",
+        "contacts remove",
         "contacts load",
         "graph",
         "graph export",
@@ -127,6 +128,9 @@ def test_a_token_of_the_run_needs_no_secret(there: PresenceRun) -> None:
         ("contacts add alice b/c", "'b/c' is no user id"),
         ("contacts add a/b alice", "'a/b' is no user id"),
         ("contacts add alice bob alice", "alice cannot be a contact of alice"),
+        ("contacts remove alice bob", "no key pair is known in "),
+        ("contacts remove alice b/c", "'b/c' is no user id"),
+        ("contacts remove alice alice", "alice cannot be a contact of alice"),
         ("contacts add alice bob --url 127.0.0.1:80", "127.0.0.1:80 is no URL of an HTTP API"),
         ("contacts add alice bob --url http://127.0.0.1:99999", "http://127.0.0.1:99999 is no URL of an HTTP API"),
         (
@@ -206,6 +210,19 @@ def test_contacts_see_each_other(there: PresenceRun) -> None:
     assert known["anna"]["viewers"] == ["ben", "cleo"]
     assert known["ben"]["viewers"] == ["anna"]
     assert known["cleo"]["viewers"] == ["anna"]
+
+
+def test_removed_contacts_see_each_other_no_more(there: PresenceRun) -> None:
+    """`contacts remove` goes both ways, leaves all others as they are, and does no harm a second time."""
+    typed("contacts", "add", "kurt", "lilo", "mona", "nils")
+    said = "kurt and each of lilo, mona no longer see each other\n"
+    for _ in range(2):
+        assert typed("contacts", "remove", "kurt", "lilo", "mona", "lilo") == (0, said, "")
+    known = graph()
+    assert known["kurt"]["viewers"] == ["nils"]
+    assert known["nils"]["viewers"] == ["kurt"]
+    assert not any(known[user]["viewers"] for user in ("lilo", "mona") if user in known)
+    assert typed("contacts", "remove", "kurt", "nils") == (0, "kurt and nils no longer see each other\n", "")
 
 
 def test_a_spreadsheets_file_is_loaded(there: PresenceRun, tmp_path: Path) -> None:
