@@ -15,7 +15,13 @@ const sum = (values) => values.reduce((total, value) => total + value, 0);
 const added = (lists, length) => Array.from({ length }, (_, place) => sum(lists.map((list) => list[place])));
 
 const short = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
-const inMs = (ms) => (ms === null || ms === undefined ? "–" : `${ms >= 100 ? Math.round(ms) : short.format(ms)} ms`);
+/** A measured time: `7.3 ms`, `250 ms`, `60 s`. */
+function inMs(ms) {
+  if (ms === null || ms === undefined) return "–";
+  if (ms >= 10_000) return `${Math.round(ms / 1_000)} s`;
+  return `${ms >= 100 ? Math.round(ms) : short.format(ms)} ms`;
+}
+
 const words = (name) => name.replace(/(?<=[a-z])[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
 
 /** What each tile shows: `number` with its `unit`, a list of `points` (null: not measured), and `parts` below. */
