@@ -94,7 +94,8 @@ class Demo:
         if request.method not in ("GET", "HEAD"):
             return _problem(HTTPStatus.NOT_FOUND, "there is no such call")
         if request.path in ("/", "/demo"):
-            return web.Response(status=HTTPStatus.FOUND, headers={"Location": "/demo/"})
+            query = f"?{request.rel_url.raw_query_string}" if request.query_string else ""
+            return web.Response(status=HTTPStatus.FOUND, headers={"Location": f"/demo/{query}"})
         file = self._files.get("/demo/index.html" if request.path == "/demo/" else request.path)
         return _problem(HTTPStatus.NOT_FOUND, "there is no such file") if file is None else self._file(request, file)
 

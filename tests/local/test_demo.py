@@ -76,6 +76,8 @@ def test_the_address_that_a_run_names_leads_to_the_page(url: str) -> None:
     for path in ("/", "/demo"):
         answer = call(url, "GET", path)
         assert (answer.status, answer.headers["Location"]) == (302, "/demo/")
+        answer = call(url, "GET", f"{path}?me=a%20b&type=mobile")
+        assert (answer.status, answer.headers["Location"]) == (302, "/demo/?me=a%20b&type=mobile")
     assert call(url, "GET", "/demo/").body == (CLIENT / "demo/index.html").read_bytes()
 
 
