@@ -18,6 +18,7 @@ const LOOK_EVERY = 4_000; // ms: no frame tells at once that another device of o
 const LOOK_SOON = 150; // ms: changes come together
 const SHORT_LIFE = 15; // s
 const EXPIRED = -60; // s: more than the leeway that clocks are given
+const NO_WEBSOCKET = "No WebSocket gets through, so the page asks over HTTP now and then, and tries again";
 
 const place = new URLSearchParams(location.search);
 const me = place.get("me");
@@ -25,6 +26,7 @@ const address = (user, more = {}) => `?${new URLSearchParams({ me: user, ...more
 
 const network = new Network();
 const account = new Account(me, network.fetch);
+const prepared = []; // tokens that are used before new ones
 let presence;
 let about = null; // what GET /v1/me said last
 let moves = 0; // from one connection to the next
@@ -32,57 +34,53 @@ let attempts = 0; // that are not over: what was just clicked is not taken back 
 let timeline;
 let looking;
 
-if (me) start();
-else drawPicker(PEOPLE, address);
+if (!me) drawPicker(PEOPLE, address);
+else if (isUserId(me)) start().catch((error) => drawPicker(PEOPLE, address, error.message));
+else drawPicker(PEOPLE, address, `"${me}" is no user id: letters, digits and . _ ~ : @ | + = - may be in one, up to 128.`);
+
+/** The form of the picker says what a user id is. */
+function isUserId(text) {
+  const { pattern } = $("user");
+  return new RegExp(`^(?:${pattern})$`, "v").test(text);
+}
 
 async function start() {
+  const { graph } = await ask("/demo/contacts", {});
+  prepared.push(await account.token());
   document.title = `${nameOf(me)}: presence`;
   $("title").textContent = `Presence of ${nameOf(me)}`;
   $("app").hidden = false;
+  if (graph === "not_loaded") warn("Nobody sees anybody yet: `presence contacts load FILE` marks this Redis as loaded.");
+  const somebody = PEOPLE.find((user) => user !== me);
+  $("nobody").textContent = `You know nobody yet. In a terminal: presence contacts add ${quoted(me)} ${somebody}`;
   fillTimes();
   timeline = new Timeline($("timeline"));
   wire();
-  try {
-    const { made, graph } = await ask("/demo/contacts", {});
-    if (graph === "not_loaded") warn("Nobody sees anybody yet: `presence contacts load FILE` marks this Redis as loaded.");
-    $("nobody").textContent = made ? "Nobody may see this person." : "Nobody yet: `presence contacts add` says who knows whom.";
-    connect(await account.token());
-  } catch (error) {
-    return warn(error.message);
-  }
-  setInterval(tick, 1_000);
+  connect();
+  setInterval(draw, 1_000);
   setInterval(look, LOOK_EVERY);
 }
 
-/** Begin with a token. Whatever comes after it is as the account says then. */
-function connect(first) {
-  const waiting = [first];
+/** As a shell takes it. */
+const quoted = (user) => (/^[\w@:.+=-]+$/.test(user) ? user : `'${user}'`);
+
+function connect() {
   presence = new Presence({
     url: `ws://${location.host}/live`,
     httpUrl: location.origin,
-    token: async () => waiting.pop() ?? account.token(),
+    token: async () => prepared.pop() ?? account.token(),
     tokenSource: account.tokenSource,
     ...(place.has("device") && { deviceId: place.get("device"), deviceType: place.get("type") ?? "web" }),
     reconnectWithin: RECONNECT_WITHIN,
     WebSocket: network.WebSocket,
     fetch: network.fetch,
   });
-  const mine = presence;
-  const on = (type, listener) =>
-    mine.addEventListener(type, ({ detail }) => {
-      if (mine === presence) listener(detail);
-    });
+  const on = (type, listener) => presence.addEventListener(type, ({ detail }) => listener(detail));
   on("change", changed);
   on("self", itself);
   on("connection", connected);
-  on("error", ({ code, message }) => say(code === "no_websocket" ? message : `The service says: ${message}`));
+  on("error", ({ code, message }) => say(code === "no_websocket" ? NO_WEBSOCKET : `The service says: ${message}`));
   presence.open();
-}
-
-/** As if the page had been loaded anew, with this token. */
-function reconnect(token) {
-  presence.close();
-  connect(token);
 }
 
 // What the client tells
@@ -101,6 +99,7 @@ function itself(self) {
   noteMyself();
   if (self.connectionId && self.connectionId !== document.body.dataset.connectionId) {
     if (document.body.dataset.connectionId) moves += 1;
+    if (document.body.dataset.connection === "online") say("Moved on to another connection, with a new token");
     document.body.dataset.connectionId = self.connectionId;
   }
   draw();
@@ -112,7 +111,8 @@ function connected({ state, reason }) {
   timeline.stale(presence.stale);
   noteMyself();
   drawConnection(state);
-  say(`${$("connection").textContent}${reason && state !== "online" ? `: ${reason}` : ""}`);
+  const isWanted = state === "online" || state === "closed"; // then the reason is no news
+  say(`${$("connection").textContent}${reason && !isWanted ? `: ${reason}` : ""}`);
   draw();
 }
 
@@ -134,17 +134,25 @@ function draw() {
   $("nobody").hidden = presence.users.size > 0 || presence.stale; // which says nothing of nobody
   drawSelf(me, presence.self, about, gone());
   if (!attempts) drawChoices(presence.self);
-  drawDevices(about?.devices ?? presence.self?.devices ?? [], presence.self?.connectionId, gone());
+  drawDevices(devices(), presence.self?.connectionId, gone());
+  drawConnectionFacts();
 }
 
-function tick() {
+/** One's own, as the newer of two tells of them: the one that knows this connection. */
+function devices() {
+  const told = [about?.devices, presence.self?.devices];
+  const knows = (list) => list?.some(({ connectionId }) => connectionId === presence.self?.connectionId);
+  return told.find(knows) ?? presence.self?.devices ?? [];
+}
+
+function drawConnectionFacts() {
   const now = Date.now();
-  draw();
+  const self = presence.stale ? null : presence.self;
   drawFacts({
     Device: place.get("device") ?? "this browser",
-    "By way of": presence.connection === "polling" ? "HTTP, polled" : "WebSocket",
-    Connection: presence.self?.connectionId,
-    "Moves on": presence.self?.rotateAt && timeLeft(presence.self.rotateAt, now),
+    "By way of": { online: "WebSocket", polling: "HTTP, polled" }[presence.connection] ?? "Not connected",
+    Connection: self?.connectionId,
+    "Moves on": self?.rotateAt && timeLeft(self.rotateAt, now),
     Moves: String(moves),
     "Token ends": timeLeft(account.endsAt, now),
     Tokens: String(account.issued),
@@ -214,11 +222,19 @@ function wire() {
   on("refusing", "change", ({ target }) => (network.refusing = target.checked));
   on("short", "change", ({ target }) => {
     account.life = target.checked ? SHORT_LIFE : LIFE;
-    attempt(async () => reconnect(await account.token()));
+    say(target.checked ? "From now on a token is good for 15 seconds" : "From now on a token is good for an hour");
+    if (presence.connection !== "closed") presence.reconnect();
   });
   on("kill", "click", () => attempt(() => ask("/demo/lose", { connectionId: presence.self?.connectionId ?? "" })));
-  on("expire", "click", () => attempt(async () => reconnect(await account.token(EXPIRED))));
+  on("expire", "click", () => attempt(expire));
   on("leave", "click", () => (presence.connection === "closed" ? presence.open() : presence.leave()));
+}
+
+/** Go over to another connection, with a token that has ended: the handshake is refused, and made again with a new one. */
+async function expire() {
+  prepared.push(await account.token(EXPIRED));
+  say("The token has ended: the next handshake is refused, and a new token asked for");
+  presence.reconnect();
 }
 
 /** Another device of the same person, in a tab of its own; without a type it is another tab of this device. */

@@ -11,12 +11,19 @@ function write(element, words) {
   if (element.textContent !== words) element.textContent = words;
 }
 
+/** Words of which two lines are shown, and all to whoever points there. */
+function writeCut(element, words) {
+  write(element, words);
+  element.title = words;
+}
+
 function shape(holder, status) {
   holder.dataset.status = status;
   holder.querySelector("use").setAttribute("href", `#shape-${status}`);
 }
 
-export function drawPicker(people, url) {
+/** Who one can be; with `words` that say why it is asked again. */
+export function drawPicker(people, url, words = "") {
   const links = people.map((user) => {
     const link = document.createElement("a");
     link.href = url(user);
@@ -26,6 +33,8 @@ export function drawPicker(people, url) {
     return item;
   });
   $("people").replaceChildren(...links);
+  $("unknown").hidden = !words;
+  write($("unknown"), words);
   $("picker").hidden = false;
 }
 
@@ -84,7 +93,9 @@ function drawContact(item, record, now, hidden, blocked) {
   shape(item, status);
   const seen = lastSeen ? `Last seen ${ago(lastSeen, now)}` : STATUS.offline;
   write(item.querySelector(".status"), status === "offline" ? seen : doing(record));
-  write(item.querySelector(".custom"), inOwnWords(customStatus));
+  writeCut(item.querySelector(".custom"), inOwnWords(customStatus));
+  const hiding = hidden ? `You are hidden from ${item.querySelector(".name").textContent}` : "";
+  write(item.querySelector(".kept"), blocked ? "Blocked: neither of you sees the other" : hiding);
   item.querySelector(".hide").ariaPressed = String(hidden);
   item.querySelector(".block").ariaPressed = String(blocked);
 }
@@ -100,7 +111,7 @@ export function drawSelf(user, self, about, gone) {
   const invisible = self?.invisible ? ", but invisible" : "";
   const until = self?.claim?.until ? ` until ${atTime(self.claim.until)}` : "";
   write($("you-status"), gone || `${STATUS[status]}${until}${invisible}`);
-  write($("you-custom"), inOwnWords(self?.customStatus));
+  writeCut($("you-custom"), inOwnWords(self?.customStatus));
   write($("why"), about?.why && !gone ? `Why: ${about.why.replace(": ", ", ")}.` : "");
 }
 

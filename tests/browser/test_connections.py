@@ -14,6 +14,17 @@ from tests.support.deployment import Deployment
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+NOTE_WAYS = """() => {
+  window.ways = {};
+  new MutationObserver(() => {
+    const [badge] = document.querySelectorAll("#connection");
+    const way = [...document.querySelectorAll("#facts dt")].find((word) => word.textContent === "By way of");
+    const seen = (ways[badge.textContent] ??= []);
+    if (seen.at(-1) !== way.nextElementSibling.textContent) seen.push(way.nextElementSibling.textContent);
+  }).observe(document, { subtree: true, childList: true, characterData: true });
+}"""
+"""Notes beside each state of the connection which way the facts named, whenever something was drawn."""
+
 
 async def test_a_killed_socket_comes_back_and_contacts_see_nothing(people: People, enter: Enter) -> None:
     """Alice's socket is cut without a close frame: she has another one, and Bob's screen has not changed."""
@@ -84,10 +95,18 @@ async def test_websockets_that_are_refused_later_and_let_through_again_are_no_ev
     alices, bobs = await asyncio.gather(enter(alice), enter(bob))
     await bobs.sees(alice, "online")
     before = await bobs.statuses(alice)
+    await expect(alices.fact("By way of")).to_have_text("WebSocket")
+    await alices.page.evaluate(NOTE_WAYS)
     await alices.switch("Refuse WebSockets")
     await alices.is_connected("Polling")
+    log = alices.page.get_by_role("log", name="What happened")
+    await expect(log).to_contain_text("No WebSocket gets through")
+    await expect(log).not_to_contain_text("tokenSource")
     await alices.switch("Refuse WebSockets", on=False)
     await alices.is_connected("Live")
+    ways = await alices.page.evaluate("ways")
+    assert ways["Polling"] == ["HTTP, polled"]
+    assert ways["Live"] == ["WebSocket"]
     await alices.choose("This device", "Busy")
     await bobs.sees(alice, "busy")
     assert await bobs.statuses(alice) == [*before, "busy"]
@@ -163,6 +182,11 @@ async def test_an_expired_token_is_replaced_and_nobody_sees_it(people: People, e
     assert len(sockets) == 2
     assert ["403" in error for error in refusals] == [True]
     assert sockets[0].url != sockets[1].url
+    log = alices.page.get_by_role("log", name="What happened")
+    for words in ("The token has ended", "Moved on to another connection, with a new token"):
+        await expect(log).to_contain_text(words)
+    await expect(log).not_to_contain_text("Signed out")
+    assert await log.get_by_text("Connecting").count() == 1
     assert await bobs.statuses(alice) == before
 
 
@@ -174,8 +198,9 @@ async def test_tokens_are_renewed_before_they_end(people: People, enter: Enter) 
     before, first = await bobs.statuses(alice), await alices.connection_id()
     await alices.switch("Tokens of 15 seconds")
     second = await alices.has_moved_from(first)
-    log = alices.page.get_by_role("log", name="What happened")
-    connecting = await log.get_by_text("Connecting").count()
     await alices.has_moved_from(second)
-    assert await log.get_by_text("Connecting").count() == connecting  # no moment without a connection
+    log = alices.page.get_by_role("log", name="What happened")
+    await expect(log).to_contain_text("From now on a token is good for 15 seconds")
+    await expect(log).not_to_contain_text("Signed out")
+    assert await log.get_by_text("Connecting").count() == 1  # no moment without a connection
     assert await bobs.statuses(alice) == before

@@ -90,6 +90,7 @@ async def test_whoever_is_invisible_is_offline_to_all_and_sees_all(people: Peopl
     await alices.switch("Invisible")
     await bobs.sees(alice, "offline")
     await expect(alices.page.locator("#you-status")).to_have_text("Online, but invisible")
+    await expect(alices.page.locator("#why")).to_have_text("Why: invisible, contacts see offline.")
     await bobs.choose("This device", "Busy")
     await alices.sees(bob, "busy")
     await alices.switch("Invisible", on=False)
@@ -107,10 +108,13 @@ async def test_who_is_hidden_from_sees_offline_and_nobody_else_does(people: Peop
     await hide.click()
     await bobs.sees(alice, "offline")
     await expect(hide).to_have_attribute("aria-pressed", "true")
+    kept = alices.contact(bob).locator(".kept")
+    await expect(kept).to_have_text(f"You are hidden from {bob.capitalize()}")
     await alices.sees(bob, "online")
     await hide.click()
     await bobs.sees(alice, "online")
     await expect(hide).to_have_attribute("aria-pressed", "false")
+    await expect(kept).to_be_hidden()
     assert await carols.statuses(alice) == before
 
 
@@ -125,8 +129,11 @@ async def test_a_block_is_in_both_directions_and_only_between_two(people: People
     await block.click()
     await asyncio.gather(bobs.sees(alice, "offline"), alices.sees(bob, "offline"))
     await expect(block).to_have_attribute("aria-pressed", "true")
+    kept = alices.contact(bob).locator(".kept")
+    await expect(kept).to_have_text("Blocked: neither of you sees the other")
     await block.click()
     await asyncio.gather(bobs.sees(alice, "online"), alices.sees(bob, "online"))
+    await expect(kept).to_be_hidden()
     assert [await carols.statuses(user) for user in (alice, bob)] == before
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from urllib.parse import urlencode
 
 import pytest
 from playwright.async_api import Page, expect
@@ -143,6 +144,24 @@ async def test_every_control_and_region_has_a_name_and_a_role(people: People, en
         if await control.is_visible():
             told = (await control.aria_snapshot()).splitlines()[0]
             assert '"' in told, f"a control without a name: {told}"
+
+
+async def test_whoever_cannot_be_anybody_is_asked_again(deployment: Deployment, new_context: NewContext) -> None:
+    """An address with what is no user id: the picker says so, keeps the markup in it as text, and leads on."""
+    page = await (await new_context()).new_page()
+    for wrong in ("a b", "<b>alice</b>", "a" * 129):
+        await page.goto(f"{deployment.url}/?{urlencode({'me': wrong})}")
+        await expect(page.get_by_role("alert")).to_contain_text(f'"{wrong}" is no user id')
+        await expect(page.get_by_role("region", name="Contacts")).to_be_hidden()
+    await page.get_by_role("link", name="Erin").click()
+    await DemoPage(page, "erin").is_connected()
+
+
+async def test_whoever_knows_nobody_is_told_how_to_know_somebody(people: People, enter: Enter) -> None:
+    """A newcomer's page names the command that gives them a contact."""
+    (newcomer,) = await people("newcomer")
+    page = (await enter(newcomer)).page
+    await expect(page.locator("#nobody")).to_contain_text(f"presence contacts add {newcomer} alice")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
