@@ -252,6 +252,19 @@ def test_an_update_reaches_contacts_and_oneself(sandbox: WarmSandbox) -> None:
     assert (own["type"], own["self"]["status"], own["self"]["n"]["status"]) == ("presence_self", "busy", 1)
 
 
+def test_an_update_that_changes_nothing_is_told_only_where_it_is_numbered(sandbox: WarmSandbox) -> None:
+    """The second `busy` gets no frame without an `n`, and with one the `presence_self` that has it."""
+    context = sandbox.open("alice", ID)
+    said = '{"action":"presence_update","status":"busy"}'
+    sandbox.say(context, ID, said, function="update")
+    told = len(sandbox.frames(ID))
+    sandbox.say(context, ID, said, function="update")
+    assert len(sandbox.frames(ID)) == told
+    sandbox.say(context, ID, said.replace("}", ',"n":1}'), function="update")
+    [frame] = sandbox.frames(ID)[told:]
+    assert (frame["type"], frame["self"]["n"]["status"]) == ("presence_self", 1)
+
+
 def test_a_query_is_answered_to_who_asked(sandbox: WarmSandbox) -> None:
     """`get_presence` answers with records in the order asked for; strangers are offline."""
     contacts(sandbox, "alice", "bob")
