@@ -51,8 +51,7 @@ async function start() {
   $("title").textContent = `Presence of ${nameOf(me)}`;
   $("app").hidden = false;
   if (graph === "not_loaded") warn("Nobody sees anybody yet: `presence contacts load FILE` marks this Redis as loaded.");
-  const somebody = PEOPLE.find((user) => user !== me);
-  $("nobody").textContent = `You know nobody yet. In a terminal: presence contacts add ${quoted(me)} ${somebody}`;
+  $("command").textContent = `presence contacts add ${quoted(me)} ${PEOPLE.find((user) => user !== me)}`;
   fillTimes();
   timeline = new Timeline($("timeline"));
   wire();
@@ -123,9 +122,10 @@ const lower = (words) => words[0].toLowerCase() + words.slice(1);
 
 // What the page shows
 
+/** Why it is not known what one is, in words; nothing where it is known. */
 function gone() {
-  if (presence.connection === "closed") return "Signed out";
-  return presence.stale ? "Not connected" : "";
+  if (!presence.stale) return "";
+  return { closed: "Signed out", stale: "Not known" }[presence.connection] ?? "Not connected";
 }
 
 function draw() {

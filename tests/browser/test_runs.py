@@ -78,6 +78,7 @@ async def test_a_service_that_cannot_say_is_no_reason_to_lose_the_picture(
         await alices.is_connected("Service unavailable")
         await expect(old).to_have_text("The service cannot say. What you see here may be old.")
         await expect(who).to_have_css("filter", "grayscale(1)")
+        await expect(alices.page.locator("#you-status")).to_have_text("Not known")
         await alices.sees("bob", "online")
         os.kill(redis.pid, signal.SIGCONT)
         await alices.is_connected("Live")
