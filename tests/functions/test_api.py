@@ -147,6 +147,12 @@ def test_a_cursor_that_was_never_given_is_refused(sandbox: WarmSandbox, cursor: 
     assert ask(sandbox, "GET", "/v1/health")[0] == 200
 
 
+def test_a_cursor_that_is_none_is_told_where_to_get_one(sandbox: WarmSandbox) -> None:
+    """The words name where a cursor comes from, and show no pattern."""
+    problem = ask(sandbox, "GET", "/v1/graph?cursor=x")[1]
+    assert problem["detail"] == "cursor: must be the next of an earlier page"
+
+
 # Users
 
 
