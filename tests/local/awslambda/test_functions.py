@@ -93,7 +93,8 @@ async def test_a_worker_beyond_the_first_ends_when_it_was_idle_for_long(telephon
         first_line.say("go on")
         await first_call
         async with asyncio.timeout(PATIENCE):
-            while first not in functions._pools["f"]._idle:  # it asks for the next event a moment after its answer
+            # It asks for the next event a moment after its answer.
+            while first not in functions._pools["f"]._idle:  # noqa: ASYNC110 - nothing tells of that
                 await asyncio.sleep(0)
             second_line.say("go on")
             await second_call

@@ -181,7 +181,11 @@ async def test_a_backup_brings_chosen_statuses_back_unless_they_are_over(gateway
     """Custom statuses and claims come back with their ends; what would have ended meanwhile does not."""
     lines = [
         {"userId": "alice", "claim": {"status": "busy", "until": TOMORROW}, "customStatus": {"text": "Lunch"}},
-        {"userId": "bob", "claim": {"status": "busy", "until": None}, "customStatus": {"text": "Old", "until": 1_000_000_000_000}},
+        {
+            "userId": "bob",
+            "claim": {"status": "busy", "until": None},
+            "customStatus": {"text": "Old", "until": 1_000_000_000_000},
+        },
         {"userId": "carol", "claim": {"status": "away", "until": NOW - 1}},
     ]
     await restore(backend, read_backup(map(json.dumps, lines), "f"), Steps())
