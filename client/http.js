@@ -9,6 +9,7 @@ const CODES = new Map([
   [400, "invalid_message"],
   [401, "unauthorized"],
   [403, "unauthorized"],
+  [404, "not_found"],
   [409, "conflict"],
   [413, "too_large"],
   [429, "rate_limited"],
@@ -70,9 +71,10 @@ export class Http {
 /** What a response that is none says: the problem details (RFC 9457) of the service, or the words of the gateway. */
 export async function problem(response) {
   const { detail, title, message, errors = [] } = await response.json().catch(() => ({}));
+  const words = detail ?? title ?? message ?? `HTTP ${response.status}`;
   return {
     code: CODES.get(response.status) ?? "unavailable",
-    message: detail ?? title ?? message ?? `HTTP ${response.status}`,
+    message: response.status === 404 ? `${words}: is httpUrl that of the deployment?` : words,
     field: errors[0]?.field,
     errors,
     retryAfter: 1_000 * (Number(response.headers.get("Retry-After")) || 0),

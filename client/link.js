@@ -12,7 +12,8 @@ const ANSWER_PATIENCE = 5_000; // ms that the answer to `sync` may take
 const LONGEST_WAIT = 30_000; // ms, at most, before another `sync` after one that failed
 const SHORTEST_LIFE = 1_000; // ms that a connection is used at least, however short its token's life is
 
-const FAILURES = ["unavailable", "unauthorized", "conflict"]; // what the same message may succeed after
+/** What the same message may succeed after: `not_found` too, while a deployment is being made anew. */
+const FAILURES = ["unavailable", "unauthorized", "not_found", "conflict"];
 
 /** Whether the service, or the gateway before it, could not do what it was asked; the gateway's frames have no type. */
 export const isFailure = ({ type, code }) => type === undefined || FAILURES.includes(code);

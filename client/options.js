@@ -46,8 +46,11 @@ export function checkUsers(userIds, name) {
   userIds.forEach((userId, place) => checkUser(userId, `${name}[${place}]`));
 }
 
+/** A promise broken with a `TypeError` which says what `name` has to be. */
+export const mistake = async (name, rule, value) => must(false, name, rule, value);
+
 /** Throws a `TypeError` which says what `name` has to be, unless it is so. */
-export function must(isSo, name, rule, value) {
+function must(isSo, name, rule, value) {
   if (!isSo) throw new TypeError(`${name} must be ${rule}: not ${shown(value)}`);
 }
 

@@ -6,7 +6,7 @@
 
 import { Http } from "./http.js";
 import { Link, Timers } from "./link.js";
-import { checkUser, checkUsers, checked } from "./options.js";
+import { checkUser, checkUsers, checked, mistake } from "./options.js";
 import { Page, deviceId, hadToPoll, rememberToPoll } from "./page.js";
 import { changes, initial, reduce } from "./reducer.js";
 import { PresenceError, Requests } from "./requests.js";
@@ -26,6 +26,7 @@ const LONG_LIFE = 5_000; // ms that a connection has to be of use before the nex
 const ROTATE_AFTER = 3_600_000; // ms, where the service does not say: well below the two hours after which it is cut
 
 const STATUSES = ["online", "busy", "away"];
+const CLAIMS = ["busy", "away"];
 
 export class Presence extends EventTarget {
   #options;
@@ -35,6 +36,7 @@ export class Presence extends EventTarget {
   #requests;
   #state = initial;
   #isOpen = false;
+  #hasEnded = false; // it was closed, and not opened again
   #told = "closed"; // the state of the connection that the application knows
   #link = null; // the connection that is used
   #next = null; // a WebSocket that is being opened beside it
@@ -44,6 +46,7 @@ export class Presence extends EventTarget {
   #failures = 0; // attempts in a row that led nowhere
   #refusals = 0; // WebSockets in a row that were refused, or of no use
   #hasToldRefusal = false;
+  #troubles = new Set(); // what was told, since there last was a connection of use, of why there is none
   #wasCut = false; // the last connection was lost, perhaps with thousands of others
   #awokeAt = -Infinity; // when network or page came back
   #hasLeft = false; // the page was left, and may come back
@@ -119,6 +122,8 @@ export class Presence extends EventTarget {
   open() {
     if (this.#isOpen) return;
     this.#isOpen = true;
+    this.#hasEnded = false;
+    this.#troubles.clear();
     this.#failures = this.#refusals = 0;
     this.#wasCut = this.#hasLeft = false;
     this.#page.watch();
@@ -134,13 +139,14 @@ export class Presence extends EventTarget {
   }
 
   #end() {
+    this.#hasEnded = true;
+    this.#requests.refuseAll(closed());
     if (!this.#isOpen) return;
     this.#isOpen = false;
     this.#page.unwatch();
     this.#timers.clearAll();
     for (const link of this.#links) link.end();
     this.#link = this.#next = this.#poller = null;
-    this.#requests.refuseAll(new PresenceError({ code: "closed", message: "the client was closed" }));
     this.#tell("closed by the application");
   }
 
@@ -177,19 +183,30 @@ export class Presence extends EventTarget {
 
   /** Choose this connection's status. Resolves when it is applied, or a newer choice has taken its place. */
   setStatus(status) {
-    if (STATUSES.includes(status)) this.#chosen = status; // any other would spoil handshakes; the service refuses it
-    return this.#requests.wish("status", { status });
+    const isKnown = STATUSES.includes(status); // any other would spoil handshakes; the service refuses it
+    if (isKnown && !this.#hasEnded) this.#chosen = status;
+    return this.#wish("status", { status });
   }
 
   /** Claim a status over all of the user's devices, until a time (ms) or for good; null ends the claim. */
   setClaim(status, until) {
+    const isClaim = status === null || CLAIMS.includes(status);
+    if (!isClaim) return mistake("the claim", `one of ${CLAIMS.join(", ")}, or null, which ends it`, status);
     const claim = { status: status ?? "online", scope: "user", ...(status && until && { until }) };
-    return this.#requests.wish("claim", claim);
+    return this.#wish("claim", claim);
   }
 
   /** Say something in one's own words, `{text, emoji, until}`; null clears it. */
   setCustomStatus(customStatus) {
-    return this.#requests.wish("customStatus", { customStatus });
+    if (typeof customStatus !== "object") return mistake("customStatus", "{text, emoji, until} or null", customStatus);
+    return this.#wish("customStatus", { customStatus });
+  }
+
+  /** Before the client is first opened a wish waits for that; after its end there is nothing to wait for. */
+  #wish(field, change) {
+    const promise = this.#requests.wish(field, change);
+    if (this.#hasEnded) this.#requests.refuseAll(closed());
+    return promise;
   }
 
   /** Ask about some users, contacts or not; gives their records in the same order. */
@@ -231,10 +248,17 @@ export class Presence extends EventTarget {
   /** Open a WebSocket, beside whatever there is. */
   #connect() {
     if (this.#next || !this.#isOpen) return;
-    const link = this.#begin((told) => new Socket(() => this.#handshake(), this.#options.WebSocket, told));
+    let hasToken = false;
+    const handshake = async () => {
+      const made = await this.#handshake();
+      hasToken = true;
+      return made;
+    };
+    const link = this.#begin((told) => new Socket(handshake, this.#options.WebSocket, told));
     this.#next = link;
     this.#timers.set("handshake", HANDSHAKE_PATIENCE, () => {
-      this.#refusals = SEVERAL; // a token that is not good is refused at once
+      if (!hasToken) this.#token.late();
+      else this.#refusals = SEVERAL; // a token that is not good is refused at once
       this.#lost(link, "no answer to the handshake");
     });
   }
@@ -295,7 +319,10 @@ export class Presence extends EventTarget {
 
   #lost(link, reason) {
     link.end();
-    if (link === this.#poller) return this.#dropPoller(); // a WebSocket is on its way, and what fails there polls again
+    if (link === this.#poller) {
+      this.#dropPoller(); // a WebSocket is on its way, and what fails there polls again
+      return this.#tellUnreachable();
+    }
     if (link === this.#link && link.isReady && this.#next?.hasBegun) {
       this.#next.succeed(link);
       return this.#adopt(this.#next);
@@ -305,7 +332,8 @@ export class Presence extends EventTarget {
     if (wasRefused) this.#dropNext();
     else this.#gone(link, reason);
     if (wasRefused && !this.#link?.isReady) this.#token.failed(); // perhaps: a page is not told why
-    if (link.kind === "online" && !wasOfUse) this.#refusals = wasRefused ? this.#refusals + 1 : SEVERAL;
+    if (this.#token.trouble) this.#tellTrouble(this.#token.trouble);
+    else if (link.kind === "online" && !wasOfUse) this.#refusals = wasRefused ? this.#refusals + 1 : SEVERAL;
     this.#failures += 1;
     this.#schedule(link.kind === "polling");
     this.#stay(wasOfUse);
@@ -368,10 +396,7 @@ export class Presence extends EventTarget {
   async #handshake() {
     const { url, tokenSource } = this.#options;
     const isNew = this.#link?.kind === "online"; // a connection ends with its token
-    const token = await this.#token.take(isNew).catch((error) => {
-      if (error instanceof PresenceError) this.#emit("error", error);
-      throw error;
-    });
+    const token = await this.#token.take(isNew);
     const query = new URLSearchParams({ v: "1", ...this.#device() });
     if (tokenSource === "query") query.set("token", token);
     return { url: `${url}?${query}`, protocols: tokenSource === "subprotocol" ? ["presence.v1", token] : [] };
@@ -405,6 +430,7 @@ export class Presence extends EventTarget {
   }
 
   #isOfUse({ kind }) {
+    this.#troubles.clear();
     if (kind === "online") {
       this.#refusals = 0;
       this.#lostId = null;
@@ -418,10 +444,13 @@ export class Presence extends EventTarget {
     this.#requests.settle(frame);
     if (frame.type === "done") this.#link?.sync(); // nothing else tells what became of one's own state
     if (frame.type !== "error" && frame.type !== undefined) return;
-    const error = new PresenceError(frame);
-    if (link === this.#poller && error.code === "unavailable") return; // nobody knows yet that there is polling
+    const { trouble } = this.#token;
+    const isTokens = trouble !== null && frame.message === trouble.message;
+    const error = isTokens ? trouble : new PresenceError(frame);
+    if (link === this.#poller) return error.code === "unavailable" ? this.#tellUnreachable() : this.#tellTrouble(error);
     this.#requests.fail(frame, error);
-    this.#emit("error", error);
+    if (isTokens) this.#tellTrouble(error);
+    else this.#emit("error", error);
   }
 
   // The page
@@ -458,18 +487,35 @@ export class Presence extends EventTarget {
 
   // What the application is told
 
+  /** What keeps the client from connecting is told once, not at each attempt. */
+  #tellTrouble(error) {
+    if (this.#troubles.has(error.message)) return;
+    this.#troubles.add(error.message);
+    this.#emit("error", error);
+  }
+
+  /** The HTTP side gave nothing to poll: if there is no WebSocket either, nothing is left. */
+  #tellUnreachable() {
+    if (this.#refusals < SEVERAL || this.#token.trouble) return;
+    const message =
+      "no WebSocket can be opened, and the HTTP API does not serve either: is there a network, are url and httpUrl " +
+      "those of the deployment, does it allow this page's origin, or is it away?";
+    this.#tellTrouble(new PresenceError({ code: "unreachable", message }));
+  }
+
   /** Once, when it is clear that no WebSocket is to be had. */
   #tellRefusal() {
     const { httpUrl, tokenSource } = this.#options;
-    if (this.#refusals < SEVERAL || !this.#failures || this.#hasToldRefusal) return;
+    if (this.#refusals < SEVERAL || !this.#failures || this.#hasToldRefusal || this.#token.trouble) return;
     const isPolling = this.#link?.isReady && this.#link.kind === "polling";
     if (httpUrl ? !isPolling : this.#link) return; // it may be something else
     this.#hasToldRefusal = true;
-    const though = httpUrl ? "though the HTTP API takes the token" : "also with a new token";
-    const message =
-      `no WebSocket can be opened, ${though}: are url and tokenSource ("${tokenSource}") those of the deployment, ` +
-      "or does something on the way refuse WebSockets?";
-    this.#emit("error", new PresenceError({ code: "no_websocket", message, field: "tokenSource" }));
+    const deployment = `are url and tokenSource ("${tokenSource}") those of the deployment`;
+    const message = httpUrl
+      ? `no WebSocket can be opened, though the HTTP API takes the token: ${deployment}`
+      : `no WebSocket can be opened, also with a new token: is the token good, ${deployment}, is there a network`;
+    const refusal = { code: "no_websocket", message: `${message}, or does something on the way refuse WebSockets?` };
+    this.#emit("error", new PresenceError({ ...refusal, ...(httpUrl && { field: "tokenSource" }) }));
   }
 
   #tell(reason = "") {
@@ -482,3 +528,5 @@ export class Presence extends EventTarget {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 }
+
+const closed = () => new PresenceError({ code: "closed", message: "the client was closed" });

@@ -14,8 +14,8 @@ const ROOM = 3_800; // bytes of user ids in one query: a message has at most 4 K
 export class PresenceError extends Error {
   name = "PresenceError";
 
-  constructor({ code = "unavailable", message, field, errors, id, retryAfter }) {
-    super(message);
+  constructor({ code = "unavailable", message, field, errors, id, retryAfter, cause }) {
+    super(message, cause === undefined ? undefined : { cause });
     Object.assign(this, { code, field, errors: errors ?? (field ? [{ field, message }] : []), id, retryAfter });
   }
 }

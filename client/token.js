@@ -2,17 +2,21 @@
 
 import { PresenceError } from "./requests.js";
 
+const IS_JWT = /^[\w-]+\.[\w-]+\.[\w-]+$/;
 const MARGIN = 60_000; // ms before its end, from which on a token is not used for what is to last
 const SHORT_MARGIN = 5_000; // ms, likewise for what is over at once
 
 export class Token {
+  /** Why there is no token, a `PresenceError`; null as soon as there is one. */
+  trouble = null;
+
   #ask;
   #clock;
   #token = null;
   #mustRenew = false;
   #asking = null; // the application, which has not answered yet
 
-  /** @param {(wanted: {renew: boolean}) => Promise<string>} ask the application's */
+  /** @param {(wanted: {renew: boolean}) => string | Promise<string>} ask the application's */
   constructor(ask, clock) {
     this.#ask = ask;
     this.#clock = clock;
@@ -29,26 +33,49 @@ export class Token {
     this.#mustRenew = true;
   };
 
+  /** Whoever asked for one has waited long enough. */
+  late() {
+    this.trouble = noToken("does not answer");
+  }
+
   async #take(renew, margin) {
     const must = renew || this.#mustRenew;
     const known = this.#token;
     if (!must && known !== null && expiry(known) - this.#clock.now() >= margin) return known;
     if (!must && this.#asking) return this.#asking;
     this.#mustRenew = false; // before it comes: it may fail before it is known
-    const asking = (async () => this.#ask({ renew: must }))();
+    const asking = this.#askFor({ renew: must });
     this.#asking = asking;
     try {
       const token = await asking;
       if (known !== null && isAnothers(known, token)) throw another(known, token);
       if (this.#asking === asking) this.#token = token;
+      this.trouble = null;
       return token;
     } catch (error) {
+      if (this.#asking === asking) this.trouble = error;
       this.#mustRenew ||= must;
       throw error;
     } finally {
       if (this.#asking === asking) this.#asking = null;
     }
   }
+
+  async #askFor(wanted) {
+    let token;
+    try {
+      token = await this.#ask(wanted);
+    } catch (cause) {
+      throw noToken(`failed: ${cause?.message ?? cause}`, cause);
+    }
+    if (typeof token !== "string") throw noToken(`gave no string: ${token === null ? "null" : typeof token}`);
+    if (!IS_JWT.test(token)) throw noToken("gave a string that is no JWT"); // and is not told: it may be a secret
+    return token;
+  }
+}
+
+function noToken(what, cause) {
+  return new PresenceError({ code: "unauthorized", message: `there is no token: token() ${what}`, field: "token", cause });
 }
 
 /** Whether two tokens say that they are of different people. */

@@ -60,7 +60,7 @@ export class Polling {
   send({ action, id, ...said }) {
     this.#carry(action, said).then(
       (frame) => (this.#told ? this.#told.frame({ ...frame, id }) : this.#undo(frame)),
-      (error) => this.#told?.frame({ type: "error", code: "unavailable", message: error.message, id }),
+      ({ code = "unavailable", field, message }) => this.#told?.frame({ type: "error", code, field, message, id }),
     );
   }
 

@@ -358,12 +358,12 @@ test("a reconnect that comes while the application looks for a token is given a 
   const world = new World({ token });
   world.client.open();
   world.client.reconnect();
-  given[0][1]("old");
-  given[1][1]("new");
+  given[0][1]("the.old.one");
+  given[1][1]("the.new.one");
   await world.clock.pass(0);
   assert.deepEqual(
     world.sockets.map(({ url }) => url.searchParams.get("token")),
-    ["new"],
+    ["the.new.one"],
   );
 });
 
@@ -580,20 +580,81 @@ test("a token near its end is not used for anything new", async () => {
   assert.equal(tokens.length, 2);
 });
 
-test("an application that has no token now is asked again", async () => {
+test("an application that has no token now is told why once, and is asked again", async () => {
+  const cause = new Error("signed out");
   let fails = true;
+  let asked = 0;
   const world = new World({
+    httpUrl: "https://host",
     token: async () => {
-      if (fails) throw new Error("signed out");
-      return "opaque";
+      asked += 1;
+      if (fails) throw cause;
+      return jwt({ sub: "me" });
     },
   });
   world.client.open();
-  await world.clock.pass(0);
-  assert.equal(world.sockets.length, 0);
+  await world.clock.pass(5 * MINUTE);
+  assert.ok(asked > 5, `${asked} times`);
+  assert.deepEqual([world.sockets.length, world.calls.length], [0, 0]);
+  const [error, ...more] = world.take("error");
+  assert.deepEqual([error.code, error.field, error.cause, more], ["unauthorized", "token", cause, []]);
+  assert.equal(error.message, "there is no token: token() failed: signed out");
   fails = false;
-  await world.clock.pass(25_000);
+  await world.clock.pass(MINUTE);
+  assert.equal(world.client.connection, "online"); // and not polling: no WebSocket was refused
+  fails = true;
+  world.client.reconnect();
+  await world.clock.pass(MINUTE);
+  assert.equal(world.take("error").length, 1);
+});
+
+test("what the application gives has to be a JWT, and is not told again where it is none", async () => {
+  for (const [given, words] of [
+    [undefined, "gave no string: undefined"],
+    [null, "gave no string: null"],
+    [{ token: "a.b.c" }, "gave no string: object"],
+    ["", "gave a string that is no JWT"],
+    ["<!doctype html>", "gave a string that is no JWT"],
+    ["a.b.c\n", "gave a string that is no JWT"],
+  ]) {
+    const world = new World({ token: () => given });
+    world.client.open();
+    await world.clock.pass(MINUTE);
+    const [error, ...more] = world.take("error");
+    assert.deepEqual([error.code, error.field, more], ["unauthorized", "token", []]);
+    assert.equal(error.message, `there is no token: token() ${words}`);
+    assert.equal(world.sockets.length, 0);
+  }
+});
+
+test("each trouble with the token is told, but none again and again", async () => {
+  const troubles = ["signed out", "no network"];
+  let asked = 0;
+  const world = new World({ token: () => Promise.reject(new Error(troubles[asked++ % 2])) });
+  world.client.open();
+  await world.clock.pass(5 * MINUTE);
+  assert.deepEqual(
+    world.take("error").map(({ message }) => message.split(": ").at(-1)),
+    troubles,
+  );
+});
+
+test("a token may be given at once", async () => {
+  const world = await World.online({ token: () => jwt({ sub: "me" }) });
   assert.equal(world.client.connection, "online");
+});
+
+test("an application that never answers with a token is told so", async () => {
+  let asked = 0;
+  const world = await World.online({ token: () => new Promise(() => (asked += 1)) });
+  await world.clock.pass(14_999);
+  assert.deepEqual(world.take("error"), []);
+  await world.clock.pass(5 * MINUTE);
+  assert.ok(asked > 2, `${asked} times`);
+  assert.deepEqual(
+    world.take("error").map(({ code, message }) => [code, message]),
+    [["unauthorized", "there is no token: token() does not answer"]],
+  );
 });
 
 // Failures ------------------------------------------------------------------------------------------------------------

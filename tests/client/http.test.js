@@ -47,8 +47,9 @@ test("what is wrong is told by name, as the service says it", async () => {
 });
 
 test("each way in which a call fails has its code", async () => {
-  for (const [status, code, headers] of [
+  for (const [status, code, headers, message = "Words"] of [
     [403, "unauthorized"],
+    [404, "not_found", {}, "Words: is httpUrl that of the deployment?"],
     [409, "conflict"],
     [413, "too_large"],
     [429, "rate_limited", { "Retry-After": "2" }],
@@ -57,7 +58,7 @@ test("each way in which a call fails has its code", async () => {
     const around = world();
     around.respond = () => Response.json({ title: "Words" }, { status, headers });
     const retryAfter = 1_000 * Number(headers?.["Retry-After"] ?? 0);
-    await assert.rejects(around.client.block("eve"), { code, message: "Words", retryAfter });
+    await assert.rejects(around.client.block("eve"), { code, message, retryAfter });
   }
   const gateway = world();
   gateway.respond = () => new Response('{"message": "Too Many Requests"}', { status: 429 });
@@ -96,6 +97,17 @@ test("a call that nobody answers is given up, also when the client is closed", a
   await around.clock.pass(5_000);
   assert.equal(await outcome, "timeout");
   assert.equal(around.clock.waiting, 0);
+});
+
+test("a call for which the application has no token says so", async () => {
+  const cause = new Error("signed out");
+  const { client, calls } = world({ token: () => Promise.reject(cause) });
+  await assert.rejects(client.me(), (error) => {
+    assert.deepEqual([error.code, error.field, error.cause], ["unauthorized", "token", cause]);
+    assert.equal(error.message, "there is no token: token() failed: signed out");
+    return true;
+  });
+  assert.deepEqual(calls, []);
 });
 
 test("a call is over at once, so a token is good for it up to its last seconds", async () => {

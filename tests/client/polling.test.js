@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { World } from "./world.js";
+import { World, jwt } from "./world.js";
 
 const REFUSED = 3_000; // ms: three handshakes with waits of 1 and 2 s between them
 const states = (world) => world.take("connection").map(({ state }) => state);
@@ -208,20 +208,81 @@ test("where WebSockets are refused though HTTP takes the token, it says once wha
   const [{ code, field, message }, ...more] = world.take("error");
   assert.deepEqual([code, field, more], ["no_websocket", "tokenSource", []]);
   assert.match(message, /tokenSource \("subprotocol"\)/);
+});
+
+test("without an HTTP side that vouches for the token, the token may be what is wrong as well", async () => {
   const alone = await polling({ httpUrl: undefined });
   await alone.clock.pass(300_000);
+  const [{ code, field, message }, ...more] = alone.take("error");
+  assert.deepEqual([code, field, more], ["no_websocket", undefined, []]);
+  assert.match(message, /is the token good, are url and tokenSource \("query"\) those of the deployment/);
+});
+
+test("where neither side is to be had it says so once, goes on trying, and says so anew the next time", async () => {
+  const world = new World({ httpUrl: "https://host" });
+  for (let time = 0; time < 2; time += 1) {
+    world.letsIn = world.answersHttp = false;
+    world.client.open();
+    await world.clock.pass(300_000);
+    assert.deepEqual(
+      world.take("error").map(({ code, field }) => [code, field]),
+      [["unreachable", undefined]],
+    );
+    world.letsIn = world.answersHttp = true;
+    await world.clock.pass(300_000);
+    assert.deepEqual([world.client.connection, world.take("error")], ["online", []]);
+    world.client.close();
+  }
+});
+
+test("an HTTP side whose calls hang is not to be had either", async () => {
+  const world = new World({ httpUrl: "https://host" });
+  world.letsIn = false;
+  world.respond = () => new Promise(() => {});
+  world.client.open();
+  await world.clock.pass(300_000);
   assert.deepEqual(
-    alone.take("error").map((error) => error.code),
-    ["no_websocket"],
+    world.take("error").map(({ code }) => code),
+    ["unreachable"],
   );
 });
 
-test("while nothing is to be had at all it says nothing of that", async () => {
-  const world = new World({ httpUrl: "https://host" });
-  world.letsIn = world.answersHttp = false;
-  world.client.open();
-  await world.clock.pass(300_000);
-  assert.deepEqual([world.client.connection, world.take("error")], ["connecting", []]);
+test("an HTTP side that refuses the token, or is another one, is told once", async () => {
+  for (const [status, code, words] of [
+    [401, "unauthorized", /^Words$/],
+    [404, "not_found", /^Words: is httpUrl that of the deployment\?$/],
+  ]) {
+    const world = new World({ httpUrl: "https://host" });
+    world.letsIn = false;
+    world.respond = () => Response.json({ title: "Words" }, { status });
+    world.client.open();
+    await world.clock.pass(300_000);
+    assert.ok(world.calls.length > 5);
+    const [error, ...more] = world.take("error");
+    assert.deepEqual([error.code, more], [code, []]);
+    assert.match(error.message, words);
+  }
+});
+
+test("an application that has no token while it polls is told once, and polls on when it has one", async () => {
+  let fails = false;
+  const world = await polling({
+    token: async () => {
+      if (fails) throw new Error("signed out");
+      return jwt({ sub: "me", exp: 1_764_000_000 }); // so near its end that it is not kept
+    },
+  });
+  fails = true;
+  world.take("error");
+  await world.clock.pass(240_000);
+  assert.equal(world.client.connection, "stale");
+  assert.deepEqual(
+    world.take("error").map(({ code, field }) => [code, field]),
+    [["unauthorized", "token"]],
+  );
+  fails = false;
+  await world.clock.pass(60_000);
+  assert.equal(world.client.connection, "polling");
 });
 
 test("while HTTP fails too the picture is stale, and both ways are tried", async () => {

@@ -204,6 +204,48 @@ test("a query without a connection, without an answer, or cut off is broken", as
   assert.equal(cut.error.code, "offline");
 });
 
+test("what is wished of a client that was closed is refused, and is not told later", async () => {
+  for (const end of ["close", "leave"]) {
+    const world = new World();
+    const early = watched(world.client.setStatus("busy"));
+    world.client[end](); // it was never opened
+    await world.clock.pass(0);
+    assert.equal(early.error.code, "closed");
+    world.client.open();
+    await world.clock.pass(0);
+    world.client[end]();
+    const wishes = [
+      world.client.setStatus("away"),
+      world.client.setClaim("busy"),
+      world.client.setCustomStatus({ text: "Lunch" }),
+    ];
+    for (const wish of wishes) await assert.rejects(wish, { name: "PresenceError", code: "closed" });
+    world.client.open();
+    await world.clock.pass(0);
+    assert.deepEqual(updates(world.socket), []);
+    assert.notEqual(world.socket.url.searchParams.get("status"), "away");
+    await world.client.setStatus("away");
+    assert.equal(world.client.self.status, "away");
+  }
+});
+
+test("what is no claim and what is no custom status is refused at once", async () => {
+  const world = await World.online();
+  for (const wrong of [undefined, "online", "offline", ""]) {
+    await assert.rejects(world.client.setClaim(wrong), {
+      name: "TypeError",
+      message: /^the claim must be one of busy, away, or null, which ends it: not /,
+    });
+  }
+  for (const wrong of [undefined, "Lunch"]) {
+    await assert.rejects(world.client.setCustomStatus(wrong), {
+      name: "TypeError",
+      message: /^customStatus must be \{text, emoji, until\} or null: not /,
+    });
+  }
+  assert.deepEqual(updates(world.socket), []);
+});
+
 test("closing breaks whatever is still waited for", async () => {
   const world = await World.online();
   world.socket.isSilent = true;
