@@ -90,9 +90,11 @@ export type PresenceErrorCode =
   | "rate_limited" // see `retryAfter`
   | "too_large"
   | "unavailable"
-  | "unauthorized" // the HTTP API refuses the token, and a new one is asked for; or a token is another person's
+  | "unauthorized" // `token` gives none, or another person's; or the HTTP API refuses it, and a new one is asked for
+  | "not_found" // nothing is there: is `httpUrl` that of the deployment?
   | "conflict" // over a limit, and nothing was done
-  | "no_websocket" // handshakes are refused, for no fault of the token: see `message`
+  | "no_websocket" // handshakes are refused; with `httpUrl`, for no fault of the token: see `message`
+  | "unreachable" // no WebSocket is to be had, and the HTTP API does not serve either
   | "offline" // there is no connection to ask on
   | "timeout"
   | "closed";
@@ -113,7 +115,7 @@ export interface PresenceOptions {
   /** The WebSocket side, without a query: `wss://HOST/STAGE`. */
   url: string;
   /**
-   * The HTTP side, without a slash at the end. Without it there is no polling where WebSockets fail, and no `me`,
+   * The HTTP side: `https://HOST`. Without it there is no polling where WebSockets fail, and no `me`,
    * `setPrivacy`, `block` and `unblock`.
    */
   httpUrl?: string;
@@ -121,7 +123,7 @@ export interface PresenceOptions {
    * Gives a token of the user who is signed in, always the same person. Called before a handshake; with `renew: true`
    * when the last one may have failed because of the token, or when a new connection is to outlive the old one's.
    */
-  token: (wanted: { renew: boolean }) => Promise<string>;
+  token: (wanted: { renew: boolean }) => string | Promise<string>;
   /** Where the deployment looks for tokens, its `token_source`; nothing tells a page. Default: `query`. */
   tokenSource?: "query" | "subprotocol";
   /** 1 to 64 characters of `A-Z a-z 0-9 . _ -`. Default: one for all tabs of this browser, kept in localStorage. */
@@ -168,6 +170,7 @@ export interface PresenceEventMap {
 
 /** An EventTarget, of these events alone. */
 export class Presence {
+  /** Throws a `TypeError` when an option cannot be right, or there is no WebSocket in this runtime. */
   constructor(options: PresenceOptions);
 
   /** Everybody in the picture: user id → record. Never changed in place: it can be kept and compared. */
@@ -194,7 +197,8 @@ export class Presence {
 
   /**
    * Choose this connection's status. Like the two below it is told again after failures and reconnects; the promise is
-   * kept when it is applied or a newer choice has taken its place, and broken with what the service refused.
+   * kept when it is applied or a newer choice has taken its place, and broken with what the service refused. Before the
+   * first `open` it waits for that; after `close` or `leave` it is refused with `closed`.
    */
   setStatus(status: OnlineStatus): Promise<void>;
   /** Claim a status over all of the user's devices, until a time or for good; null ends the claim. */

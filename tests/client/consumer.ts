@@ -53,6 +53,9 @@ for (const { userId } of changes(initial.users, next.users)) console.log(userId)
 
 // @ts-expect-error: a token is needed
 new Presence({ url: "wss://host/live" });
+new Presence({ url: "wss://host/live", token: () => "given at once" });
+// @ts-expect-error: null ends a claim
+presence.setClaim("online");
 // @ts-expect-error: offline is what others see, nobody chooses it
 presence.setStatus("offline");
 // @ts-expect-error: a misspelt setting would hide nothing

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { cpSync, existsSync, mkdtempSync, rmSync } from "node:fs";
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -33,6 +33,9 @@ test("the package installs into an application, which can import it", () => {
     "token.js",
     "transports.js",
   ]);
+  const links = readFileSync(join(client, "README.md"), "utf8").matchAll(/\]\(([^)]+)\)/g);
+  for (const [, link] of links) assert.ok(files.some(({ path }) => path === link), link);
+  assert.equal(JSON.parse(readFileSync(join(client, "package.json"), "utf8")).engines.node, ">=22");
   run("npm", "install", "--offline", "--no-audit", "--no-fund", "--loglevel=error", join(app, filename));
   const names = 'import * as all from "serverless-presence-client"; console.log(Object.keys(all).join());';
   assert.equal(
