@@ -140,7 +140,7 @@ def test_20_whoever_was_shown_when_somebody_was_last_here_is_told_when_that_is_h
 def test_20_what_a_hidden_viewer_keeps_is_what_the_policy_showed_when_that_began(
     bench: Bench, policy: LastSeenPolicy, shown: bool
 ) -> None:
-    """Who is hidden from keeps the moment when that began, if it was to be seen then; showing again shows what is so."""
+    """Who is hidden from keeps the moment when that began, if it was seen then; showing again shows the present."""
     bench.service.set_contacts("alice", ["bob"])
     alice = bench.open("alice")
     bench.service.set_privacy("alice", last_seen=policy)
