@@ -18,7 +18,11 @@ const LOOK_EVERY = 4_000; // ms: no frame tells at once that another device of o
 const LOOK_SOON = 150; // ms: changes come together
 const SHORT_LIFE = 15; // s
 const EXPIRED = -60; // s: more than the leeway that clocks are given
-const NO_WEBSOCKET = "No WebSocket gets through, so the page asks over HTTP now and then, and tries again";
+// What the client finds out by itself, in a person's words; all else the service has said.
+const FOUND = {
+  no_websocket: "No WebSocket gets through, so the page asks over HTTP now and then, and tries again",
+  unreachable: "Nothing answers: does the service run?",
+};
 
 const place = new URLSearchParams(location.search);
 const me = place.get("me");
@@ -78,7 +82,7 @@ function connect() {
   on("change", changed);
   on("self", itself);
   on("connection", connected);
-  on("error", ({ code, message }) => say(code === "no_websocket" ? NO_WEBSOCKET : `The service says: ${message}`));
+  on("error", ({ code, message }) => say(FOUND[code] ?? `The service says: ${message}`));
   presence.open();
 }
 
