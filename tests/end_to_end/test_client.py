@@ -144,9 +144,9 @@ async def test_what_is_refused_is_told(people: People, start: Start) -> None:
     """The promise breaks with the field that was wrong, and the connection stays."""
     [alice] = await people("alice")
     client = await start(alice)
-    client.order("query", ["a user id with spaces"])
+    client.order("setCustomStatus", {"text": "long" * 100})
     error = await client.until(lambda _: client.events("error"))
-    assert (error[0]["code"], error[0]["field"]) == ("invalid_message", "userIds.0")
+    assert (error[0]["code"], error[0]["field"]) == ("invalid_message", "customStatus.text")
     assert client.states() == ["connecting", "online"]
 
 

@@ -84,7 +84,7 @@ class World:
         """(viewer, user) → what the viewer could see before the latest stage, where that stage changed it."""
         self._closed_at: dict[str, int] = {}
         self._renumbered: set[str] = set()
-        """Connections whose numbers of updates the store has lost; the frame that says so may have been lost, too."""
+        """Connections whose numbers of updates the store lost. Their clients need not hear: newer ones are higher."""
         self._settled: dict[str, int] = dict.fromkeys(users, self.now)
         self.bench.pusher.deliver = self._posted
         self.bench.on_stage = self._ran
@@ -374,8 +374,9 @@ class World:
                     seen = self.model.view(user, other, self.now)
                     shown = socket.client.status(other), socket.client.custom(other), socket.client.last_seen(other)
                     right = [(seen["status"], seen.get("customStatus"), seen.get("lastSeen"))]
-                    if user not in self.model.user(other)["contacts"]:
-                        right.append(("offline", None, None))  # snapshots do not list former contacts
+                    if user not in self.model.user(other)["contacts"] or user in self.model.user(other)["hidden"]:
+                        # Snapshots do not list former contacts; one who is a contact again is told of what changes.
+                        right.append(("offline", None, None))
                     assert shown in right, (socket.connection.id, other)
             own = self.model.own(user, self.now)
             assert {name: socket.client.own[1][name] for name in own} == own, socket.connection.id
@@ -383,7 +384,7 @@ class World:
             if latest["connectionId"] == socket.connection.id:
                 told, kept = latest["n"], self.model.numbers(user, socket.connection.id)
                 assert kept, socket.connection.id
-                if not self.lossless and socket.connection.id in self._renumbered:
+                if socket.connection.id in self._renumbered:
                     kept = {name: max(number, told[name]) for name, number in kept.items()}
                 assert told == kept, socket.connection.id
 
