@@ -430,9 +430,14 @@ class World:
                 if socket.speaks and (socket.client.behind or not socket.synced):
                     self.sync(socket)
             self.sweep(4)
-        while any(self.bench.client.exists(self.bench.store.key("pending", user)) for user in self.users):
-            self.sweep(1)  # something ended just now, and waits for a viewer's window
+        while any(map(self._unsettled, self.users)):
+            self.sweep(1)
         self.arrive()
+
+    def _unsettled(self, user: str) -> bool:
+        """Something ended just now: no sweeper has looked, or a frame waits for the viewer's window."""
+        due = self.bench.client.hget(self.bench.store.key("user", user), "due")
+        return bool(self.bench.client.exists(self.bench.store.key("pending", user)) or (due and int(due) <= self.now))
 
     def _compare(self, viewer: str, seen: Any) -> None:
         expected = self.model.view(viewer, seen["userId"], self.now)
