@@ -102,7 +102,7 @@ class Arrangements:
         def begin() -> Sequence[Work]:
             people.write()
             for user in users:
-                people.forget(user, ("user", "devices"))
+                people.forget(user, ["user"])
             return [self._handle("connect", None, user, f"N{user}=") for user in users]
 
         return begin
@@ -165,7 +165,7 @@ class Arrangements:
         def begin() -> Sequence[Work]:
             people.write()
             for place in range(due, due + 10):
-                people.forget(people.ring.id(place), ("user", "devices"))
+                people.forget(people.ring.id(place), ["user"])
             for place in range(due):
                 gone = people.ring.connection(place)
                 self._sandbox.service.set_user_offline(gone.user_id, gone.id)

@@ -19,7 +19,7 @@ from local.elasticache import RedisServer
 
 CONTACTS = (10, 50)
 SAMPLE = 200
-OURS = ("user", "devices", "contacts", "sees")
+OURS = ("user", "contacts", "sees")
 """The kinds of keys that such a user has. The entry in the bucket's `due` comes on top."""
 
 

@@ -28,10 +28,9 @@ for _, at in ipairs(places) do
   local function key(kind) return bucket .. kind .. ':' .. id end
   for _, kind in ipairs(template.kinds) do redis.call('DEL', key(kind)) end
   redis.call('HSET', key('user'), unpack(template.user))
-  redis.call('PEXPIRE', key('user'), template.keepUser)
   local connection = string.format(template.connection, id)
-  redis.call('HSET', key('devices'), connection, template.fixed, connection .. '!', template.beat)
-  redis.call('PEXPIRE', key('devices'), template.keepDevices)
+  redis.call('HSET', key('user'), '@' .. connection, template.fixed, '!' .. connection, template.beat)
+  redis.call('PEXPIRE', key('user'), template.keep)
   redis.call('ZADD', bucket .. 'due', due, id)
   for step = 1, ring.contacts / 2 do
     redis.call('SADD', key('contacts'), name(place + step), name(place - step))
@@ -96,15 +95,15 @@ class People:
     def write(self, places: Sequence[int] | None = None) -> None:
         """Write all users, or those at some places, over whatever is kept of them."""
         ring, kept, store = self.ring, self._kept, self._sandbox.store
-        sample = ring.connection(0).id.encode()
+        user = {field.decode(): value.decode() for field, value in kept["user"].items()}
+        sample = ring.connection(0).id
         template = {
             "kinds": KINDS,
             "connection": CONNECTION,
-            "user": [word.decode() for field in kept["user"].items() for word in field],
-            "fixed": kept["devices"][sample].decode(),
-            "beat": kept["devices"][sample + b"!"].decode(),
-            "keepUser": 30 * 86_400_000,
-            "keepDevices": 30 * 86_400_000,
+            "fixed": user.pop(f"@{sample}"),
+            "beat": user.pop(f"!{sample}"),
+            "user": [word for field in user.items() for word in field],
+            "keep": 30 * 86_400_000,
         }
         whole = range(ring.count) if places is None else places
         for start in range(0, len(whole), BATCH):

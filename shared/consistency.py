@@ -17,10 +17,10 @@ INCONSISTENCIES = ("dueUnknown", "expired", "liveNotDue", "unseen")
 """What can be found not to hang together: somebody is due of whom nothing is kept; a device lives on after its
 deadline; one is live and nobody will settle it; a contact does not know whom it may see."""
 
-KINDS = ("devices", "contacts")
-"""Whose keys name the users that are looked at: those that are live, and those whom somebody may see."""
+KINDS = ("user", "contacts")
+"""Whose keys name the users that are looked at: those who were here, and those whom somebody may see."""
 MOST_KEYS = 300
-"""Keys that one run looks at: of a million users with both kinds all are seen in five days."""
+"""Keys that one run looks at: a million users with ten contacts each are all seen in a week."""
 MOST_CONTACTS = 50
 """Contacts of each user that one run looks at; which ones goes round from run to run."""
 

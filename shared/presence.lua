@@ -1,7 +1,7 @@
 -- The state machine of presence: everything that changes a user's state is in this file, and nothing else is.
 --
--- KEYS  [1] meta, [2] due: the bucket's; then eight for each request, in the order of KINDS:
---       user devices contacts sees hidden settings tell pending
+-- KEYS  [1] meta, [2] due: the bucket's; then seven for each request, in the order of KINDS:
+--       user contacts sees hidden settings tell pending
 -- ARGV  [1] now, in ms; [2] a JSON list of requests, each {user = "alice", verb = "heartbeat", ...}
 -- gives a JSON list of answers, one for each request, in order
 --
@@ -33,7 +33,7 @@ local FAILED = 60000         -- when a user whose record could not be read is tr
 local ERASED = 86400000      -- how long an erased user's old tokens are refused: longer than they are good for
 local SCHEMA = '1'
 
-local KINDS = { 'user', 'devices', 'contacts', 'sees', 'hidden', 'settings', 'tell', 'pending' }
+local KINDS = { 'user', 'contacts', 'sees', 'hidden', 'settings', 'tell', 'pending' }
 local META, DUE = KEYS[1], KEYS[2]
 local now = tonumber(ARGV[1])
 local call = redis.call
@@ -41,8 +41,8 @@ local call = redis.call
 local function ms(time) return string.format('%d', time) end
 
 -- Connections ---------------------------------------------------------------------------------------------------
--- Two small fields each, so that the hash keeps its compact encoding: what never changes under the connection's id,
--- what each beat changes under the id and `!`, with times as offsets from the beat.
+-- Two small fields of the user's hash each, so that it keeps its compact encoding: what never changes under `@` and the
+-- connection's id, what each beat changes under `!` and the id, with times as offsets from the beat.
 
 local function read_connection(id, fixed, beat)
   if not beat then return nil end
@@ -60,32 +60,22 @@ local function read_connection(id, fixed, beat)
 end
 
 local function write_connection(u, c)
-  call('HSET', u.devices, c.id .. '!', string.format('%s %d %d %d %s%s %d %d %d %d %d', c.state, c.beat,
+  u.heard = true
+  call('HSET', u.user, '!' .. c.id, string.format('%s %d %d %d %s%s %d %d %d %d %d', c.state, c.beat,
     math.max(0, c.deadline - c.beat), math.max(0, c.beat - c.active), c.status, c.guessed and '?' or '', c.cap,
     c.n.status, c.n.claim, c.n.customStatus, math.max(0, c.tat - c.beat)))
 end
 
 local function is_live(c) return c.state == 'live' and c.deadline > now end
--- It may count for a grace, until `deadline`.
-local function close_connection(u, c, state, deadline)
-  c.active = math.min(c.active, now)
-  c.state, c.beat, c.deadline, c.tat = state, now, deadline or now, now
-  write_connection(u, c)
-end
-
 local function deadline_of(c) return math.min(now + S.device_ttl, c.cap > 0 and c.cap or math.huge) end
 
--- A message came in: "live", "limited" (too many messages), or "closed" (its token ended).
+-- A message came in: "live", or "limited" (too many messages).
 local function touch(u, c, said)
   local tat = math.max(c.tat, now)
   if tat - now > (S.rate_burst - 1) * S.rate_every then return 'limited' end
   c.beat, c.tat = now, tat + S.rate_every
   if said.active then c.active = math.max(c.active, now) end
   c.deadline = deadline_of(c)
-  if c.deadline <= now then
-    close_connection(u, c, 'closed')
-    return 'closed'
-  end
   write_connection(u, c)
   return 'live'
 end
@@ -119,18 +109,16 @@ local function due_neighbours(u)
   return #others > 0 and others or nil
 end
 
-local function keep_devices(u) call('PEXPIRE', u.devices, ms(S.device_ttl + S.grace + 2 * TOMBSTONE)) end
-
 local function quick_beat(u, request)
-  local said, state = request.connection, call('HMGET', u.user, 'due', 'idle', 'feed', 'feedAt')
+  local said = request.connection
+  local state = call('HMGET', u.user, 'due', 'idle', 'feed', 'feedAt', '!' .. said.id)
   local due = tonumber(state[1] or '')
   if not due or due <= now or (said.active and state[2] == '1') then return nil end
   local feed = tonumber(state[3])
   if ahead(request.seq, feed) or behind(request.seq, feed, tonumber(state[4])) then return nil end
-  local c = read_connection(said.id, nil, call('HGET', u.devices, said.id .. '!'))
+  local c = read_connection(said.id, nil, state[5])
   if not c or not is_live(c) or c.guessed then return nil end
   local word = touch(u, c, said)
-  keep_devices(u)
   return { word = word, wait = S.rate_every, help = word == 'live' and due_neighbours(u) or nil }
 end
 
@@ -218,7 +206,7 @@ local function read_record(u)
   local fields = call('HMGET', u.user, 'status', 'custom', 'seen', 'rev', 'type', 'due')
   u.state = { status = fields[1] or nil, custom = fields[2] or nil, seen = fields[3] or nil, rev = fields[4] or nil,
     type = fields[5] or nil }
-  return not ended(tonumber(fields[6] or '')) and (next(u.state) ~= nil or call('EXISTS', u.devices) == 0)
+  return not ended(tonumber(fields[6] or ''))
 end
 
 local function quick_views()
@@ -241,12 +229,12 @@ local function lingers(c) return (c.state == 'disconnected' or c.state == 'lost'
 local function may_speak(c) return c.state == 'live' or c.state == 'lost' end
 
 local function write_new_connection(u, c)
-  call('HSET', u.devices, c.id, string.format('%s %d %d %s', c.type, c.connected, c.polling and 1 or 0, c.device))
+  call('HSET', u.user, '@' .. c.id, string.format('%s %d %d %s', c.type, c.connected, c.polling and 1 or 0, c.device))
   write_connection(u, c)
 end
 
 local function forget_connection(u, c)
-  call('HDEL', u.devices, c.id, c.id .. '!')
+  call('HDEL', u.user, '@' .. c.id, '!' .. c.id)
   u.connections[c.id] = nil
 end
 
@@ -277,43 +265,83 @@ end
 
 local function lists(values) return type(values) == 'table' and values or {} end
 
--- The record alone, which is all that a read needs before the user is due.
-local function load_state(u)
-  if u.state then return end
-  u.state = hash(u.user)
+-- What is kept of the user in one hash and in the settings; what the user is in `real` only where contacts see another
+-- status.
+local function real_of(u) return u.state.real or u.state.status or 'offline' end
+
+-- What one's own connections are told, apart from the devices.
+local function own_of(u)
+  local set = u.set
+  return table.concat({ real_of(u), set.claim or '', set.claimUntil or '', set.custom or '', set.invisible or '',
+    set.lastSeen or '' }, '|')
 end
 
 local function load_user(u)
-  load_state(u)
   if u.connections then return end
-  u.set, u.connections = hash(u.settings), {}
-  local raw = hash(u.devices)
-  for field, beat in pairs(raw) do
-    if string.sub(field, -1) == '!' then
-      local id = string.sub(field, 1, -2)
-      u.connections[id] = read_connection(id, raw[id], beat)
+  u.state, u.set, u.connections, u.kept = {}, hash(u.settings), {}, hash(u.user)
+  for field, value in pairs(u.kept) do
+    local mark, id = string.sub(field, 1, 1), string.sub(field, 2)
+    if mark == '!' then
+      u.connections[id] = read_connection(id, u.kept['@' .. id], value)
+    elseif mark ~= '@' then
+      u.state[field] = value
     end
   end
+  u.own = own_of(u)
 end
 
--- Change fields of the user's hash; `save` writes them, once, when the request is done.
+-- Change fields of the user's hash; `save` writes them, once, when the request is done. What is '' is not kept.
 local function put(u, fields)
   for field, value in pairs(fields) do
     value = type(value) == 'number' and ms(value) or value
     if (u.state[field] or '') ~= value then
-      u.state[field] = value
-      u.changed[#u.changed + 1] = field
-      u.changed[#u.changed + 1] = value
+      u.state[field] = value ~= '' and value or nil
+      u.changed[field] = value
     end
   end
 end
 
 local function save(u)
-  if #u.changed > 0 then
-    call('HSET', u.user, unpack(u.changed))
-    call('PEXPIRE', u.user, ms(S.retention))
+  local fresh, gone = {}, {}
+  for field, value in pairs(u.changed) do
+    if value == (u.kept[field] or '') then
+      -- it is again what it was
+    elseif value == '' then
+      gone[#gone + 1] = field
+    else
+      fresh[#fresh + 1] = field
+      fresh[#fresh + 1] = value
+    end
   end
-  if u.connections then keep_devices(u) end
+  if #gone > 0 then call('HDEL', u.user, unpack(gone)) end
+  if #fresh > 0 then call('HSET', u.user, unpack(fresh)) end
+  if #fresh > 0 or u.heard then call('PEXPIRE', u.user, ms(S.retention)) end
+end
+
+-- The record changes. Nothing is kept of what was announced while that is what the record says.
+local function raise_rev(u, rev)
+  if not u.state.told then put(u, { told = number(u, 'rev') or 0, said = u.state.status or 'offline' }) end
+  put(u, { rev = rev })
+end
+
+local function unannounced(u) return u.state.told ~= nil end
+local function said_of(u) return u.state.said or u.state.status or 'offline' end
+
+-- When the user was here last. While a connection lives, its beat says it.
+local function last_of(u)
+  local last = number(u, 'last')
+  for _, c in pairs(u.connections) do
+    if c.state == 'live' then last = math.max(last or 0, c.beat) end
+  end
+  return last
+end
+
+-- It may count for a grace, until `deadline`.
+local function close_connection(u, c, state, deadline)
+  if c.state == 'live' then put(u, { last = math.max(number(u, 'last') or 0, c.beat) }) end
+  c.active = math.min(c.active, now)
+  c.state, c.beat, c.deadline, c.tat = state, now, deadline or now, now
+  write_connection(u, c)
 end
 
 local function drop_setting(u, ...)
@@ -387,7 +415,7 @@ local function set_last_seen(u, policy)
   u.set.lastSeen = policy
   call('HSET', u.settings, 'lastSeen', policy)
   if u.state.status == 'offline' and (u.state.seen or '') ~= '' then
-    put(u, { rev = math.max(number(u, 'rev'), number(u, 'floor') or 0) + 1 })
+    raise_rev(u, math.max(number(u, 'rev'), number(u, 'floor') or 0) + 1)
   end
 end
 
@@ -421,7 +449,7 @@ local function self_of(u)
     end
   end
   table.sort(devices, function(a, b) return a.connectionId < b.connectionId end)
-  return { status = u.state.real or 'offline', custom = u.set.custom or '', claim = u.set.claim,
+  return { status = real_of(u), custom = u.set.custom or '', claim = u.set.claim,
     claimUntil = tonumber(u.set.claimUntil or ''), invisible = u.set.invisible == '1',
     lastSeenPolicy = u.set.lastSeen or 'everyone', devices = devices }
 end
@@ -438,7 +466,7 @@ local function take_pending(u, open)
   else
     window = window >= 2 * NARROWEST and math.floor(window / 2) or 0
   end
-  put(u, { window = window })
+  put(u, { window = window > 0 and window or '' })
   return { seq = next_seq(u), connections = open, users = users }
 end
 
@@ -448,28 +476,26 @@ local function window_end(u) return (number(u, 'feedAt') or 0) + (number(u, 'win
 local function settle(u, post, patience)
   load_user(u)
   local out = {}
-  local last = number(u, 'last')
   -- Due, and yet without a record: it was evicted, and viewers may have been told that the user is here.
   local lost = not next(u.state) and u.set.invisible ~= '1' and call('ZSCORE', DUE, u.id)
 
   -- Connections: a deadline that passed has waited long enough and gets no grace.
-  local live, lingering, due = {}, {}, nil
+  local live, lingering, due, last, beat = {}, {}, nil, last_of(u), nil
   for _, c in pairs(u.connections) do
-    if c.state == 'live' then
-      last = math.max(last or 0, c.beat)
-      if is_live(c) then
-        live[#live + 1] = c
-        due = earliest(due, c.deadline)
-      else
-        forget_connection(u, c)
-      end
+    if is_live(c) then
+      live[#live + 1] = c
+      beat = math.max(beat or 0, c.beat)
+      due = earliest(due, c.deadline)
     elseif lingers(c) then
       lingering[#lingering + 1] = c
       due = earliest(due, c.deadline)
-    elseif c.state == 'lost' or c.beat + TOMBSTONE <= now then
+    elseif c.state == 'live' or c.state == 'lost' or c.beat + TOMBSTONE <= now then
       forget_connection(u, c)
+    else
+      due = earliest(due, c.beat + TOMBSTONE)
     end
   end
+  put(u, { last = last ~= beat and last or '' })
 
   -- Ends of what the user chose for a time.
   if ended(tonumber(u.set.claimUntil or '')) then drop_setting(u, 'claim', 'claimUntil') end
@@ -510,42 +536,40 @@ local function settle(u, post, patience)
     elseif was ~= 'offline' then
       seen = real == 'offline' and last or now -- invisible: as if gone now
     end
-    put(u, { status = status, custom = custom, seen = seen, rev = rev, type = best and best.type or '' })
+    raise_rev(u, rev)
+    put(u, { status = status, custom = custom, seen = seen, type = best and best.type or '' })
   end
-  if real ~= (u.state.real or 'offline') then put(u, { real = real }) end
-  put(u, { idle = idle and '1' or '' })
+  put(u, { real = real ~= status and real or '', idle = idle and '1' or '' })
   if #live > 0 and not u.state.feed then put(u, { feed = now }) end
-  if last then put(u, { last = last }) end
 
   -- One's own connections stay in step.
-  local own = table.concat({ real, u.set.claim or '', u.set.claimUntil or '', u.set.custom or '',
-    u.set.invisible or '', u.set.lastSeen or '' }, '|')
-  local open = sockets(u)
-  if own ~= (u.state.own or 'offline|||||') then
-    if #open == 0 or post then put(u, { own = own }) end
-    if #open > 0 and post then
-      out.own = { seq = next_seq(u), connections = open, self = self_of(u) }
-    elseif #open > 0 then
-      due = earliest(due, now + (patience or 0))
-    end
+  local own, open = own_of(u), sockets(u)
+  if own ~= u.own then
+    put(u, { own = '1' })
+    u.own = own
+  end
+  if u.state.own and #open > 0 and not post then
+    due = earliest(due, now + (patience or 0))
+  elseif u.state.own then
+    put(u, { own = '' })
+    if #open > 0 then out.own = { seq = next_seq(u), connections = open, self = self_of(u) } end
   end
 
   -- What contacts must be told. A lease belongs to a rev: a newer rev does not wait for it.
   local rev, lease = number(u, 'rev'), number(u, 'lease') or 0
-  local unannounced = rev and (number(u, 'told') or 0) < rev
-  local watchers
-  if unannounced and LOADED then
+  local untold, watchers = unannounced(u), nil
+  if untold and LOADED then
     watchers = watchers_of(u)
     if #watchers == 0 then
-      put(u, { told = rev, said = u.state.status })
-      unannounced = false
+      put(u, { told = '', said = '' })
+      untold = false
     end
   end
   local leased = lease > now and number(u, 'leaseRev') == (rev or 0)
   local telling = call('EXISTS', u.tell) == 1
   if LOADED and post then
-    if unannounced and not leased then
-      out.announce = { rev = rev, was = u.state.said or 'offline', watchers = watchers, record = view(u, u.id) }
+    if untold and not leased then
+      out.announce = { rev = rev, was = said_of(u), watchers = watchers, record = view(u, u.id) }
     end
     if telling and (lease <= now or out.announce) then
       local tell, most = {}, MOST_TOLD
@@ -569,10 +593,10 @@ local function settle(u, post, patience)
       leased = true
     end
   end
-  if unannounced or telling then
+  if untold or telling then
     if not LOADED then
       due = earliest(due, now + S.announce_lease)
-    elseif (unannounced and not leased) or lease <= now then
+    elseif (untold and not leased) or lease <= now then
       due = earliest(due, now + (patience or 0))
     else
       due = earliest(due, lease)
@@ -657,6 +681,7 @@ end
 local function refuse(u, said)
   if said.polling then return 'closed' end
   local c = u.connections[said.id] or bury(u, said.id)
+  if not u.state.due then set_due(u, now + TOMBSTONE) end -- to forget it
   if c.tat > now then return 'ignored' end
   c.tat = now + CLOSING
   write_connection(u, c)
@@ -674,6 +699,10 @@ local function beat(u, request)
     if not made then return why or refuse(u, said) end
     c = made
   end
+  if c.cap > 0 and c.cap <= now then -- its token ended
+    close_connection(u, c, 'closed')
+    return 'closed'
+  end
   if c.guessed and request.status then c.status, c.guessed = request.status, false end
   return touch(u, c, said), c
 end
@@ -685,7 +714,7 @@ local function recover(u, c, request)
   if not ahead(request.seq, number(u, 'feed')) or now - (number(u, 'healed') or 0) < S.device_ttl then return false end
   put(u, { feed = now, healed = now })
   local rev = number(u, 'rev')
-  if rev and u.set.invisible ~= '1' then put(u, { rev = math.max(rev + 1, now) }) end
+  if rev and u.set.invisible ~= '1' then raise_rev(u, math.max(rev + 1, now)) end
   if request.status then
     c.status, c.guessed = request.status, false
     write_connection(u, c)
@@ -753,7 +782,7 @@ local function choose(u, change, connection)
   if not connection then return end
   write_connection(u, connection)
   -- One's own connections see each that is applied, even if it changes nothing over all devices.
-  if counted or connection.status ~= status_before then put(u, { own = '' }) end
+  if counted or connection.status ~= status_before then put(u, { own = '1' }) end
 end
 
 -- Change why a viewer may or may not see the user, and remember to tell the viewer what that changes for it.
@@ -803,8 +832,7 @@ local function relate(u, viewer, edit, turn)
     entry.rev = before.rev + (on and 1 or 0)
     entry.custom = before.custom
     entry.seen = may_see_last(u) and (on and ms(now) or u.state.seen) or ''
-    local untold = (number(u, 'told') or 0) < (number(u, 'rev') or 0)
-    if on or untold then tell(entry.rev, untold and (u.state.said or 'offline') or before.status) end
+    if on or unannounced(u) then tell(entry.rev, unannounced(u) and said_of(u) or before.status) end
     put(u, { floor = math.max(number(u, 'floor') or 0, entry.rev),
       thaw = earliest(number(u, 'thaw'), custom_until(entry.custom)) or '' })
   elseif sees and not saw then
@@ -967,13 +995,16 @@ end
 -- What was leased has been posted.
 function verbs.announced(u, request)
   load_user(u)
-  if request.rev and request.rev > (number(u, 'told') or 0) and request.rev <= (number(u, 'rev') or 0) then
+  local told, rev = number(u, 'told'), number(u, 'rev') or 0
+  if told and request.rev == rev then
+    put(u, { told = '', said = '' })
+  elseif told and request.rev and request.rev > told and request.rev < rev then
     put(u, { told = request.rev, said = request.status })
   end
   for viewer, version in pairs(lists(request.told)) do
     if call('HGET', u.tell, viewer) == version then call('HDEL', u.tell, viewer) end
   end
-  if number(u, 'leaseRev') == request.lease then put(u, { lease = 0 }) end
+  if number(u, 'leaseRev') == request.lease then put(u, { lease = '', leaseRev = '' }) end
   return settle(u, true)
 end
 
@@ -1005,8 +1036,8 @@ end
 
 -- Before `due` the stored record is exact. A read that finds the user due settles, and leaves the announcement due.
 function verbs.view(u, request)
-  load_state(u)
-  if ended(number(u, 'due')) or (not next(u.state) and call('EXISTS', u.devices) == 1) then settle(u, false) end
+  load_user(u)
+  if ended(number(u, 'due')) then settle(u, false) end
   return view(u, request.viewer)
 end
 
@@ -1165,7 +1196,7 @@ function verbs.known_to(u)
   for id in pairs(hash(u.hidden)) do names[id] = true end
   for id in pairs(names) do others[#others + 1] = id end
   if LOADED then
-    told = (number(u, 'told') or 0) >= (number(u, 'rev') or 0)
+    told = not unannounced(u)
     for viewer in pairs(hash(u.tell)) do told = told and string.sub(viewer, 1, 1) == '!' end
   end
   return { others = others, told = told }
@@ -1189,9 +1220,9 @@ end
 function verbs.erase(u)
   load_user(u)
   local closing = sockets(u)
-  call('DEL', u.user, u.devices, u.contacts, u.sees, u.hidden, u.settings, u.tell, u.pending)
+  call('DEL', u.user, u.contacts, u.sees, u.hidden, u.settings, u.tell, u.pending)
   call('ZREM', DUE, u.id)
-  u.changed, u.connections = {}, nil
+  u.changed, u.heard = {}, false
   call('HSET', u.user, 'erased', ms(now))
   call('PEXPIRE', u.user, ms(ERASED))
   return { close = closing }
@@ -1202,7 +1233,7 @@ function verbs.inspect(u)
   load_user(u)
   if next(u.state) or next(u.connections) then settle(u, false) end
   return { self = self_of(u), record = { rev = number(u, 'rev'), status = u.state.status or 'offline',
-    seen = number(u, 'seen') }, last = number(u, 'last'), idle = u.state.idle == '1' }
+    seen = number(u, 'seen') }, last = last_of(u), idle = u.state.idle == '1' }
 end
 
 -- What the user hides, and from whom.

@@ -38,7 +38,7 @@ from shared.frames import Answer
 from shared.settings import Settings, SettingsError
 from shared.sigv4 import Signer
 
-KINDS = ("user", "devices", "contacts", "sees", "hidden", "settings", "tell", "pending")
+KINDS = ("user", "contacts", "sees", "hidden", "settings", "tell", "pending")
 """The kinds of keys that a user has, in the order in which the script expects them."""
 FACTS = ("contacts", "hidden", "settings")
 """The kinds that hold what the application or the user gave, and that nothing else could bring back."""

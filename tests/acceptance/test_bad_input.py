@@ -180,7 +180,7 @@ def test_27_a_refused_message_is_no_sign_of_life_and_changes_nothing(bench: Benc
     alice = bench.open("alice")
     for _ in range(19):
         bench.beat(alice)
-    key = bench.store.key("devices", "alice")
+    key = bench.store.key("user", "alice")
     before = bench.client.hgetall(key)
     with pytest.raises(MessageRefused):
         bench.update(alice, status="busy")

@@ -285,7 +285,7 @@ def test_05_a_user_whose_keys_are_lost_is_right_again_with_the_next_heartbeat(be
     bench.update(alice, status=chosen)
     bench.sweep(5)
     known = bench.sees("bob", "alice")
-    bench.client.delete(bench.store.key("user", "alice"), bench.store.key("devices", "alice"))
+    bench.client.delete(bench.store.key("user", "alice"))
     bench.pusher.clear()
 
     bench.beat(alice, status=chosen, active=True)

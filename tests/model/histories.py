@@ -66,8 +66,7 @@ _COMMON = [
     _step("silence", 2, seconds=_while, sweep=_flag),
     _step("day", 1),
     _step("forget_scripts", 1),
-    _step("lose", 2, user=_user, kinds=st.sampled_from([["user"], ["devices"], ["user", "devices"]]), first=_first,
-          active=_flag),
+    _step("lose", 2, user=_user, first=_first, active=_flag),
     _step("restart", 1, first=_first, active=_flag),
 ]  # fmt: skip
 _FAULTS = [
@@ -248,8 +247,8 @@ class Player:
     def _forget_scripts(self) -> None:
         self.world.bench.client.script_flush()
 
-    def _lose(self, user: str, kinds: list[str], first: str, active: bool) -> None:
-        self.world.lose(user, kinds, first, active=active)
+    def _lose(self, user: str, first: str, active: bool) -> None:
+        self.world.lose(user, first, active=active)
 
     def _restart(self, first: str, active: bool) -> None:
         self.world.restart(first, active=active)

@@ -380,12 +380,9 @@ class Model:
 
     # What the store may lose
 
-    def lose(self, id: str, kind: str) -> None:
-        """The store lost the user's `user` or `devices`."""
-        if kind == "devices":
-            self.user(id)["connections"].clear()
-        else:
-            self.user(id).update(_no_record(), last=None)
+    def lose(self, id: str) -> None:
+        """The store lost the user's record and connections."""
+        self.user(id).update(_no_record(), connections={}, last=None)
 
     def _create(
         self,

@@ -104,8 +104,7 @@ def test_a_user_whose_record_was_evicted_and_who_never_comes_back_goes_offline(b
     bob = bench.open("bob")
     bench.live(5, bob)
     assert [event["status"] for event in bench.pusher.changes(bob.id, "ann")] == []
-    for kind in ("user", "devices"):
-        bench.client.delete(bench.store.key(kind, "ann"))
+    bench.client.delete(bench.store.key("user", "ann"))
     bench.live(90, bob)
     assert [event["status"] for event in bench.pusher.changes(bob.id, "ann")] == ["offline"]
 
@@ -160,7 +159,7 @@ def test_a_chosen_status_comes_back_whatever_is_said_before_the_first_heartbeat(
     bench.service.set_contacts("ann", ["bob"])
     ann = bench.open("ann", status="away")
     bench.update(ann, status="busy")
-    bench.client.delete(bench.store.key("devices", "ann"))
+    bench.client.delete(bench.store.key("user", "ann"))
     match first:
         case "sync":
             bench.service.sync(ann, Sync(action="sync"))
@@ -179,7 +178,7 @@ def test_a_chosen_status_comes_back_whatever_is_said_before_the_first_heartbeat(
 def test_a_late_heartbeat_undoes_no_update_that_came_after_a_loss(bench: Bench) -> None:
     """What an update says is no guess, even on a connection that the store had lost."""
     ann = bench.open("ann")
-    bench.client.delete(bench.store.key("devices", "ann"))
+    bench.client.delete(bench.store.key("user", "ann"))
     bench.service.sync(ann, Sync(action="sync"))
     bench.update(ann, status="busy")
     bench.beat(ann, status="online")
@@ -190,7 +189,7 @@ def test_whoever_was_idle_is_idle_after_a_loss(bench: Bench) -> None:
     """A connection that is re-created begins as idle if its heartbeat, or else its handshake, said that it is."""
     idle, background = bench.open("ann"), bench.open("bob", active=False)
     for user in ("ann", "bob"):
-        bench.client.delete(bench.store.key("user", user), bench.store.key("devices", user))
+        bench.client.delete(bench.store.key("user", user))
     bench.beat(idle, active=False)
     bench.service.sync(background, Sync(action="sync"))
     assert [bench.service.inspect_user(user)["status"] for user in ("ann", "bob")] == ["away", "away"]

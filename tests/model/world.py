@@ -262,20 +262,17 @@ class World:
         self.bench.sweep(seconds)
         self._walk()
 
-    def lose(self, user: str, kinds: Sequence[str], first: str, *, active: bool) -> None:
-        """The store loses keys of a user, a second after all else, and the user's clients are heard again."""
+    def lose(self, user: str, first: str, *, active: bool) -> None:
+        """The store loses what it knows of a user, a second after all else, and the user's clients are heard again."""
         if not any(socket.speaks for socket in self.of(user)) or self.model.user(user)["invisible"]:
             return
         self.advance(1)
         self.check()
         chosen = self._chosen(self.of(user))
-        for kind in kinds:
-            self.bench.client.delete(self.bench.store.key(kind, user))
-            self.model.lose(user, kind)
-        if "user" in kinds:
-            self._lose_counters([user])
-        if "devices" in kinds:
-            self._renumbered |= {socket.connection.id for socket, _ in chosen}
+        self.bench.client.delete(self.bench.store.key("user", user))
+        self.model.lose(user)
+        self._lose_counters([user])
+        self._renumbered |= {socket.connection.id for socket, _ in chosen}
         self._heard_again(chosen, first, active=active)
 
     def restart(self, first: str, *, active: bool) -> None:

@@ -117,7 +117,7 @@ def test_after_mending_all_is_as_it_should_be(bench: Bench) -> None:
 
 def test_somebody_due_of_whom_nothing_is_kept_is_counted_when_due(bench: Bench) -> None:
     """The keys of a user were evicted and the due entry stayed: it goes, contacts are told, and it is counted."""
-    bench.client.delete(bench.store.key("user", "alice"), bench.store.key("devices", "alice"))
+    bench.client.delete(bench.store.key("user", "alice"))
     bench.sweep(100)
     assert found(bench)["dueUnknown"] == 1
     assert bench.client.zscore(due_of(bench, "alice"), "alice") is None
