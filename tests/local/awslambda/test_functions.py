@@ -193,7 +193,7 @@ async def test_leaving_ends_every_worker_whatever_it_does(telephone: Telephone) 
 
 
 PARENT = """
-import asyncio, sys
+import asyncio, signal, sys
 from tests.support.functions import running, start
 
 async def main(port):
@@ -201,6 +201,7 @@ async def main(port):
         call = {"do": "call", "port": port, "keep": True}
         await asyncio.gather(functions.invoke("f", call), functions.invoke("f", call))
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background of a script
 asyncio.run(main(int(sys.argv[1])))
 """
 
