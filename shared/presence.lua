@@ -1,6 +1,6 @@
 -- The state machine of presence: everything that changes a user's state is in this file, and nothing else is.
 --
--- KEYS  [1] meta, [2] due: the bucket's; then seven for each request, in the order of KINDS:
+-- KEYS  [1] meta, [2] due: the bucket's; then seven for each request:
 --       user contacts sees hidden settings tell pending
 -- ARGV  [1] now, in ms; [2] a JSON list of requests, each {user = "alice", verb = "heartbeat", ...}
 -- gives a JSON list of answers, one for each request, in order
@@ -33,7 +33,6 @@ local FAILED = 60000         -- when a user whose record could not be read is tr
 local ERASED = 86400000      -- how long an erased user's old tokens are refused: longer than they are good for
 local SCHEMA = '1'
 
-local KINDS = { 'user', 'contacts', 'sees', 'hidden', 'settings', 'tell', 'pending' }
 local META, DUE = KEYS[1], KEYS[2]
 local now = tonumber(ARGV[1])
 local call = redis.call
@@ -81,13 +80,14 @@ local function touch(u, c, said)
 end
 
 -- The beat that changes nothing -----------------------------------------------------------------------------------
--- Before `due` nothing changes by itself, so a beat on a live connection only moves its deadline. It is answered here,
--- before the rest of this file is even defined: for a call as short as this one, that would be half of the work.
+-- Before `due` nothing changes by itself, so a message on a live connection that asks for no change only moves its
+-- deadline. It is answered here, before the rest of this file is even defined: for a call as short as this one, that
+-- would be half of the work.
 
 local function open_user(index, id)
-  local u = { id = id, changed = {} }
-  for k, kind in ipairs(KINDS) do u[kind] = KEYS[2 + (index - 1) * #KINDS + k] end
-  return u
+  local k = 2 + (index - 1) * 7
+  return { id = id, changed = {}, user = KEYS[k + 1], contacts = KEYS[k + 2], sees = KEYS[k + 3],
+    hidden = KEYS[k + 4], settings = KEYS[k + 5], tell = KEYS[k + 6], pending = KEYS[k + 7] }
 end
 
 local function behind(seq, feed, feed_at)
@@ -119,11 +119,12 @@ local function quick_beat(u, request)
   local c = read_connection(said.id, nil, state[5])
   if not c or not is_live(c) or c.guessed then return nil end
   local word = touch(u, c, said)
-  return { word = word, wait = S.rate_every, help = word == 'live' and due_neighbours(u) or nil }
+  local helps = word == 'live' and request.verb == 'heartbeat'
+  return { word = word, wait = S.rate_every, help = helps and due_neighbours(u) or nil }
 end
 
 local requests = cjson.decode(ARGV[2])
-if #requests == 1 and requests[1].verb == 'heartbeat' then
+if #requests == 1 and (requests[1].verb == 'heartbeat' or requests[1].verb == 'query') then
   local answer = quick_beat(open_user(1, requests[1].user), requests[1])
   if answer then return cjson.encode({ answer }) end
 end
