@@ -25,7 +25,8 @@ local TOMBSTONE = 60000      -- how long a closed connection is remembered: long
 local YOUNG = 5000           -- a 410 says nothing about a connection that may still be opening
 local FORMER = 86400000      -- how long a former contact keeps the frozen record, and a viewer its rev floor
 local SETTLED = 2000         -- a frame younger than this may still be on its way
-local WIDEST, NARROWEST = 1000, 100 -- a viewer's window, in ms, when frames come faster than one in NARROWEST
+local SPACING = 100          -- changes of a viewer's contacts may come this often, on average, and are told at once
+local BURST, WIDEST = 300, 1000 -- how far they may run ahead of that, in ms, and how long they wait then, at most
 local MOST_TOLD = 500        -- viewers told one by one in one go
 local HELLO = 1000           -- how long a new connection may take to speak before others announce it
 local CLOSING = 1000         -- how often a socket is closed again, at most, on which somebody speaks who may not
@@ -369,11 +370,15 @@ local function sockets(u)
 end
 
 -- A frame is prepared for this viewer: a client that misses it sees the hole in the numbers.
-local function next_seq(u)
-  local seq = (number(u, 'feed') or now - 1) + 1
-  put(u, { feed = seq, feedAt = now })
+local function next_seq(u, changes)
+  local seq, gap = (number(u, 'feed') or now - 1) + 1, math.max(0, now - (number(u, 'feedAt') or 0))
+  local rush = math.max(0, (number(u, 'rush') or 0) + (changes or 0) * SPACING - gap)
+  put(u, { feed = seq, feedAt = now, rush = rush > 0 and math.min(rush, BURST + WIDEST) or '' })
   return seq
 end
+
+-- Until when further changes wait, to be told in one frame.
+local function window_end(u) return (number(u, 'feedAt') or 0) + math.max(0, (number(u, 'rush') or 0) - BURST) end
 
 local function watchers_of(u)
   local contacts = call('SMEMBERS', u.contacts)
@@ -461,17 +466,8 @@ local function take_pending(u, open)
   local count = 0
   for _ in pairs(users) do count = count + 1 end
   call('DEL', u.pending)
-  local window, gap = number(u, 'window') or 0, math.max(1, now - (number(u, 'feedAt') or 0))
-  if count * NARROWEST > gap then
-    window = math.min(WIDEST, math.max(NARROWEST, window * 2))
-  else
-    window = window >= 2 * NARROWEST and math.floor(window / 2) or 0
-  end
-  put(u, { window = window > 0 and window or '' })
-  return { seq = next_seq(u), connections = open, users = users }
+  return { seq = next_seq(u, count), connections = open, users = users }
 end
-
-local function window_end(u) return (number(u, 'feedAt') or 0) + (number(u, 'window') or 0) end
 
 -- `post`: the caller tells what is to be told. Where it does not, that stays due, `patience` ms from now.
 local function settle(u, post, patience)

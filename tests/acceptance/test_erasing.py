@@ -59,9 +59,7 @@ def test_who_waits_for_a_window_is_told_before_the_user_is_gone(bench: Bench) ->
     bench.service.set_contacts("bob", ["alice", "carol"])
     bob, alice, carol = (bench.open(user) for user in ("bob", "alice", "carol"))
     bench.sweep(5)
-    for text in ("so many", "frames", "that the rest waits"):
-        bench.update(carol, customStatus={"text": text})
-        bench.clock.advance(0.01)
+    bench.crowd(carol)
     bench.pusher.clear()
     bench.update(alice, status="busy")
     assert bench.pusher.changes(bob.id, "alice") == []

@@ -302,9 +302,9 @@ def test_06_of_lost_pushes_every_viewer_recovers_within_two_heartbeats(bench: Be
     rng, users = random.Random(6), [f"user{number}" for number in range(12)]
     for user in users:
         bench.service.set_contacts(user, users)
-    bench.pusher.drop = lambda _frame: rng.random() < 0.05
     connections = [bench.open(user) for user in users]
     clients = [watched(bench, connection) for connection in connections]
+    bench.pusher.drop = lambda _frame: rng.random() < 0.05
     for _ in range(100):
         bench.update(rng.choice(connections), status=rng.choice(["online", "busy", "away"]))
         bench.sweep(0.4)

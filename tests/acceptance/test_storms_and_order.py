@@ -74,6 +74,18 @@ def test_13_in_calm_times_a_change_is_told_at_once(bench: Bench) -> None:
     assert [change["status"] for change in bench.pusher.changes(viewer.id)] == ["away"]
 
 
+def test_13_a_few_changes_at_once_are_told_at_once(bench: Bench) -> None:
+    """Only who is told more than a few changes in a moment waits: three at once, now and then, come as they are made."""
+    bench.service.set_contacts("viewer", ["user"])
+    viewer, user = bench.open("viewer"), bench.open("user")
+    for _ in range(5):
+        bench.sweep(2)
+        bench.pusher.clear()
+        for status in ("busy", "away", "online"):
+            bench.update(user, status=status)
+        assert [change["status"] for change in bench.pusher.changes(viewer.id)] == ["busy", "away", "online"]
+
+
 def test_13_a_superseded_state_is_never_sent(bench: Bench) -> None:
     """Whoever changes often within a viewer's window is told of once, as of the end."""
     users = [f"user{number}" for number in range(50)]
@@ -380,8 +392,8 @@ def test_16_a_change_that_still_waits_for_the_window_is_something_missed(bench: 
     bench.service.set_contacts("alice", ["bob"])
     alice, bob = bench.open("alice", device="browser"), bench.open("bob")
     bench.sweep(3)
-    for status in ("busy", "online", "away", "busy"):
-        bench.update(bob, status=status)
+    bench.crowd(bob)
+    bench.update(bob, status="busy")
     assert bench.client.exists(bench.store.key("pending", "alice")), "the last change waits for alice's window"
     seq = bench.pusher.to(alice.id)[-1]["seq"]
     bench.service.set_user_offline("alice", alice.id)

@@ -249,6 +249,11 @@ class Bench:
         """A `presence_update` with these fields."""
         self.service.update_user_status(connection, PresenceUpdate(action="presence_update", **said))
 
+    def crowd(self, connection: Connection) -> None:
+        """Change so often at this moment that what changes next waits, for viewers whom nothing was told lately."""
+        for number in range(5):
+            self.update(connection, customStatus={"text": f"change {number}"})
+
     def live(self, seconds: float, *connections: Connection, active: bool = True) -> None:
         """Let time pass as on a healthy system: sweepers run, and these connections beat when they should."""
         until, every = self.clock() + round(seconds * 1000), round(self.settings.heartbeat_interval * 1000)
