@@ -56,7 +56,7 @@ def run(scale: Scale) -> list[Row]:
 
 async def _turn(service: Service, users: int, rate: float, seconds: float, steps: Sequence[float]) -> Taken:
     async with crowd_at(service, ring(users, CONTACTS), CONNECT_RATE) as (load, _):
-        await load.run(rate, 2.0)  # warms everything up
+        await load.run(rate, seconds / 3)  # warms everything up, and lets each service grow to its work
         calm = await load.run(rate, seconds)
         top = calm
         for step in steps:

@@ -28,7 +28,7 @@ class Policy:
     processes than work at once only slow each other down.
     """
 
-    more_after: float = 0.05
+    more_after: float = 0.02
     """When the oldest event has waited so long and none is starting, another is started."""
     throttle_after: float = 2.0
     """An event that waited so long is throttled. The wait for a function's first sandbox does not count."""

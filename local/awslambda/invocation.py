@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from local.iam import ACCOUNT
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds `functions` and `shared`: Lambda's `/var/task`."""
 LARGEST_PAYLOAD = 6_291_556
 """Bytes of an event or an answer: Lambda's quota of a synchronous invocation."""
