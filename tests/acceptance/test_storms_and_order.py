@@ -75,7 +75,7 @@ def test_13_in_calm_times_a_change_is_told_at_once(bench: Bench) -> None:
 
 
 def test_13_a_few_changes_at_once_are_told_at_once(bench: Bench) -> None:
-    """Only who is told more than a few changes in a moment waits: three at once, now and then, come as they are made."""
+    """Only who is told more than a few changes in a moment waits: three, now and then, come as they are made."""
     bench.service.set_contacts("viewer", ["user"])
     viewer, user = bench.open("viewer"), bench.open("user")
     for _ in range(5):
