@@ -317,7 +317,8 @@ local function save(u)
   end
   if #gone > 0 then call('HDEL', u.user, unpack(gone)) end
   if #fresh > 0 then call('HSET', u.user, unpack(fresh)) end
-  if #fresh > 0 or u.heard then call('PEXPIRE', u.user, ms(S.retention)) end
+  local erased = u.state and u.state.erased and not u.state.rev
+  if #fresh > 0 or u.heard then call('PEXPIRE', u.user, ms(erased and ERASED or S.retention)) end
 end
 
 -- The record changes. Nothing is kept of what was announced while that is what the record says.

@@ -91,3 +91,16 @@ def test_a_user_with_many_contacts_is_erased_in_bounded_calls(bench: Bench) -> N
         counts.append(len(stages))
         assert kept(bench, "alice") == {"user"}
     assert counts[1] <= counts[0] + 1
+
+
+def test_of_a_straggler_who_was_refused_nothing_is_left_after_a_minute(bench: Bench) -> None:
+    """A message that comes after the erasing is refused, which is remembered for a minute; the date stays for a day."""
+    alice = bench.open("alice")
+    assert erase(bench, "alice") == 0
+    bench.beat(alice)
+    assert kept(bench, "alice") == {"user", "due"}
+    bench.sweep(62)
+    assert kept(bench, "alice") == {"user"}
+    key = bench.store.key("user", "alice")
+    assert bench.client.hkeys(key) == [b"erased"]
+    assert 0 < bench.client.ttl(key) <= 86_400
