@@ -191,6 +191,14 @@ class Counts:
         return self.arrivals + self.further + self.rotations
 
     @property
+    def settled(self) -> float:
+        """Users who are settled: who leaves twice, after the grace and a minute after the socket closed, to forget it.
+
+        Of who stays, that falls together with the upkeep.
+        """
+        return 2 * self.departures + self.upkeep
+
+    @property
     def announcements(self) -> float:
         """Changes of a user that contacts are told of."""
         return self.arrivals + self.departures + self.changes
@@ -229,7 +237,7 @@ class Counts:
             "snapshots": self.further,  # those of arrivals are read in the round trip that finds where to post
             "updates": self.changes,
             "fan-out": 2 * self.announcements,  # where to, and: it has been told
-            "settling": self.departures + self.upkeep,
+            "settling": self.settled,
             "looks": self.looks,
         }
 
@@ -264,7 +272,7 @@ def count(workload: Workload, hours: float = MONTH) -> Counts:
     beats = 3600 * device_hours / w.heartbeat_interval
     # A user is settled when the oldest deadline comes. By then that device has beaten again, half an interval ago.
     upkeep = 3600 * user_hours / (w.device_ttl - w.heartbeat_interval / 2)
-    due_each_second = (upkeep + sessions) / (3600 * hours) if hours else 0
+    due_each_second = (upkeep + 2 * sessions) / (3600 * hours) if hours else 0
     return Counts(
         hours=hours,
         device_hours=device_hours,
@@ -359,7 +367,7 @@ class Assumptions:
     """Of a handler, without posts and contacts."""
     cpu_ms_of_a_post = 0.1
     cpu_ms_of_a_record = 0.02
-    beat = Script(25, 0.8)
+    beat = Script(20, 0.8)
     connect = Script(75, 0.8)
     disconnect = Script(75, 0.8)
     sync = Script(75, 1.5)
@@ -376,7 +384,7 @@ class Assumptions:
     handshake_bytes = 5_000
     http_answer_bytes = 400
     """An answer to a heartbeat over HTTP, where it says nothing new."""
-    user_bytes = 600
+    user_bytes = 450
     contact_bytes = 32
     many_contacts_bytes = 80
     """From 129 contacts on, where Redis keeps sets as hash tables."""
@@ -466,7 +474,7 @@ def _ecpus(w: Workload, c: Counts) -> dict[str, float]:
         "heartbeats": heartbeat,
         "connections": connecting + snapshots,
         "changes": c.changes * a.update.ecpus(1) + telling,
-        "settling": (c.departures + c.upkeep) * a.settle.ecpus(1),
+        "settling": c.settled * a.settle.ecpus(1),
         "the sweeper's looks": c.looks * a.look.ecpus(BUCKETS),
     }
 

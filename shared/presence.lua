@@ -112,9 +112,9 @@ end
 
 local function quick_beat(u, request)
   local said = request.connection
-  local state = call('HMGET', u.user, 'due', 'idle', 'feed', 'feedAt', '!' .. said.id)
+  local state = call('HMGET', u.user, 'due', 'idle', 'feed', 'feedAt', '!' .. said.id, 'told')
   local due = tonumber(state[1] or '')
-  if not due or due <= now or (said.active and state[2] == '1') then return nil end
+  if not due or due <= now or (said.active and state[2] == '1') or state[6] then return nil end
   local feed = tonumber(state[3])
   if ahead(request.seq, feed) or behind(request.seq, feed, tonumber(state[4])) then return nil end
   local c = read_connection(said.id, nil, state[5])
@@ -289,7 +289,7 @@ local function load_user(u)
       u.state[field] = value
     end
   end
-  u.own = own_of(u)
+  u.own, u.unknown = own_of(u), not next(u.state)
 end
 
 -- Change fields of the user's hash; `save` writes them, once, when the request is done. What is '' is not kept.
@@ -475,7 +475,7 @@ local function settle(u, post, patience)
   load_user(u)
   local out = {}
   -- Due, and yet without a record: it was evicted, and viewers may have been told that the user is here.
-  local lost = not next(u.state) and u.set.invisible ~= '1' and call('ZSCORE', DUE, u.id)
+  local lost = u.unknown and u.set.invisible ~= '1' and call('ZSCORE', DUE, u.id)
 
   -- Connections: a deadline that passed has waited long enough and gets no grace.
   local live, lingering, due, last, beat = {}, {}, nil, last_of(u), nil
@@ -498,7 +498,8 @@ local function settle(u, post, patience)
   -- Ends of what the user chose for a time.
   if ended(tonumber(u.set.claimUntil or '')) then drop_setting(u, 'claim', 'claimUntil') end
   if u.set.custom and ended(custom_until(u.set.custom)) then drop_setting(u, 'custom') end
-  if ended(number(u, 'thaw')) or not next(u.state) then thaw(u) end -- a record that was lost forgot when
+  if ended(number(u, 'thaw')) or u.unknown then thaw(u) end -- a record that was lost forgot when
+  u.unknown = false
   due = earliest(due, earliest(tonumber(u.set.claimUntil or ''), number(u, 'thaw')))
   due = earliest(due, u.set.custom and custom_until(u.set.custom))
 
@@ -678,8 +679,11 @@ end
 -- when that has been said a moment ago.
 local function refuse(u, said)
   if said.polling then return 'closed' end
-  local c = u.connections[said.id] or bury(u, said.id)
-  if not u.state.due then set_due(u, now + TOMBSTONE) end -- to forget it
+  local c = u.connections[said.id]
+  if not c then
+    c = bury(u, said.id)
+    settle(u, false) -- which also sees to it that this is forgotten
+  end
   if c.tat > now then return 'ignored' end
   c.tat = now + CLOSING
   write_connection(u, c)

@@ -103,6 +103,9 @@ class Settings(BaseModel):
             "where API Gateway closes a silent connection": self.heartbeat_interval >= GATEWAY_IDLE_CUT,
             f"announce_lease ({self.announce_lease:g} s) must be longer than push_budget ({self.push_budget:g} s), "
             "or two functions would announce the same change": self.announce_lease <= self.push_budget,
+            f"retention ({self.retention:g} s) must be at least twice device_ttl ({self.device_ttl:g} s) and the grace "
+            f"({self.grace:g} s), or people would be forgotten who are here": self.retention
+            < 2 * (self.device_ttl + self.grace),
             f"rotate_after ({self.rotate_after:g} s) must be below {GATEWAY_HARD_CUT:g} s, "
             "where API Gateway closes every connection": self.rotate_after >= GATEWAY_HARD_CUT,
             "redis_iam_user and redis_iam_cache go together: give both or neither": bool(self.redis_iam_user)

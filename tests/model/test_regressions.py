@@ -226,3 +226,43 @@ def test_showing_again_tells_when_the_user_was_last_here(bench: Bench) -> None:
     bench.sweep(2)
     [told] = bench.pusher.changes(bob.id, "ann")
     assert told["lastSeen"] == bench.sees("bob", "ann")["lastSeen"] == ann.connected_at
+
+
+def test_a_straggler_on_a_dead_connection_does_not_hide_that_a_record_was_evicted(bench: Bench) -> None:
+    """Whoever was online, and is forgotten by the store, is announced offline, whatever a closed connection says."""
+    bench.service.set_contacts("ann", ["bob"])
+    dead = bench.open("ann", device="old")
+    bench.clock.advance(2)
+    bench.service.sign_out("ann")
+    bench.clock.advance(2)
+    bench.open("ann", device="new")
+    bob = bench.open("bob")
+    bench.live(5, bob)
+    bench.client.delete(bench.store.key("user", "ann"))
+    bench.beat(dead)
+    bench.live(90, bob)
+    assert [event["status"] for event in bench.pusher.changes(bob.id, "ann")][-1:] == ["offline"]
+
+
+def test_a_frozen_custom_status_ends_aloud_after_a_loss_whatever_is_said_first(bench: Bench) -> None:
+    """Its end is found again where the record was evicted, even if the first to be heard is an update."""
+    bench.service.set_contacts("ann", ["bob"])
+    ann, bob = bench.open("ann"), bench.open("bob")
+    bench.update(ann, customStatus={"text": "lunch", "until": bench.clock() + 60_000})
+    bench.service.set_privacy("ann", hide_from=["bob"])
+    bench.live(5, bob)
+    bench.client.delete(bench.store.key("user", "ann"))
+    bench.update(ann, status="busy")
+    bench.live(61, ann, bob)
+    told = bench.pusher.changes(bob.id, "ann")[-1]
+    assert (told["status"], told["customStatus"]) == ("offline", None)
+
+
+def test_the_first_message_announces_even_if_it_asks_something(bench: Bench) -> None:
+    """Contacts need not wait for a sweeper where a client begins with a query."""
+    bench.service.set_contacts("ann", ["bob"])
+    bob = bench.open("bob")
+    ann = bench.connection("ann")
+    bench.service.set_user_online(ann)
+    bench.service.answer_query(ann, GetPresence(action="get_presence", userIds=["bob"]))
+    assert [event["status"] for event in bench.pusher.changes(bob.id, "ann")] == ["online"]

@@ -9,6 +9,7 @@ from shared.settings import Settings, SettingsError
 
 REFUSED = [
     ({"device_ttl": 74.9}, "device_ttl (74.9 s) must be at least 2.5 heartbeat intervals (75 s)"),
+    ({"retention": 169}, "retention (169 s) must be at least twice device_ttl (75 s) and the grace (10 s)"),
     ({"heartbeat_interval": 600, "device_ttl": 1500}, "heartbeat_interval (600 s) must be below 600 s"),
     ({"announce_lease": 5, "push_budget": 5}, "announce_lease (5 s) must be longer than push_budget (5 s)"),
     ({"push_budget": 10}, "announce_lease (10 s) must be longer than push_budget (10 s)"),
