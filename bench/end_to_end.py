@@ -6,6 +6,10 @@ The crowd is that of `presence load`: the same users and contacts, and one conne
 shares the machine with what it measures, first the one service, then the other, in turns. A latency is from a change's
 leaving to a contact's seeing it. CPU is that of all processes of a service, Redis included, divided by what was shown.
 Rates are raised by half until a service is saturated: until p99 is above half a second, or something is lost.
+
+Socket.IO tells a contact by a write to a socket that its own process holds. Here each notification is a signed HTTP
+request to whoever holds the socket, and each change is a function that is woken, as AWS will have it: that is
+the price of having no servers, and most of the ratio. The tail is that of workers being started on two busy cores.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ import redis
 
 from bench.processes import cpu, cpu_between
 from bench.transports import Counts
+from local.cli import garbage
 from local.cli.crowd import Crowd, Heard, Language
 from local.cli.home import Home
 from local.cli.identity_provider import IdentityProvider
@@ -237,6 +238,7 @@ async def crowd_at(
     service: Service, contacts: Sequence[Sequence[int]], connect_rate: float
 ) -> AsyncIterator[tuple[Load, Tally]]:
     """A crowd that is connected, all shown their contacts; with what connecting has counted."""
+    garbage.collect_rarely()  # here, and not in what serves
     users = [f"u{place:06d}" for place in range(len(contacts))]
     await service.befriend([(users[a], users[b]) for a, others in enumerate(contacts) for b in others if a < b])
     tally = Tally()

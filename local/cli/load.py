@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from local.cli import open_files
+from local.cli import garbage, open_files
 from local.cli.backend import Backend
 from local.cli.client import Session, Silent, handshake
 from local.cli.complaint import Complaint
@@ -128,6 +128,7 @@ async def run(plan: Plan, target: Target, bar: Bar, remark: Callable[[str], None
         Complaint: it could not begin.
     """
     open_files.allow(plan.connections + OTHER_FILES)
+    garbage.collect_rarely()
     ramp = plan.connections / plan.connect_rate
     language = Presence(target.ws_url, target.identity_provider(), round(plan.seconds + 2 * ramp) + SPARE)
     tally = Tally()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import gc
 import os
 import shlex
 import shutil
@@ -31,7 +30,7 @@ from local.awslambda.functions import Functions
 from local.awslambda.inprocess import InProcess
 from local.awslambda.invocation import Invoker
 from local.awslambda.sandbox import OnLine
-from local.cli import open_files
+from local.cli import garbage, open_files
 from local.cli.backend import REGION, Backend
 from local.cli.complaint import Complaint
 from local.cli.home import Home, Run
@@ -47,9 +46,6 @@ from shared.settings import Settings
 
 MOST_OPEN_FILES = 65_536
 """Files and sockets of a run: systems often begin with 1,024 or even 256, and each connection is one."""
-GARBAGE = 50_000
-"""New objects between two collections of garbage. Python's own 700 takes what is only on its way for long-lived, and so
-looks through all that thousands of connections hold every few seconds, for a tenth of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +66,7 @@ async def run(home: Home, console: Console, *, port: int, redis_url: str | None,
         Complaint: it could not be started, or its Redis has ended; everything that had been started is ended.
         SettingsError: a setting cannot work.
     """
-    gc.set_threshold(GARBAGE)
+    garbage.collect_rarely()
     async with running(home, console, os.environ, port=port, redis_url=redis_url, in_process=in_process) as ready:
         for line in [*_places(ready, in_process=in_process), Text(), *_first_steps(ready)]:
             console.print(line, soft_wrap=True)
