@@ -267,8 +267,7 @@ end
 
 local function lists(values) return type(values) == 'table' and values or {} end
 
--- What is kept of the user in one hash and in the settings; what the user is in `real` only where contacts see another
--- status.
+-- What the user really is; kept apart only where contacts see something else.
 local function real_of(u) return u.state.real or u.state.status or 'offline' end
 
 -- What one's own connections are told, apart from the devices.
@@ -306,11 +305,10 @@ end
 local function save(u)
   local fresh, gone = {}, {}
   for field, value in pairs(u.changed) do
-    if value == (u.kept[field] or '') then
-      -- it is again what it was
-    elseif value == '' then
+    local differs = value ~= (u.kept[field] or '')
+    if differs and value == '' then
       gone[#gone + 1] = field
-    else
+    elseif differs then
       fresh[#fresh + 1] = field
       fresh[#fresh + 1] = value
     end
