@@ -19,7 +19,7 @@ from awscrt import auth, http, io
 from botocore.config import Config
 
 from shared.delivery import Frame
-from shared.push import LINKS, Pusher
+from shared.push import MAX_IN_FLIGHT, Pusher
 from shared.settings import Settings
 
 Post = Callable[[Sequence[Frame]], None]
@@ -75,7 +75,7 @@ def boto3_threads(url: str) -> Iterator[Post]:
     def one(frame: Frame) -> None:
         client.post_to_connection(ConnectionId=frame.connection_id, Data=frame.data)
 
-    with ThreadPoolExecutor(LINKS) as threads:
+    with ThreadPoolExecutor(MAX_IN_FLIGHT) as threads:
         yield lambda frames: list(threads.map(one, frames)).clear()
     client.close()
 
@@ -94,7 +94,7 @@ def boto3_loop(url: str) -> Iterator[Post]:
 
 
 def _boto3_client(url: str) -> Any:
-    return boto3.client("apigatewaymanagementapi", endpoint_url=url, config=Config(max_pool_connections=LINKS))
+    return boto3.client("apigatewaymanagementapi", endpoint_url=url, config=Config(max_pool_connections=MAX_IN_FLIGHT))
 
 
 @contextlib.contextmanager
@@ -110,7 +110,7 @@ def common_runtime(url: str) -> Iterator[Post]:
         options.override_default_trust_store_from_path(None, os.environ["AWS_CA_BUNDLE"])
         tls = io.ClientTlsContext(options).new_connection_options()
         tls.set_server_name(host)
-    opening = [http.HttpClientConnection.new(host, port, bootstrap, None, tls) for _ in range(LINKS)]
+    opening = [http.HttpClientConnection.new(host, port, bootstrap, None, tls) for _ in range(MAX_IN_FLIGHT)]
     links = [link.result(timeout=10) for link in opening]
     provider = auth.AwsCredentialsProvider.new_static(
         *(os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"))
@@ -176,7 +176,7 @@ class _CommonRuntimePost:
 
 TRANSPORTS: Mapping[str, Callable[[str], contextlib.AbstractContextManager[Post]]] = {
     "push.py": push,
-    f"boto3, {LINKS} threads": boto3_threads,
+    f"boto3, {MAX_IN_FLIGHT} threads": boto3_threads,
     "boto3, bare loop": boto3_loop,
     "awscrt, bare": common_runtime,
 }
