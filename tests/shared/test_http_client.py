@@ -200,7 +200,7 @@ async def test_a_canceled_request_gives_up_its_connection(server: ManagementServ
 
 
 async def test_an_endpoint_that_does_not_listen_refuses_the_connection() -> None:
-    """The error says so, and nothing was sent."""
+    """The error is a `ConnectError`: nothing was sent."""
     with ManagementServer() as server:
         endpoint = urlsplit(server.url)
     client = HttpClient(endpoint)
