@@ -123,7 +123,7 @@ class Sandbox:
     def rest(self, seconds: float = 2) -> None:
         """Let time pass, here and for the pusher, whose pace is real time's: it may post a burst again."""
         self.clock.now += round(seconds * 1000)
-        self._pusher._pace = push._Pace(push.POSTS_PER_SECOND, push.BURST)
+        self._pusher._rate_limit = push.RateLimiter(push.POSTS_PER_SECOND, push.BURST)
 
     def recorded(self, work: Callable[[], object]) -> list[Stage]:
         """Do some work; gives its script calls, stage by stage."""

@@ -1,8 +1,9 @@
-"""AWS Signature Version 4 without an SDK: a key for one service at one moment, what it signs, and presigned URLs.
+"""AWS Signature Version 4 without an SDK: signed headers, and presigned URLs, for one service as of one moment.
 
 Importing botocore takes longer than the rest of a cold start, and signing with it longer than a post
-(docs/decisions/0010 and 0011). What is signed and sent is not decided here: posts are `push.py`'s matter, signing in
-to the cache is `store.py`'s. The tests compare with botocore's signer, byte for byte.
+(docs/decisions/0010 and 0011). The tests compare every signature with botocore's, byte for byte.
+
+Not here: which requests are signed, and sending them. `push.py` posts frames, `store.py` signs in to the cache.
 
 Source: AWS IAM User Guide, "Create a signed AWS API request".
 """
@@ -11,24 +12,26 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from urllib.parse import quote, urlencode
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 _NO_BODY = hashlib.sha256().hexdigest()
+_RESERVED = re.compile(r"[^A-Za-z0-9_.~/-]")
 
 
 class Signer:
-    """Signs requests to one service, all as of one moment.
+    """The signing key for one service as of one moment.
 
     Attributes:
-        moment: that moment, as signed requests carry it.
-        credential: the access key's id and what the signature is good for, as they carry it.
+        moment: that moment, in the format of signed requests.
+        credential: the access key's id and the scope of the signature, in the format of signed requests.
         token: the session token, "" for credentials that have none.
 
     Args:
-        service: the name for which is signed: `execute-api`, `elasticache`.
+        service: the name in the signature's scope: `execute-api`, `elasticache`.
         environ: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, and `AWS_SESSION_TOKEN` if there is one.
         at: the moment, in UTC.
 
@@ -52,9 +55,9 @@ class Signer:
         return hmac.digest(self._key, to_sign.encode(), "sha256").hex()
 
     def presign(self, host: str, query: Mapping[str, str], lifetime: int) -> str:
-        """The URL of a GET of `/` that is good for `lifetime` seconds, without its scheme.
+        """The URL of a `GET /` that is valid for `lifetime` seconds, without its scheme.
 
-        The names in `query` are plain ASCII words; its values may be anything.
+        Parameter names in `query` are plain ASCII; values may be any text.
         """
         query = {
             **query,
@@ -69,3 +72,31 @@ class Signer:
         canonical = urlencode(sorted(query.items()), safe="", quote_via=quote)
         signature = self.sign(f"GET\n/\n{canonical}\nhost:{host}\n\nhost\n{_NO_BODY}")
         return f"{host}/?{urlencode(query, safe='', quote_via=quote)}&X-Amz-Signature={signature}"
+
+
+class HeaderSigner:
+    """Signs requests to one host in their headers. The requests have no query.
+
+    Key, date and signed headers are prepared once, so each request costs three hashes.
+    """
+
+    def __init__(self, signer: Signer, host: str) -> None:
+        self._signer = signer
+        self._headers = {"x-amz-date": signer.moment}
+        if signer.token:
+            self._headers["x-amz-security-token"] = signer.token
+        signed = {"host": host, **self._headers}
+        self._names = ";".join(signed)
+        self._canonical = "".join(f"{name}:{value}\n" for name, value in signed.items())
+        self._authorization = f"{ALGORITHM} Credential={signer.credential}, SignedHeaders={self._names}, Signature="
+
+    def headers(self, method: str, path: str, body: bytes) -> dict[str, str]:
+        """The headers to send beside `Host`.
+
+        `path` is percent-encoded, as it is sent. The canonical request encodes it once more, as for every service but
+        S3; this does so in half the time of `urllib.parse.quote`.
+        """
+        canonical_path = _RESERVED.sub(lambda found: f"%{ord(found[0]):02X}", path)
+        content = hashlib.sha256(body).hexdigest()
+        signature = self._signer.sign(f"{method}\n{canonical_path}\n\n{self._canonical}\n{self._names}\n{content}")
+        return {**self._headers, "authorization": self._authorization + signature}

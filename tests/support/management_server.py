@@ -1,4 +1,4 @@
-"""A management API on loopback whose every answer the test decides: real sockets, real HTTP/1.1, real TLS if wanted.
+"""A management API on loopback whose responses the test decides: real sockets, real HTTP/1.1, and TLS on request.
 
 It knows nothing about connections or presence, and checks no signature.
 """
@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 @dataclass(frozen=True)
 class Received:
-    """One request as it came in."""
+    """One request."""
 
     method: str
     path: str
@@ -35,9 +35,9 @@ class Received:
     """By lower-case name."""
     body: bytes
     link: int
-    """The client's port: which of its sockets this came through."""
+    """The client's port, which identifies the socket."""
     at: float
-    """When it had come in whole, by `time.monotonic`."""
+    """When all of it had arrived, by `time.monotonic`."""
 
     @property
     def connection_id(self) -> str:
@@ -45,26 +45,26 @@ class Received:
 
 
 Answer = Callable[[Received], "int | Sequence[bytes] | None"]
-"""A status, or a whole answer in pieces, or None to close the socket without a word. It may block."""
+"""Returns a status, or a whole response in pieces, or None to close the socket instead. It may block."""
 
 
 class ManagementServer:
-    """`with ManagementServer() as server`: `server.requests` is what came, `server.answer` what it is told.
+    """`with ManagementServer() as server`: `server.requests` lists the requests, `server.answer` decides the responses.
 
-    With the `port` of one that has stopped, it comes back in its place.
+    With the `port` of a server that has stopped, it takes that server's place.
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self.requests: list[Received] = []
         self.answer: Answer = lambda received: 204 if received.method == "DELETE" else 200
         self.links: set[int] = set()
-        """Every socket that ever connected, by the client's port."""
+        """The client's port of every socket that ever connected."""
         self.stopping = threading.Event()
         self._sockets: set[socket.socket] = set()
         self._httpd = _Httpd(("127.0.0.1", port), _Handler)
         self._httpd.management = self
         if tls is not None:
-            # Hands are shaken by each connection's thread: one slow client must not hold up the rest.
+            # The handshake happens in the thread of each socket: a slow client must not delay the others.
             self._httpd.socket = tls.wrap_socket(self._httpd.socket, server_side=True, do_handshake_on_connect=False)
         self.port = self._httpd.server_port
         self.host = f"localhost:{self.port}"
@@ -72,21 +72,21 @@ class ManagementServer:
         self._thread = threading.Thread(target=self._httpd.serve_forever, kwargs={"poll_interval": 0.01})
 
     def hang(self, received: Received) -> None:
-        """An answer that never comes, until the server stops."""
+        """An answer that never comes: it blocks until the server stops."""
         self.stopping.wait(timeout=30)
 
     def posted(self, connection_id: str) -> list[bytes]:
-        """What was posted to one connection, in the order in which it came."""
+        """The bodies posted to one connection, in order of arrival."""
         return [received.body for received in self.requests if received.connection_id == connection_id]
 
     def close_links(self) -> None:
-        """Close every kept-alive socket, as an endpoint does with those that have been idle for long."""
+        """Close every kept-alive socket, as an endpoint does after a long idle time."""
         for connected in list(self._sockets):
-            with suppress(OSError):  # the client was quicker
+            with suppress(OSError):  # the client closed it first
                 connected.shutdown(socket.SHUT_RDWR)
 
     def refuse_links(self) -> None:
-        """Accept no more sockets; those that are open still get their answers."""
+        """Accept no more sockets; those that are open still get responses."""
         self._httpd.shutdown()
         self._httpd.socket.close()
 
@@ -129,7 +129,7 @@ class _Httpd(ThreadingHTTPServer):
     management: ManagementServer
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away in the middle is part of the tests."""
+        """Ignored: clients that disconnect halfway are part of the tests."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""What the tests of pushing share: whom to post to, a meter that remembers, and a clock that can be moved on."""
+"""Shared by the tests of pushing: connection ids, metrics kept in memory, and a clock that can be advanced."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Make = Callable[..., Pusher]
 
 
 class Counts:
-    """A meter that remembers."""
+    """Metrics that are kept in memory."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -30,7 +30,7 @@ class Counts:
 
 
 class Clock:
-    """Runs as real time does, and can be moved on."""
+    """Runs in real time, and can be advanced."""
 
     def __init__(self) -> None:
         self.ahead = 0.0
@@ -40,5 +40,5 @@ class Clock:
 
 
 def frames(count: int, to: int | None = None) -> list[Frame]:
-    """Numbered frames, in turn to so many connections: as many as frames, unless said otherwise."""
+    """Numbered frames, in turn to each of `to` connections; by default each frame has a connection of its own."""
     return [Frame(f"Conn{number % (to or count):08d}Qw=", b'{"n":%d}' % number) for number in range(count)]
