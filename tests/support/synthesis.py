@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
-HASH = re.compile(r"\b[0-9a-f]{64}\b")
 SECRET = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:redis-AbCdEf"
 MODES = {"public": {}, "vpc": {"cache": "vpc"}, "url": {"cache": "url", "redis_url_secret": SECRET}}
 """The context of each way to keep the state."""
@@ -37,10 +35,6 @@ class Synthesis:
         """What the checks found, by the name of each."""
         report = json.loads((self.folder / "validation-report.json").read_text())
         return {plugin["pluginName"]: plugin for plugin in report["pluginReports"]}
-
-    def masked(self) -> str:
-        """The template as text, with the hashes of assets masked."""
-        return HASH.sub("HASH", json.dumps(self.template, indent=1, sort_keys=True)) + "\n"
 
 
 def attempt(folder: Path, **context: str) -> subprocess.CompletedProcess[str]:
