@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.support.synthesis import attempt, synthesise
+from tests.support.synthesis import attempt, synthesize
 
 
 def test_every_choice_reaches_the_template(tmp_path: Path) -> None:
-    """Domains, alarms by mail, a JWKS URL, a token in the subprotocol, and settings of the service."""
-    synthesis = synthesise(
+    """Domains, alarms by email, a JWKS URL, a token in the subprotocol, and settings of the service."""
+    synthesis = synthesize(
         tmp_path,
         stack="Chat-Presence",
         websocket_domain="ws.example.com",

@@ -19,11 +19,11 @@ from cfnlint import ManualArgs, lint
 from bench import cost
 from infra.functions import NEEDS
 from infra.monitoring import INCONSISTENCIES
-from infra.rules import objections
+from infra.rules import findings
 from shared.routes import AUTHORIZER, FUNCTIONS, HTTP_ROUTES, WEBSOCKET_ROUTES
 from shared.settings import PREFIX, Settings
 from tests.infra.template_summary import blocks, difference, render
-from tests.support.synthesis import MODES, ROOT, Synthesis, synthesise
+from tests.support.synthesis import MODES, ROOT, Synthesis, synthesize
 
 GOLDEN = Path(__file__).parent / "golden"
 UPDATE = "run `UPDATE_GOLDEN=1 make test ARGS=tests/infra/test_stack.py` and review the difference"
@@ -139,7 +139,7 @@ def test_each_finding_is_acknowledged_with_a_reason_and_each_reason_is_needed(
         for name, properties in syntheses["public"].resources("AWS::ApiGatewayV2::Api").items()
         if properties["ProtocolType"] == "WEBSOCKET"
     )
-    assert found == {(path.replace("|", "/"), rule) for path, rule, _ in objections(api)}
+    assert found == {(path.replace("|", "/"), rule) for path, rule, _ in findings(api)}
 
 
 def test_the_routes_are_those_of_the_table(synthesis: Synthesis) -> None:
@@ -290,7 +290,7 @@ def test_every_watched_metric_is_emitted(synthesis: Synthesis) -> None:
 def test_a_cache_restored_from_a_snapshot_has_another_name(tmp_path: Path, syntheses: dict[str, Synthesis]) -> None:
     """CloudFormation replaces the cache for another snapshot, and two caches cannot have the same name."""
     snapshot = "arn:aws:elasticache:eu-west-1:123456789012:serverlesscachesnapshot:one"
-    [cache] = synthesise(tmp_path, restore_snapshot=snapshot).resources("AWS::ElastiCache::ServerlessCache").values()
+    [cache] = synthesize(tmp_path, restore_snapshot=snapshot).resources("AWS::ElastiCache::ServerlessCache").values()
     [before] = syntheses["public"].resources("AWS::ElastiCache::ServerlessCache").values()
     assert cache["SnapshotArnsToRestore"] == [snapshot]
     assert cache["ServerlessCacheName"] != before["ServerlessCacheName"]
