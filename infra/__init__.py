@@ -1,1 +1,1 @@
-"""The AWS around the service, as one CDK stack: `cdk deploy` reads `cdk.json`, which runs `infra.app`."""
+"""The service's AWS resources, as one CDK stack: `cdk deploy` reads `cdk.json`, which runs `infra.app`."""

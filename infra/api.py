@@ -1,6 +1,6 @@
-"""The two APIs, made from `shared.routes`: the WebSocket API that clients keep open, and the HTTP API beside it.
+"""The WebSocket API and the HTTP API, built from `shared.routes`.
 
-Construct ids are the route's own words and never change: another id would make a new API, and drop every socket.
+Construct ids never change: CloudFormation would replace an API that has another id, which closes every socket.
 """
 
 from __future__ import annotations
@@ -31,20 +31,23 @@ RATES: Mapping[str, tuple[int, int]] = {
     "leave": (500, 1000),
     "$default": (50, 50),
 }
-"""Requests per second that each route takes, over time and at once. An account has 10,000 a second in most regions for
-the messages of all its clients and all posts to them (Amazon API Gateway quotas): no route may use that up, and what is
-no message at all least of all. 500 new connections a second is what an account may have."""
+"""Steady rate (requests per second) and burst (requests) of each route.
+
+In most regions, all messages from clients and all posts to them share an account quota of 10,000 requests a second
+(Amazon API Gateway quotas). No route may use all of it. `$default`, which receives only invalid messages, gets the
+least. `$connect` has the rate of the account's quota for new connections, 500 a second."""
 HTTP_RATE = (1000, 2000)
+"""Steady rate (requests per second) and burst (requests) of the HTTP API."""
 
 IDENTITY_SOURCE = {
     "query": "route.request.querystring.token",
     "subprotocol": "route.request.header.Sec-WebSocket-Protocol",
 }
-"""Where the handshake carries its token; without it, API Gateway answers 401 and wakes nobody."""
+"""Where the handshake carries its token. Without one, API Gateway responds with 401 and invokes no function."""
 
 
 class WebSocketSide(Construct):
-    """The WebSocket API. Its routes come after the functions, since these are told its address."""
+    """The WebSocket API. Its routes are added after the functions, whose environment contains its URL."""
 
     def __init__(self, scope: Construct, id: str, options: Options) -> None:
         super().__init__(scope, id)
@@ -66,7 +69,7 @@ class WebSocketSide(Construct):
             for rate, burst in [RATES[route.key]]
         }
         self.callback_url = self.stage.callback_url
-        """Where frames are posted to. Its own name, whatever clients know the API by."""
+        """Where frames are posted: the name that AWS gave the API, even if clients use a custom domain."""
         self.url = self.stage.url
         self.domain: apigateway.DomainName | None = None
         if options.websocket_domain:
@@ -75,26 +78,26 @@ class WebSocketSide(Construct):
         self.connections = cdk.Stack.of(self).format_arn(
             service="execute-api", resource=self.api.api_id, resource_name=STAGE
         )
-        """The ARN of the stage; its connections are below it."""
+        """The ARN of the stage, the prefix of the ARNs of its connections."""
 
     def add_routes(self, functions: Mapping[str, lambda_.Function]) -> None:
-        """Let each route wake its function. No route has a response of its own: what clients get is posted."""
+        """Connect each route to its function. Routes have no responses: frames reach clients through `@connections`."""
         authorizer = authorizers.WebSocketLambdaAuthorizer(
             "Authorizer",
             functions[AUTHORIZER],
             identity_source=[IDENTITY_SOURCE[self._options.settings.token_source]],
         )
         for route in WEBSOCKET_ROUTES:
-            made = self.api.add_route(
+            added = self.api.add_route(
                 route.key,
                 integration=integrations.WebSocketLambdaIntegration(route.key, functions[route.function]),
                 authorizer=authorizer if route.key == "$connect" else None,
             )
-            self.stage.node.add_dependency(made)  # a stage that is deployed before a route does not have it
+            self.stage.node.add_dependency(added)  # a stage deployed before a route lacks that route
 
 
 class HttpSide(Construct):
-    """The HTTP API: for the application's backend with IAM; for users the function itself verifies their token."""
+    """The HTTP API. Backend routes require IAM. On user routes, the function verifies the token."""
 
     def __init__(self, scope: Construct, id: str, options: Options, functions: Mapping[str, lambda_.Function]) -> None:
         super().__init__(scope, id)
@@ -124,21 +127,21 @@ class HttpSide(Construct):
             throttle=apigateway.ThrottleSettings(rate_limit=rate, burst_limit=burst),
         )
         iam = authorizers.HttpIamAuthorizer()
-        wakes = {
+        targets = {
             name: integrations.HttpLambdaIntegration(name, functions[name], scope_permission_to_route=False)
             for name in sorted({route.function for route in HTTP_ROUTES})
         }
         for route in HTTP_ROUTES:
-            for made in self.api.add_routes(
+            for added in self.api.add_routes(
                 path=route.path,
                 methods=[apigateway.HttpMethod(route.method)],
-                integration=wakes[route.function],
+                integration=targets[route.function],
                 authorizer=iam if route.access == "backend" else None,
             ):
-                self.stage.node.add_dependency(made)
+                self.stage.node.add_dependency(added)
         self.url = self.api.api_endpoint
         self.arn = cdk.Stack.of(self).format_arn(service="execute-api", resource=self.api.api_id, resource_name="*")
-        """All calls of this API, for a policy that allows them."""
+        """The ARN of all calls of this API, for a policy that allows them."""
         self.domain: apigateway.DomainName | None = None
         if options.http_domain:
             self.domain = _domain(self, options.http_domain, options.certificate, self.api, self.stage)

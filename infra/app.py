@@ -1,4 +1,4 @@
-"""The CDK app, as `cdk.json` starts it: reads the context, builds the bundle, makes the one stack, checks it."""
+"""The CDK app that `cdk.json` starts: it reads the context, builds the bundle, creates the stack and checks it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BUILD = Path(__file__).parent.parent / "build"
 
 
 def main() -> str | None:
-    """Synthesise into `cdk.out`; returns what was wrong, if something was."""
+    """Synthesize into `cdk.out`. Returns an error message if the options are wrong or the bundle cannot be built."""
     app = cdk.App()
     try:
         options = Options.of(app.node.get_all_context())
@@ -25,7 +25,7 @@ def main() -> str | None:
     except (OptionsError, bundle.BundleError) as error:
         return f"cdk: {error}"
     for line in _about(options, built):
-        print(line, file=sys.stderr)  # noqa: T201 - stdout is for what the CDK's command line is asked for
+        print(line, file=sys.stderr)  # noqa: T201 - stdout belongs to the output of the CDK's command line
     PresenceStack(app, options, built)
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
     app.synth()
@@ -33,13 +33,13 @@ def main() -> str | None:
 
 
 def _about(options: Options, built: bundle.Bundle) -> Iterator[str]:
-    """What an operator should see before it is deployed: a choice that was forgotten is one that was made anew."""
+    """What an operator should see before deploying, the options above all: an omitted option reverts to its default."""
     chosen = options.model_dump(exclude={"settings"}, exclude_defaults=True)
     chosen |= options.settings.model_dump(exclude_unset=True)
-    yield f"choices: {' '.join(f'{name}={value}' for name, value in chosen.items()) or 'none'}"
+    yield f"options: {' '.join(f'{name}={value}' for name, value in chosen.items()) or 'none'}"
     yield f"code: {bundle.size(built.code) / 1e6:.1f} MB, layer: {bundle.size(built.layer) / 1e6:.1f} MB"
     if not built.compiled:
-        yield f"no Python {options.python} here, and so no bytecode: the functions will start more slowly"
+        yield f"no Python {options.python} found, so the bundle has no bytecode and functions start more slowly"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What is uploaded to Lambda: one small asset with our own code, and one layer with what it imports.
+"""What is uploaded to Lambda: a small asset with our own code, and a layer with its dependencies.
 
-Neither needs Docker: uv installs wheels for Lambda's machine and Python, whatever this one is. The same input gives
-the same bytes, and so the same hash, wherever Lambda's Python is there to compile with. Where it is not, the bundle has
-no bytecode: it works as well, and starts more slowly (docs/decisions/0013).
+Docker is not needed: uv installs the wheels for Lambda's architecture and Python version on any machine. The same input
+gives the same bytes, and so the same hash, on every machine that has Lambda's Python version to compile with. Without
+it, the bundle has no bytecode and functions start more slowly (docs/decisions/0013).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ LOCK = ROOT / "requirements" / "lambda.txt"
 OURS = ("functions", "shared")
 SUFFIXES = (".py", ".lua")
 PLATFORMS = {"arm64": "aarch64-manylinux2014", "x86_64": "x86_64-manylinux2014"}
-"""The oldest that all dependencies have wheels for: it suits every Linux that Lambda's Pythons run on."""
+"""The oldest platform for which all dependencies have wheels. It fits every Linux that Lambda's Pythons run on."""
 LEFT_OUT = ("bin", ".lock", "*.dist-info/RECORD", "*.dist-info/INSTALLER", "*.dist-info/REQUESTED", "**/*.pyi")
-"""What uv writes that a function never reads, or that names the machine on which it was written."""
+"""Files of uv that a function never reads, or that contain a path of the building machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,28 +33,28 @@ class Bundle:
     code: Path
     layer: Path
     compiled: bool
-    """Whether there is bytecode beside each module."""
+    """Whether each module has bytecode beside it."""
 
 
 class BundleError(Exception):
-    """It could not be built; the message says why."""
+    """The bundle could not be built; the message gives the reason."""
 
 
 def build(into: Path, architecture: str, python: str) -> Bundle:
-    """Build both, below `into`; what is there already and still right is kept.
+    """Build both folders below `into`. A folder built earlier from the same sources is reused.
 
     Args:
-        into: a folder of its own.
+        into: a folder that holds nothing else.
         architecture: `arm64` or `x86_64`.
-        python: of Lambda, like `3.13`.
+        python: Lambda's Python version, such as `3.13`.
 
     Raises:
         BundleError: the dependencies could not be installed, or something could not be compiled.
     """
     compiler = _interpreter(python)
     name = f"python{python.replace('.', '')}-{architecture}" + ("" if compiler else "-without-bytecode")
-    code = _made(into, f"code-{name}", _sources(), lambda folder: _fill_code(folder, compiler))
-    layer = _made(into, f"layer-{name}", [LOCK], lambda folder: _fill_layer(folder, architecture, python, compiler))
+    code = _folder(into, f"code-{name}", _sources(), lambda folder: _fill_code(folder, compiler))
+    layer = _folder(into, f"layer-{name}", [LOCK], lambda folder: _fill_layer(folder, architecture, python, compiler))
     return Bundle(code, layer, compiled=compiler is not None)
 
 
@@ -63,10 +63,10 @@ def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _made(into: Path, name: str, sources: Sequence[Path], fill: Callable[[Path], None]) -> Path:
-    """The folder that is made from these sources; filled now, if it is not there. It appears whole or not at all.
+def _folder(into: Path, name: str, sources: Sequence[Path], fill: Callable[[Path], None]) -> Path:
+    """The folder for these sources; calls `fill` if it does not exist yet. It appears complete or not at all.
 
-    What it was made from earlier goes. Several may build at once.
+    Removes the folders of earlier sources. Processes may build concurrently.
     """
     digest = hashlib.sha256(Path(__file__).read_bytes())
     for path in sources:
@@ -74,13 +74,13 @@ def _made(into: Path, name: str, sources: Sequence[Path], fill: Callable[[Path],
     folder = into / f"{name}-{digest.hexdigest()[:12]}"
     if not folder.is_dir():
         into.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=into) as making:
-            filled = Path(making) / name
+        with tempfile.TemporaryDirectory(dir=into) as temporary:
+            filled = Path(temporary) / name
             fill(filled)
             try:
                 filled.rename(folder)
             except OSError:
-                if not folder.is_dir():  # else another has built the same meanwhile
+                if not folder.is_dir():  # otherwise another process has built it meanwhile
                     raise
         for earlier in into.glob(f"{name}-" + "[0-9a-f]" * 12):
             if earlier != folder:
@@ -122,20 +122,20 @@ def _fill_layer(folder: Path, architecture: str, python: str, compiler: str | No
 
 
 def _interpreter(python: str) -> str | None:
-    """The Python of this version on this machine, if there is one that runs."""
+    """A Python of this version on this machine, if one runs."""
     version = "import sys; print('%d.%d' % sys.version_info[:2])"
     for candidate in (sys.executable, shutil.which(f"python{python}")):
         if candidate:
-            said = subprocess.run([candidate, "-I", "-c", version], capture_output=True, text=True, check=False)
-            if said.stdout.strip() == python:
+            done = subprocess.run([candidate, "-I", "-c", version], capture_output=True, text=True, check=False)
+            if done.stdout.strip() == python:
                 return candidate
     return None
 
 
 def _compile(folder: Path, runs_at: str, compiler: str) -> None:
-    """Put bytecode beside each module: a sandbox cannot write its own, and would compile everything at each start.
+    """Put bytecode beside each module. An execution environment cannot write it and would compile at every cold start.
 
-    It is not checked against its source when it is loaded, and it names the path where it runs, not where it was made.
+    Python loads this bytecode without checking the source. Its paths are those in Lambda, not those of this machine.
     """
     _run(
         "the bundle could not be compiled",

@@ -1,9 +1,9 @@
-"""Where the state is: a serverless cache of Valkey, in the open or inside a VPC, or a Redis of your own.
+"""Where the state is: an ElastiCache Serverless cache with a public endpoint or in a VPC, or the operator's own Redis.
 
-A cache that the stack makes knows one user, who signs in with IAM and may run what the service runs and nothing else.
-Its name holds what cannot be changed in place (the mode, and the snapshot that it began with), so that a change of
-these makes another beside the old one; and a part of the stack's id, so that what an earlier stack of the same name
-left behind is not in the way.
+A cache of this stack has one user, which authenticates with IAM and may run only the service's commands. The name of
+the cache contains what cannot be changed in place (the mode, and the snapshot that it was restored from), so such a
+change creates a second cache beside the first. It also contains a part of the stack's id, so that the final snapshot of
+an earlier stack with the same name does not conflict.
 """
 
 from __future__ import annotations
@@ -24,50 +24,50 @@ from shared.settings import REDIS_ACCESS
 
 PORT = 6379
 DAILY_SNAPSHOTS = 7
-"""Days for which a snapshot of each day is kept."""
+"""Days for which the daily snapshots are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """What the functions and the dashboard need to know of it."""
+    """What the functions and the dashboard need to know about the cache."""
 
     settings: Mapping[str, Any]
-    """Those of the service that lead to it."""
+    """The settings of the service that lead to it."""
     access: Sequence[iam.PolicyStatement]
-    """What a role may do, to use it."""
+    """The permissions that a role needs to use it."""
     placement: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of a `lambda_.Function` that reaches it."""
+    """Arguments of each `lambda_.Function` that uses it."""
     name: str = ""
-    """In ElastiCache; nothing where the cache is not ours."""
+    """The name in ElastiCache; empty with `cache=url`."""
 
 
-def make(scope: Construct, options: Options) -> Cache:
-    """The cache that the options ask for."""
+def create(scope: Construct, options: Options) -> Cache:
+    """Create the cache that the options choose; with `cache=url`, use the existing Redis."""
     if options.cache == "url":
         return Cache({"redis_url_arn": options.redis_url_secret}, [may_read(options.redis_url_secret)])
-    room = Construct(scope, "PublicCache" if options.cache == "public" else "VpcCache")
-    return _public(room, options) if options.cache == "public" else _inside_vpc(room, options)
+    parent = Construct(scope, "PublicCache" if options.cache == "public" else "VpcCache")
+    return _public(parent, options) if options.cache == "public" else _inside_vpc(parent, options)
 
 
 def may_read(secret: str) -> iam.PolicyStatement:
-    """A role may read one secret, by its ARN."""
+    """The permission to read one secret, given by its ARN."""
     return iam.PolicyStatement(actions=["secretsmanager:GetSecretValue"], resources=[secret])
 
 
-def _public(room: Construct, options: Options) -> Cache:
-    return _serverless(room, options, {"connection_type": "public"}, {})
+def _public(parent: Construct, options: Options) -> Cache:
+    return _serverless(parent, options, {"connection_type": "public"}, {})
 
 
-def _inside_vpc(room: Construct, options: Options) -> Cache:
-    """A VPC with a way out through one NAT gateway: functions in it still post to API Gateway and read secrets."""
-    vpc = ec2.Vpc(room, "Vpc", max_azs=2, nat_gateways=1, restrict_default_security_group=False)
+def _inside_vpc(parent: Construct, options: Options) -> Cache:
+    """In a VPC of its own. Functions reach API Gateway and Secrets Manager through one NAT gateway."""
+    vpc = ec2.Vpc(parent, "Vpc", max_azs=2, nat_gateways=1, restrict_default_security_group=False)
     subnets = ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS)
-    functions = ec2.SecurityGroup(room, "Functions", vpc=vpc, description="Presence: the functions")
+    functions = ec2.SecurityGroup(parent, "Functions", vpc=vpc, description="Presence: the functions")
     guarded = ec2.SecurityGroup(
-        room, "Guard", vpc=vpc, description="Presence: the cache, open to the functions", allow_all_outbound=False
+        parent, "Guard", vpc=vpc, description="Presence: the cache, open to the functions", allow_all_outbound=False
     )
     guarded.add_ingress_rule(functions, ec2.Port.tcp(PORT), "Valkey")
-    # What a function in a VPC needs to have its network interface; EC2 knows no narrower resource for most of these.
+    # Lambda needs these for the network interface of a function in a VPC. EC2 supports no narrower resource for most.
     network = iam.PolicyStatement(
         actions=[
             "ec2:AssignPrivateIpAddresses",
@@ -84,33 +84,33 @@ def _inside_vpc(room: Construct, options: Options) -> Cache:
         "security_group_ids": [guarded.security_group_id],
     }
     placement = {"vpc": vpc, "vpc_subnets": subnets, "security_groups": [functions]}
-    return _serverless(room, options, inside, placement, network)
+    return _serverless(parent, options, inside, placement, network)
 
 
 def _serverless(
-    room: Construct,
+    parent: Construct,
     options: Options,
     where: Mapping[str, Any],
     placement: Mapping[str, Any],
     *further: iam.PolicyStatement,
 ) -> Cache:
-    stack = cdk.Stack.of(room)
+    stack = cdk.Stack.of(parent)
     mark = cdk.Fn.select(0, cdk.Fn.split("-", cdk.Fn.select(2, cdk.Fn.split("/", stack.stack_id))))
     name = f"presence-{options.cache}-{mark}"
     if options.restore_snapshot:
         name += f"-{sha256(options.restore_snapshot.encode()).hexdigest()[:6]}"
     user = elasticache.CfnUser(
-        room,
+        parent,
         "User",
         engine="valkey",
-        user_id=name,  # IAM asks that both be the same
+        user_id=name,  # IAM authentication requires both to be equal
         user_name=name,
         authentication_mode={"Type": "iam"},
         access_string=REDIS_ACCESS,
     )
-    group = elasticache.CfnUserGroup(room, "Users", engine="valkey", user_group_id=name, user_ids=[user.ref])
+    group = elasticache.CfnUserGroup(parent, "Users", engine="valkey", user_group_id=name, user_ids=[user.ref])
     cache = elasticache.CfnServerlessCache(
-        room,
+        parent,
         "Cache",
         engine="valkey",
         major_engine_version="9",

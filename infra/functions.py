@@ -1,4 +1,4 @@
-"""The functions: one for each folder in `functions/`, with a role that may do what it needs and nothing else."""
+"""The Lambda functions: one for each folder in `functions/`, each with a role that allows only what it needs."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from shared.settings import PREFIX, Settings
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a function needs of AWS.
+    """What a function needs.
 
-    Memory is in MB, and CPU comes with it: those that post to many connections at once get more. Timeouts are in
-    seconds; API Gateway waits at most 29 for a function behind a WebSocket and 30 behind an HTTP API.
+    Memory is in MB. Lambda gives CPU in proportion, so functions that post to many connections get more. Timeouts are
+    in seconds; API Gateway waits at most 29 for a function behind a WebSocket API and 30 behind an HTTP API.
     """
 
     memory: int = 256
     timeout: int = 25
     state: bool = True
-    """Reads and writes the state in Redis."""
+    """Whether it reads and writes the state in Redis."""
     posts: bool = True
-    """Posts frames to connections."""
+    """Whether it posts frames to connections."""
     closes: bool = True
-    """Closes connections: those that were signed out, replaced, or dead."""
+    """Whether it closes connections: signed out, replaced or dead ones."""
     tokens: bool = False
-    """Verifies tokens, and so reads the secret that they are signed with."""
+    """Whether it verifies tokens, and so reads the secret that signs them."""
 
 
 NEEDS: Mapping[str, Needs] = {
@@ -45,7 +45,7 @@ NEEDS: Mapping[str, Needs] = {
     "disconnect": Needs(closes=False),
     "heartbeat": Needs(),
     "query": Needs(memory=512),
-    # One run lasts until the next has taken over, or 150 s.
+    # A run ends when the next one takes over, or after 150 s.
     "sweeper": Needs(timeout=180, closes=False),
     "update": Needs(memory=512),
 }
@@ -66,12 +66,12 @@ class Functions(Construct):
 
     Args:
         scope: the stack.
-        id: its name in there.
+        id: its construct id.
         options: the deployment's choices.
         bundle: what is uploaded.
-        cache: where the state is.
-        settings: the service's, complete.
-        connections: the ARN of the stage's connections, up to the method: `arn:…:API/STAGE`.
+        cache: the cache that the functions use.
+        settings: all settings of the service.
+        connections: the ARN of the WebSocket stage, `arn:…:API/STAGE`.
     """
 
     def __init__(
@@ -100,12 +100,12 @@ class Functions(Construct):
         )
         self.by_name: dict[str, lambda_.Function] = {}
         for name in FUNCTIONS:
-            needs, room = NEEDS[name], Construct(self, name.capitalize())
+            needs, parent = NEEDS[name], Construct(self, name.capitalize())
             log_group = logs.LogGroup(
-                room, "Logs", retention=_RETENTION[options.log_days], removal_policy=cdk.RemovalPolicy.DESTROY
+                parent, "Logs", retention=_RETENTION[options.log_days], removal_policy=cdk.RemovalPolicy.DESTROY
             )
             self.by_name[name] = lambda_.Function(
-                room,
+                parent,
                 "Function",
                 description=f"Presence: functions/{name}",
                 runtime=runtime,
@@ -116,16 +116,16 @@ class Functions(Construct):
                 memory_size=needs.memory,
                 timeout=cdk.Duration.seconds(needs.timeout),
                 environment={**self._environment(needs), "POWERTOOLS_SERVICE_NAME": options.stack},
-                role=self._role(room, needs, log_group),
+                role=self._role(parent, needs, log_group),
                 log_group=log_group,
                 logging_format=lambda_.LoggingFormat.JSON,
-                # Lambda's own three lines for each event would cost more than the event.
+                # Lambda's own three log lines per event would cost more than the event.
                 system_log_level_v2=lambda_.SystemLogLevel.WARN,
                 **(cache.placement if needs.state else {}),
             )
 
     def _environment(self, needs: Needs) -> dict[str, str]:
-        """The settings that a function reads: none that lead to what its role may not have."""
+        """The settings of a function, without those that name a resource its role may not use."""
         env = self._settings.to_env()
         hidden = {
             *(() if needs.tokens else _TOKENS),
@@ -134,8 +134,8 @@ class Functions(Construct):
         }
         return {name: value for name, value in env.items() if name.removeprefix(PREFIX).lower() not in hidden}
 
-    def _role(self, room: Construct, needs: Needs, log_group: logs.LogGroup) -> iam.Role:
-        role = iam.Role(room, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+    def _role(self, parent: Construct, needs: Needs, log_group: logs.LogGroup) -> iam.Role:
+        role = iam.Role(parent, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
         log_group.grant_write(role)
         if needs.state:
             for statement in self._cache.access:

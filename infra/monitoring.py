@@ -1,7 +1,7 @@
-"""What an operator sees: one dashboard, and alarms that each ask for something to be done (docs/operations.md).
+"""The operator's view: one dashboard, and alarms that each require an action (docs/operations.md).
 
-Functions add up their own numbers and write them to the namespace `Presence` (`shared.runtime.Meter`), with the name
-of the stack as their one dimension; the rest are AWS's.
+Functions emit the metrics of the namespace `Presence` (`shared/runtime.py`). Their one dimension is `service`, the name
+of the stack. AWS emits the other metrics.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from shared.routes import AUTHORIZER
 
 FIVE_MINUTES = cdk.Duration.minutes(5)
 LATE = 10_000
-"""Milliseconds. What is due is settled within about two seconds; at five times that something holds the sweeper up."""
+"""Milliseconds. A due user is settled within about two seconds; five times that means that the sweeper is held up."""
 
 INCONSISTENCIES = ("DueUnknown", "Expired", "LiveNotDue", "Unseen")
-"""What the sweeper finds not to hang together, and mends."""
+"""The kinds of inconsistent records that the sweeper finds and repairs."""
 
 
 class Monitoring(Construct):
-    """The dashboard, the alarms, and whom they tell."""
+    """The dashboard, the alarms, and the topic that they notify."""
 
     def __init__(
         self,
@@ -51,13 +51,13 @@ class Monitoring(Construct):
             http,
             cache,
         )
-        self._tell = self._topic()
+        self._alarm_topic = self._topic()
         self.alarms = self._alarms()
         self.url = self._dashboard()
 
     # Metrics
 
-    def _ours(self, name: str, statistic: str = "Sum", period: cdk.Duration = FIVE_MINUTES) -> cloudwatch.Metric:
+    def _presence(self, name: str, statistic: str = "Sum", period: cdk.Duration = FIVE_MINUTES) -> cloudwatch.Metric:
         return cloudwatch.Metric(
             namespace="Presence",
             metric_name=name,
@@ -69,7 +69,7 @@ class Monitoring(Construct):
     def _gateway(self, name: str, statistic: str = "Sum", period: cdk.Duration = FIVE_MINUTES) -> cloudwatch.Metric:
         return self._websocket.stage.metric(name, statistic=statistic, period=period)
 
-    def _of_cache(self, name: str, statistic: str = "Sum") -> cloudwatch.Metric:
+    def _cache_metric(self, name: str, statistic: str = "Sum") -> cloudwatch.Metric:
         return cloudwatch.Metric(
             namespace="AWS/ElastiCache",
             metric_name=name,
@@ -79,7 +79,7 @@ class Monitoring(Construct):
         )
 
     def _over_functions(self, name: str) -> cloudwatch.MathExpression:
-        """A metric of Lambda's, added up over all functions."""
+        """The sum of a Lambda metric over all functions."""
         metrics: dict[str, cloudwatch.IMetric] = {
             key: function.metric(name, statistic="Sum", period=FIVE_MINUTES)
             for key, function in self._functions.items()
@@ -99,33 +99,35 @@ class Monitoring(Construct):
         if self._options.alarm_email:
             topic = sns.Topic(self, "Topic", display_name=f"{self._options.stack}: alarms", enforce_ssl=True)
             topic.add_subscription(subscriptions.EmailSubscription(self._options.alarm_email))
-            # A policy of its own, like the one that asks for TLS, takes the place of the one that lets alarms in.
+            # enforce_ssl gives the topic a policy, which replaces the default one that lets alarms publish.
             account = {"StringEquals": {"aws:SourceAccount": cdk.Stack.of(self).account}}
             topic.grant_publish(iam.ServicePrincipal("cloudwatch.amazonaws.com", conditions=account))
             return topic
         return None
 
     def _alarms(self) -> list[cloudwatch.Alarm]:
-        sent, failed = self._ours("PostsSent"), self._ours("PostsFailed")
+        sent, failed = self._presence("PostsSent"), self._presence("PostsFailed")
         failing = cloudwatch.MathExpression(
             expression="IF(FILL(failed, 0) > 50, 100 * failed / (failed + FILL(sent, 0)), 0)",
             using_metrics={"failed": failed, "sent": sent},
-            label="posts that failed, percent",
+            label="failed posts, percent",
             period=FIVE_MINUTES,
         )
         alarms = [
             self._alarm("Errors", self._over_functions("Errors"), 10, "Functions fail."),
-            self._alarm("Throttles", self._over_functions("Throttles"), 10, "Lambda refuses to run more at once."),
-            self._alarm("PostsFail", failing, 5, "More than 5 % of the frames do not reach their connection.", runs=2),
+            self._alarm("Throttles", self._over_functions("Throttles"), 10, "Lambda throttles the functions."),
+            self._alarm(
+                "PostsFail", failing, 5, "More than 5 % of the frames do not reach their connection.", periods=2
+            ),
             self._alarm(
                 "Late",
-                self._ours("DueLateness", "Maximum", cdk.Duration.minutes(1)),
+                self._presence("DueLateness", "Maximum", cdk.Duration.minutes(1)),
                 LATE,
-                "What is due is settled late, or the sweeper does not run.",
-                runs=5,
-                silence=cloudwatch.TreatMissingData.BREACHING,
+                "Due users are settled late, or the sweeper does not run.",
+                periods=5,
+                missing_data=cloudwatch.TreatMissingData.BREACHING,
             ),
-            self._alarm("Redis", self._ours("RedisFailures"), 10, "Redis cannot be reached, or is too slow."),
+            self._alarm("Redis", self._presence("RedisFailures"), 10, "Redis is unreachable or too slow."),
             self._alarm(
                 "Authorizer",
                 self._functions[AUTHORIZER].metric_errors(period=FIVE_MINUTES),
@@ -133,19 +135,24 @@ class Monitoring(Construct):
                 "Nobody can connect: the authorizer fails.",
             ),
             self._alarm(
-                "Gateway", self._gateway("ExecutionError"), 10, "API Gateway fails, or cannot start a function."
+                "Gateway", self._gateway("ExecutionError"), 10, "API Gateway fails, or cannot invoke a function."
             ),
             self._alarm(
                 "Messages",
                 self._gateway("MessageCount", period=cdk.Duration.hours(1)),
                 self._options.alarm_messages,
-                "More messages in an hour than was thought to be paid for.",
+                "More messages in an hour than alarm_messages.",
             ),
         ]
         if self._cache.name:
             alarms += [
-                self._alarm("Evictions", self._of_cache("Evictions"), 0, "The cache is full and drops records."),
-                self._alarm("CacheThrottled", self._of_cache("ThrottledCmds"), 0, "The cache grows too slowly."),
+                self._alarm("Evictions", self._cache_metric("Evictions"), 0, "The cache is full and drops records."),
+                self._alarm(
+                    "CacheThrottled",
+                    self._cache_metric("ThrottledCmds"),
+                    0,
+                    "The cache throttles commands: the load grew faster than the cache.",
+                ),
             ]
         return alarms
 
@@ -153,25 +160,25 @@ class Monitoring(Construct):
         self,
         name: str,
         metric: cloudwatch.IMetric,
-        above: float,
+        threshold: float,
         meaning: str,
         *,
-        runs: int = 1,
-        silence: cloudwatch.TreatMissingData = cloudwatch.TreatMissingData.NOT_BREACHING,
+        periods: int = 1,
+        missing_data: cloudwatch.TreatMissingData = cloudwatch.TreatMissingData.NOT_BREACHING,
     ) -> cloudwatch.Alarm:
         alarm = cloudwatch.Alarm(
             self,
             name,
             metric=metric,
-            threshold=above,
-            evaluation_periods=runs,
+            threshold=threshold,
+            evaluation_periods=periods,
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
-            treat_missing_data=silence,
+            treat_missing_data=missing_data,
             alarm_description=f"{meaning} What to do: docs/operations.md, “{name}”.",
         )
-        if self._tell:
-            alarm.add_alarm_action(actions.SnsAction(self._tell))
-            alarm.add_ok_action(actions.SnsAction(self._tell))
+        if self._alarm_topic:
+            alarm.add_alarm_action(actions.SnsAction(self._alarm_topic))
+            alarm.add_ok_action(actions.SnsAction(self._alarm_topic))
         return alarm
 
     # Dashboard
@@ -181,21 +188,21 @@ class Monitoring(Construct):
         dashboard.add_widgets(cloudwatch.AlarmStatusWidget(title="Alarms", width=24, height=3, alarms=self.alarms))
         dashboard.add_widgets(
             _graph("Messages", [self._gateway("MessageCount"), self._gateway("ConnectCount")]),
-            _graph("What clients did", [self._ours(name) for name in ("Connections", "Updates", "MessagesRefused")]),
-            _graph("Changes", [self._ours(name) for name in ("Announcements", "Settled")]),
+            _graph("Client activity", [self._presence(name) for name in ("Connections", "Updates", "MessagesRefused")]),
+            _graph("Changes", [self._presence(name) for name in ("Announcements", "Settled")]),
         )
         dashboard.add_widgets(
-            _graph("Posts", [self._ours(f"Posts{how}") for how in ("Sent", "Gone", "Throttled", "Failed")]),
-            _graph("Time of a fan-out, ms", [self._ours("PostTime", p) for p in ("p50", "p95", "p99")]),
-            _graph("Lateness of what is due, ms", [self._ours("DueLateness", "Maximum")]),
+            _graph("Posts", [self._presence(f"Posts{result}") for result in ("Sent", "Gone", "Throttled", "Failed")]),
+            _graph("Fan-out time, ms", [self._presence("PostTime", p) for p in ("p50", "p95", "p99")]),
+            _graph("Lateness of settling, ms", [self._presence("DueLateness", "Maximum")]),
         )
         dashboard.add_widgets(
-            _graph("Time of a stage in Redis, ms", [self._ours("RedisTime", p) for p in ("p50", "p95", "p99")]),
-            _graph("Failures", [self._ours(name) for name in ("RedisFailures", "RecordsFailed", "Errors")]),
+            _graph("Redis round trip, ms", [self._presence("RedisTime", p) for p in ("p50", "p95", "p99")]),
+            _graph("Failures", [self._presence(name) for name in ("RedisFailures", "RecordsFailed", "Errors")]),
             _graph(
-                "Refused, and API Gateway's failures",
+                "Rejected tokens, and API Gateway errors",
                 [
-                    self._ours("TokensRefused"),
+                    self._presence("TokensRefused"),
                     *(self._gateway(name) for name in ("ClientError", "ExecutionError", "IntegrationError")),
                 ],
             ),
@@ -204,20 +211,23 @@ class Monitoring(Construct):
             *(
                 _graph(
                     title,
-                    [function.metric(name, statistic=how, label=key) for key, function in self._functions.items()],
+                    [
+                        function.metric(name, statistic=statistic, label=key)
+                        for key, function in self._functions.items()
+                    ],
                 )
-                for title, name, how in (
+                for title, name, statistic in (
                     ("Invocations", "Invocations", "Sum"),
                     ("Duration, ms (p95)", "Duration", "p95"),
-                    ("At the same time", "ConcurrentExecutions", "Maximum"),
+                    ("Concurrent executions", "ConcurrentExecutions", "Maximum"),
                 )
             )
         )
         dashboard.add_widgets(
             _graph("HTTP API", [self._http.api.metric_count(), self._http.api.metric_server_error()]),
             *(
-                _graph(title, [self._of_cache(name, how) for name in names])
-                for title, names, how in (
+                _graph(title, [self._cache_metric(name, statistic) for name in names])
+                for title, names, statistic in (
                     ("Cache: bytes", ["BytesUsedForCache"], "Maximum"),
                     ("Cache: work", ["ElastiCacheProcessingUnits", "TotalCmdsCount"], "Sum"),
                     (
@@ -228,7 +238,7 @@ class Monitoring(Construct):
                 )
                 if self._cache.name
             ),
-            _graph("What did not hang together", [self._ours(f"Inconsistencies{kind}") for kind in INCONSISTENCIES]),
+            _graph("Inconsistencies found", [self._presence(f"Inconsistencies{kind}") for kind in INCONSISTENCIES]),
         )
         region = cdk.Stack.of(self).region
         return (

@@ -1,6 +1,6 @@
-"""What a deployment may choose: the context of `cdk deploy -c NAME=VALUE`, read once and checked against each other.
+"""The options of a deployment: the context of `cdk deploy -c NAME=VALUE`, read once and checked against each other.
 
-A name is one of `Options`' own, or one of `shared.settings.Settings`; any other is refused, since it is a misspelt one.
+A name belongs to `Options` or to `shared.settings.Settings`. Any other name is an error, since it is a misspelled one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _arn(value: str) -> str:
 
 def _email(value: str) -> str:
     if value and not re.fullmatch(r"[^@\s]+@[^@\s]+", value):
-        raise ValueError("must be a mail address")
+        raise ValueError("must be an email address")
     return value
 
 
@@ -32,18 +32,18 @@ Arn = Annotated[str, AfterValidator(_arn)]
 FILLED_IN = frozenset(
     {"callback_url", "jwt_secret", "log_key", "redis_iam_cache", "redis_iam_user", "redis_url", "redis_url_arn"}
 )
-"""Settings that the stack itself knows, or that would stand readable in a template: no option sets them."""
+"""Settings that the stack sets itself, or whose value would be readable in the template. They are not options."""
 
 CDKS_OWN = frozenset({"acknowledged-issue-numbers", "cli-telemetry"})
-"""Names in the context that are CDK's own and do not look like it."""
+"""Context keys of CDK without a `/` or `:`, which other keys of CDK have."""
 
 
 class OptionsError(ValueError):
-    """A deployment as it was asked for cannot work; the message is one sentence that names the option."""
+    """The options are invalid; the message is one sentence that names the option."""
 
 
 class Options(BaseModel):
-    """A deployment's choices; frozen. `settings` are those of the service that were given."""
+    """The options of a deployment; frozen. `settings` holds the given settings of the service."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,28 +51,28 @@ class Options(BaseModel):
 
     # Where the state is
     cache: Literal["public", "vpc", "url"] = "public"
-    """`public`: a serverless cache, reached over the internet; `vpc`: one inside a VPC; `url`: a Redis of your own."""
+    """`public`: a serverless cache with a public endpoint; `vpc`: one in a VPC; `url`: your own Redis or Valkey."""
     redis_url_secret: Arn = ""
-    """The ARN of the secret that holds your own Redis' URL; with `cache=url` only."""
+    """The ARN of the secret that holds the URL of your own Redis; only with `cache=url`."""
     restore_snapshot: Arn = ""
-    """The ARN of a snapshot that a new cache starts with."""
+    """The ARN of a snapshot that a new cache is restored from."""
 
-    # Names of your own
+    # Custom domains
     websocket_domain: str = ""
     http_domain: str = ""
     certificate: Arn = ""
-    """The ARN of a certificate, of this region, for both domains."""
+    """The ARN of a certificate in this region that covers the domains."""
 
-    # Who looks after it
+    # Alarms and logs
     alarm_email: Annotated[str, AfterValidator(_email)] = ""
     alarm_topic: Arn = ""
-    """The ARN of a topic of SNS that alarms go to, in place of a new one for `alarm_email`."""
+    """The ARN of an SNS topic for alarms, instead of a new one for `alarm_email`."""
     alarm_messages: Annotated[int, Field(ge=1)] = 1_000_000
-    """Messages in an hour, from and to clients, above which the bill is worth a look."""
+    """Messages per hour, from and to clients, above which an alarm points at the bill."""
     log_days: Literal[1, 7, 30, 90, 365] = 30
-    """How long the functions' logs are kept."""
+    """Days for which the logs of the functions are kept."""
 
-    # What the functions run on
+    # Lambda runtime
     architecture: Literal["arm64", "x86_64"] = "arm64"
     python: Literal["3.11", "3.12", "3.13", "3.14"] = "3.13"
 
@@ -85,22 +85,20 @@ class Options(BaseModel):
         refusals = {
             "cache=url needs redis_url_secret: the ARN of the secret that holds the URL": own
             and not self.redis_url_secret,
-            f"redis_url_secret belongs to cache=url, and this is cache={self.cache}": bool(self.redis_url_secret)
+            f"redis_url_secret needs cache=url, but this is cache={self.cache}": bool(self.redis_url_secret)
             and not own,
-            "restore_snapshot belongs to a cache that the stack makes: cache=public or cache=vpc": bool(
-                self.restore_snapshot
-            )
+            "restore_snapshot needs a cache of the stack: cache=public or cache=vpc": bool(self.restore_snapshot)
             and own,
-            "redis_cluster belongs to cache=url: a serverless cache is one node to its clients": (
+            "redis_cluster needs cache=url: a serverless cache looks like one node to its clients": (
                 self.settings.redis_cluster and not own
             ),
-            "a domain needs certificate: the ARN of a certificate of this region": bool(
+            "a domain needs certificate: the ARN of a certificate in this region": bool(
                 self.websocket_domain or self.http_domain
             )
             and not self.certificate,
-            "certificate belongs to a domain: websocket_domain or http_domain": bool(self.certificate)
+            "certificate needs a domain: websocket_domain or http_domain": bool(self.certificate)
             and not (self.websocket_domain or self.http_domain),
-            "the two domains must differ: API Gateway does not put an HTTP and a WebSocket API under one name": bool(
+            "the two domains must differ: API Gateway cannot map an HTTP and a WebSocket API to the same domain": bool(
                 self.websocket_domain
             )
             and self.websocket_domain == self.http_domain,
@@ -113,17 +111,17 @@ class Options(BaseModel):
 
     @classmethod
     def of(cls, context: Mapping[str, Any]) -> Options:
-        """Read the context of a CDK app; what CDK itself put there has a `/` or a `:` in its name.
+        """Read the context of a CDK app. CDK's own keys are ignored: they have a `/` or `:`, or are in `CDKS_OWN`.
 
         Raises:
-            OptionsError: with one sentence that names the option.
+            OptionsError: an option is unknown or invalid.
         """
         given = {name: value for name, value in context.items() if not set(name) & {"/", ":"} and name not in CDKS_OWN}
         settings = Settings.model_fields.keys() - FILLED_IN
         known = (cls.model_fields.keys() - {"settings"}) | settings
         for name in given.keys() - known:
             near = difflib.get_close_matches(name, known, 1)
-            raise OptionsError(f"{name} is not an option" + (f"; is it {near[0]}?" if near else ""))
+            raise OptionsError(f"{name} is not an option" + (f"; did you mean {near[0]}?" if near else ""))
         try:
             chosen = {name: value for name, value in given.items() if name in settings}
             others = {name: _number(value) for name, value in given.items() if name not in settings}
@@ -135,5 +133,5 @@ class Options(BaseModel):
 
 
 def _number(value: Any) -> Any:
-    """The command line gives every value as text, and a choice among numbers takes no text for one."""
+    """The command line gives every value as text, which pydantic does not convert for a `Literal` of numbers."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +20,6 @@ from shared.settings import GATEWAY_IDLE_CUT, Settings
 from tests.support.counted_hour import Counted, Socket, World, play
 
 ROOT = Path(__file__).parents[2]
-GOLDEN = ROOT / "tests" / "infra" / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -208,31 +206,8 @@ def test_prices_go_in_steps() -> None:
     assert [price.of(amount) for amount in (0, 2.5e6, 1e9, 3e9)] == pytest.approx([0, 2.5, 1000, 2600])
 
 
-@pytest.mark.parametrize("cache", ["public", "vpc", "url"])
-def test_an_idle_stack_holds_what_the_bill_lists(cache: cost.Cache) -> None:
-    """Memory, alarms, dashboard, secret, schedule and NAT gateway are those of the template."""
-    resources = json.loads((GOLDEN / f"{cache}.json").read_text("utf-8"))["Resources"].values()
-    by_type: dict[str, list[dict[str, Any]]] = {}
-    for resource in resources:
-        by_type.setdefault(resource["Type"], []).append(resource.get("Properties", {}))
-    memory = {
-        each["Description"].removeprefix("Presence: functions/"): each["MemorySize"]
-        for each in by_type["AWS::Lambda::Function"]
-    }
-    assert memory == cost.MEMORY
-    watched = [
-        1 if "MetricName" in alarm else sum("MetricStat" in metric for metric in alarm["Metrics"])
-        for alarm in by_type["AWS::CloudWatch::Alarm"]
-    ]
-    assert sum(watched) == cost.ALARM_METRICS[cache]
-    names = {item.name: item.amount for item in cost.bill(Workload(users=0, cache=cache))}
-    assert names["dashboard"] == len(by_type["AWS::CloudWatch::Dashboard"])
-    assert names["token secret"] == len(by_type["AWS::SecretsManager::Secret"])
-    assert ("NAT gateway" in names) == ("AWS::EC2::NatGateway" in by_type)
-    assert ("cache: what is stored" in names) == ("AWS::ElastiCache::ServerlessCache" in by_type)
-    [schedule] = by_type["AWS::Scheduler::Schedule"]
-    assert schedule["ScheduleExpression"] == "rate(1 minute)"
-    assert names["schedule"] == pytest.approx(60 * cost.MONTH)
+def test_the_model_assumes_the_default_number_of_buckets() -> None:
+    """Memory, alarms and the other contents of a stack are compared in tests/infra/test_stack.py."""
     assert Settings().buckets == cost.BUCKETS
 
 

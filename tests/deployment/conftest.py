@@ -1,4 +1,4 @@
-"""An account that CDK has prepared, and the stack in it, deployed once for all tests of this folder."""
+"""A bootstrapped account and the stack in it, deployed once for all tests of this folder."""
 
 from __future__ import annotations
 
@@ -22,49 +22,49 @@ from tests.support.deployment import SHORT_TIMES, Deployment
 from tests.support.ministack import ACCOUNT, REGION, MiniStack
 
 TIMES = SHORT_TIMES | {"PRESENCE_DEVICE_TTL": "10", "PRESENCE_GRACE": "3"}
-"""Settings with which nothing takes long, and nobody is gone because a function starts slowly on a busy machine."""
+"""Short settings, yet long enough that a slow function start on a busy machine makes no user offline."""
 ARCHITECTURES = {"x86_64": "x86_64", "AMD64": "x86_64", "arm64": "arm64", "aarch64": "arm64"}
 
 
 @dataclass(frozen=True)
 class Operator:
-    """Who deploys: an IAM user who may do everything."""
+    """The person who deploys: an IAM user with all permissions."""
 
     aws: MiniStack
     keys: KeyPair
     context: tuple[str, ...]
-    """What this deployment chooses, as arguments of the CDK's command line."""
+    """The options of this deployment, as arguments of the CDK's command line."""
 
     @property
     def environment(self) -> dict[str, str]:
-        """What leads AWS's tools to the account."""
+        """The environment that points AWS's tools at the account."""
         return self.aws.environment(self.keys)
 
     def cdk(self, *arguments: str | Path) -> str:
         """Run the CDK's command line."""
         return Cdk(self.environment)(*arguments)
 
-    def synthesise(self, into: Path) -> Path:
-        """Write the template and what it uploads, fit for this account."""
+    def synthesize(self, into: Path) -> Path:
+        """Write the template and its assets, adapted to the emulator."""
         self.cdk("synth", "--quiet", "--output", into, *self.context)
         ministack_differences.fit(into, self.aws.url)
         return into
 
     def deploy(self, assembly: Path) -> str:
-        """Deploy what was synthesised; gives what CDK said."""
+        """Deploy a synthesized assembly and return CDK's output."""
         return self.cdk("deploy", "--app", assembly, "--require-approval", "never", "--progress", "events")
 
     def destroy(self, assembly: Path) -> str:
-        """Destroy what was deployed."""
+        """Destroy the stack."""
         return self.cdk("destroy", "--app", assembly, "--force", "Presence")
 
     def outputs(self) -> dict[str, str]:
-        """What the stack says about itself."""
+        """The outputs of the stack."""
         [stack] = self.aws.client("cloudformation", self.keys).describe_stacks(StackName="Presence")["Stacks"]
         return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
 
     def inventory(self) -> set[tuple[str, str]]:
-        """All that is in the account, of the kinds that a stack may have: kind and name."""
+        """Every resource in the account of the kinds that a stack may contain: kind and name."""
         listed = (
             ("cloudformation", "describe_stacks", "Stacks", "StackName"),
             ("lambda", "list_functions", "Functions", "FunctionName"),
@@ -89,14 +89,14 @@ class Operator:
 
 @pytest.fixture(scope="module")
 def state() -> Iterator[redis.Redis]:
-    """A real Redis for the deployed functions."""
+    """A real Redis server for the deployed functions."""
     with RedisServer.start() as server, redis.Redis.from_url(server.url) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def operator(state: redis.Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    """Who deploys, to an account that is prepared: bootstrapped, and with the URL of the Redis in a secret."""
+    """The operator of a bootstrapped account that has the Redis URL in a secret."""
     directory = tmp_path_factory.mktemp("ministack")
     with MiniStack.start(directory) as aws:
         keys = aws.user("operator", {"Effect": "Allow", "Action": "*", "Resource": "*"})
@@ -106,33 +106,33 @@ def operator(state: redis.Redis, tmp_path_factory: pytest.TempPathFactory) -> It
         secret = aws.client("secretsmanager", keys).create_secret(
             Name="redis-url", SecretString=f"redis://127.0.0.1:{port}/0"
         )
-        chosen = {
+        options = {
             "cache": "url",
             "redis_url_secret": secret["ARN"],
             "architecture": ARCHITECTURES[platform.machine()],
             "python": aws.python_version(),
             **{name.removeprefix(PREFIX).lower(): value for name, value in TIMES.items()},
         }
-        yield Operator(aws, keys, tuple(part for name in chosen for part in ("-c", f"{name}={chosen[name]}")))
+        yield Operator(aws, keys, tuple(part for name in options for part in ("-c", f"{name}={options[name]}")))
 
 
 @pytest.fixture(scope="module")
 def before(operator: Operator) -> set[tuple[str, str]]:
-    """What is in the account before the stack is."""
+    """The contents of the account before the stack is deployed."""
     return operator.inventory()
 
 
 @pytest.fixture(scope="module")
 def assembly(operator: Operator, before: set[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What was deployed; the stack is there."""
-    assembly = operator.synthesise(tmp_path_factory.mktemp("assembly") / "first")
+    """The deployed assembly."""
+    assembly = operator.synthesize(tmp_path_factory.mktemp("assembly") / "first")
     operator.deploy(assembly)
     return assembly
 
 
 @pytest.fixture(scope="module")
 def backend(operator: Operator, assembly: Path) -> KeyPair:
-    """The application's backend: an IAM user who may call the HTTP API, and nothing else."""
+    """The application's backend: an IAM user who may only call the HTTP API."""
     api = operator.outputs()["HttpUrl"].rpartition("/")[2]
     apis = f"arn:aws:execute-api:{REGION}:{ACCOUNT}:{api}/*"
     return operator.aws.user("backend", {"Effect": "Allow", "Action": "execute-api:Invoke", "Resource": apis})
@@ -140,7 +140,7 @@ def backend(operator: Operator, assembly: Path) -> KeyPair:
 
 @pytest.fixture(scope="module")
 def token_secret(operator: Operator, assembly: Path) -> str:
-    """What the application signs its users' tokens with."""
+    """The secret with which the application signs its users' tokens."""
     secrets = operator.aws.client("secretsmanager", operator.keys)
     secret: str = secrets.get_secret_value(SecretId=operator.outputs()["TokenSecretArn"])["SecretString"]
     return secret
@@ -148,7 +148,7 @@ def token_secret(operator: Operator, assembly: Path) -> str:
 
 @pytest.fixture(scope="module")
 def deployment(operator: Operator, backend: KeyPair, token_secret: str) -> Deployment:
-    """The deployed service, as its users and its application's backend know it; its contacts are loaded: none."""
+    """The deployed service as its users and the application's backend see it. Its graph is loaded and empty."""
     outputs = operator.outputs()
     deployment = Deployment(
         outputs["HttpUrl"],

@@ -1,16 +1,16 @@
-"""The stack in each of its modes, synthesised once for all tests."""
+"""The stack in each of its modes, synthesized once for all tests."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.support.synthesis import MODES, Synthesis, synthesise
+from tests.support.synthesis import MODES, Synthesis, synthesize
 
 
 @pytest.fixture(scope="session")
 def syntheses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Synthesis]:
-    """What each mode gives."""
-    return {mode: synthesise(tmp_path_factory.mktemp(mode), **context) for mode, context in MODES.items()}
+    """The result of each mode."""
+    return {mode: synthesize(tmp_path_factory.mktemp(mode), **context) for mode, context in MODES.items()}
 
 
 @pytest.fixture(params=MODES)

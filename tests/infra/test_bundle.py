@@ -1,4 +1,4 @@
-"""What is uploaded to Lambda: only what runs there, the same for the same input, and enough to start each function."""
+"""The bundle for Lambda: it is reproducible, complete enough to start each function, and contains nothing else."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ print(round(1000 * (time.perf_counter() - began)), *sorted({{name.partition(".")
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle for this machine and this Python, which can run it."""
+    """A bundle that this machine and this Python can run."""
     return build(tmp_path_factory.mktemp("bundle"), HERE, PYTHON)
 
 
@@ -42,7 +42,7 @@ def digest(folder: Path) -> str:
 
 
 def test_the_same_input_gives_the_same_bytes(bundle: Bundle, tmp_path: Path) -> None:
-    """Built again in another folder, twice at once, nothing differs, and nothing is left of the making."""
+    """Two concurrent builds in another folder give the same content and leave no temporary files."""
     with ThreadPoolExecutor() as threads:
         builds = [threads.submit(build, tmp_path / "elsewhere", HERE, PYTHON) for _ in range(2)]
     assert builds[0].result() == builds[1].result()
@@ -52,8 +52,8 @@ def test_the_same_input_gives_the_same_bytes(bundle: Bundle, tmp_path: Path) -> 
     assert set((tmp_path / "elsewhere").iterdir()) == {again.code, again.layer}
 
 
-def test_what_is_still_right_is_not_built_again(bundle: Bundle) -> None:
-    """Neither our own code nor what it imports; what was made from something else goes."""
+def test_a_current_folder_is_not_built_again(bundle: Bundle) -> None:
+    """Neither code nor layer is rebuilt, and a folder of earlier sources is removed."""
     earlier = bundle.code.with_name(bundle.code.name[:-12] + "0123456789ab")
     earlier.mkdir()
     before = (bundle.layer / "python" / "redis" / "__init__.py").stat().st_mtime_ns
@@ -65,8 +65,8 @@ def test_what_is_still_right_is_not_built_again(bundle: Bundle) -> None:
     shutil.rmtree(bundle.code.with_name("gone"))
 
 
-def test_only_what_runs_in_lambda_is_in_it(bundle: Bundle) -> None:
-    """No tests, no tools, no boto3, which Lambda brings; no name of the machine that built it."""
+def test_it_contains_only_what_runs_in_lambda(bundle: Bundle) -> None:
+    """No tests, no tools, no boto3, which Lambda provides, and no path of the building machine."""
     assert {path.name for path in bundle.code.iterdir()} == {"functions", "shared"}
     assert {path.suffix for path in bundle.code.rglob("*") if path.is_file()} == {".py", ".lua", ".pyc"}
     assert [path.name for path in bundle.layer.iterdir()] == ["python"]
@@ -79,8 +79,8 @@ def test_only_what_runs_in_lambda_is_in_it(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("architecture", ["arm64", "x86_64"])
 @pytest.mark.parametrize("python", ["3.11", "3.13", "3.14"])
-def test_it_can_be_built_for_any_machine_of_lambda(architecture: str, python: str, tmp_path: Path) -> None:
-    """On this machine, without Docker, for each machine and each Python that Lambda has."""
+def test_it_can_be_built_for_every_architecture_and_python(architecture: str, python: str, tmp_path: Path) -> None:
+    """This machine builds it without Docker for any architecture and Python version of Lambda."""
     built = build(tmp_path, architecture, python)
     machine = {"arm64": "aarch64", "x86_64": "x86_64"}[architecture]
     extensions = [path.name for path in built.layer.rglob("*.so")]
@@ -90,7 +90,7 @@ def test_it_can_be_built_for_any_machine_of_lambda(architecture: str, python: st
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_each_function_starts_with_the_bundle_alone(function: str, bundle: Bundle) -> None:
-    """Nothing of this machine's environment is on the path, as in a sandbox; what it took is printed."""
+    """As in an execution environment, nothing else is on the path. The import time is printed."""
     paths = [str(bundle.code), str(bundle.layer / "python")]
     code = START.format(paths=paths, module=f"functions.{function}.handler")
     done = subprocess.run(
@@ -99,13 +99,15 @@ def test_each_function_starts_with_the_bundle_alone(function: str, bundle: Bundl
     assert done.returncode == 0, done.stderr
     took, *modules = done.stdout.split()
     print(f"{function}: imported in {took} ms")  # noqa: T201
-    assert not {"boto3", "botocore"} & set(modules), "a tenth of a second that only reading a secret should pay"
+    assert not {"boto3", "botocore"} & set(modules), (
+        "importing boto3 takes a tenth of a second, which only reading a secret is worth"
+    )
     if function not in ("authorize", "api"):
         assert "jwt" not in modules
 
 
-def test_its_size_is_known(bundle: Bundle) -> None:
-    """Lambda takes 250 MB of code and layers together, unzipped; a start is the faster the less there is."""
+def test_it_is_small(bundle: Bundle) -> None:
+    """Lambda's limit for code and layers is 250 MB unzipped. A smaller bundle starts faster."""
     print(f"code {size(bundle.code) / 1e6:.1f} MB, layer {size(bundle.layer) / 1e6:.1f} MB")  # noqa: T201
     assert size(bundle.code) < 2e6
     assert size(bundle.layer) < 60e6

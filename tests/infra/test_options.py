@@ -1,4 +1,4 @@
-"""What a deployment may choose, and what it is told when it chooses wrongly."""
+"""The options of a deployment, and the error for each wrong choice."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ SNAPSHOT = "arn:aws:elasticache:eu-west-1:123456789012:serverlesscachesnapshot:o
 TOPIC = "arn:aws:sns:eu-west-1:123456789012:alarms"
 
 
-def test_nothing_need_be_chosen() -> None:
-    """Without any context there is a stack that works: a public cache and a token secret of its own."""
+def test_no_option_is_required() -> None:
+    """Without any context, the stack has a public cache and a token secret of its own."""
     assert Options.of({}) == Options()
     assert Options().cache == "public"
 
 
-def test_the_command_line_gives_text() -> None:
-    """Numbers, lists and words come as text, and become what they are."""
+def test_text_from_the_command_line_is_converted() -> None:
+    """Numbers and lists arrive as text."""
     options = Options.of(
         {
             "log_days": "7",
@@ -33,8 +33,8 @@ def test_the_command_line_gives_text() -> None:
     assert options.settings.cors_origins == ("https://a.example", "https://b.example")
 
 
-def test_what_cdk_puts_there_is_its_own_business() -> None:
-    """CDK's feature flags and lookups are in the same context, and are no options."""
+def test_cdks_own_context_is_ignored() -> None:
+    """CDK's feature flags and lookups are in the same context, but are not options."""
     theirs = {"@aws-cdk/core:x": True, "aws:cdk:enable-path-metadata": True, "cli-telemetry": False}
     assert Options.of(theirs) == Options()
 
@@ -42,30 +42,30 @@ def test_what_cdk_puts_there_is_its_own_business() -> None:
 @pytest.mark.parametrize(
     ("context", "sentence"),
     [
-        ({"heartbeat_intervall": "30"}, "heartbeat_intervall is not an option; is it heartbeat_interval?"),
+        ({"heartbeat_intervall": "30"}, "heartbeat_intervall is not an option; did you mean heartbeat_interval?"),
         ({"nonsense": "1"}, "nonsense is not an option"),
         ({"callback_url": "https://example.com"}, "callback_url is not an option"),
-        ({"jwt_secret": "readable in a template"}, "jwt_secret is not an option; is it jwt_secret_arn?"),
+        ({"jwt_secret": "readable in a template"}, "jwt_secret is not an option; did you mean jwt_secret_arn?"),
         ({"cache": "memcached"}, "cache: Input should be 'public', 'vpc' or 'url'"),
         ({"cache": "url"}, "cache=url needs redis_url_secret: the ARN of the secret that holds the URL"),
-        ({"redis_url_secret": SECRET}, "redis_url_secret belongs to cache=url, and this is cache=public"),
+        ({"redis_url_secret": SECRET}, "redis_url_secret needs cache=url, but this is cache=public"),
         (
             {"cache": "url", "redis_url_secret": SECRET, "restore_snapshot": SNAPSHOT},
-            "restore_snapshot belongs to a cache that the stack makes: cache=public or cache=vpc",
+            "restore_snapshot needs a cache of the stack: cache=public or cache=vpc",
         ),
         (
             {"redis_cluster": "true"},
-            "redis_cluster belongs to cache=url: a serverless cache is one node to its clients",
+            "redis_cluster needs cache=url: a serverless cache looks like one node to its clients",
         ),
-        ({"http_domain": "p.example.com"}, "a domain needs certificate: the ARN of a certificate of this region"),
+        ({"http_domain": "p.example.com"}, "a domain needs certificate: the ARN of a certificate in this region"),
         (
             {"http_domain": "p.example.com", "websocket_domain": "p.example.com", "certificate": CERTIFICATE},
-            "the two domains must differ: API Gateway does not put an HTTP and a WebSocket API under one name",
+            "the two domains must differ: API Gateway cannot map an HTTP and a WebSocket API to the same domain",
         ),
-        ({"alarm_email": "nobody"}, "alarm_email: must be a mail address"),
+        ({"alarm_email": "nobody"}, "alarm_email: must be an email address"),
         ({"alarm_topic": "nobody"}, "alarm_topic: must be an ARN, like arn:aws:SERVICE:REGION:ACCOUNT:…"),
         ({"jwt_secret_arn": "secret"}, "must be an ARN, like arn:aws:SERVICE:REGION:ACCOUNT:…"),
-        ({"certificate": CERTIFICATE}, "certificate belongs to a domain: websocket_domain or http_domain"),
+        ({"certificate": CERTIFICATE}, "certificate needs a domain: websocket_domain or http_domain"),
         ({"alarm_email": "a@example.com", "alarm_topic": TOPIC}, "give alarm_email or alarm_topic, not both"),
         ({"log_days": "13"}, "log_days: Input should be 1, 7, 30, 90 or 365"),
         ({"stack": "my_stack"}, "stack: String should match pattern '^[A-Za-z][A-Za-z0-9-]{0,63}$'"),
@@ -82,8 +82,8 @@ def test_what_cdk_puts_there_is_its_own_business() -> None:
         ),
     ],
 )
-def test_a_wrong_choice_is_refused_with_a_sentence_that_names_it(context: dict[str, str], sentence: str) -> None:
-    """One sentence, with the option's name, before anything is built."""
+def test_a_wrong_choice_fails_with_a_sentence_that_names_the_option(context: dict[str, str], sentence: str) -> None:
+    """It fails before anything is built."""
     with pytest.raises(OptionsError) as refused:
         Options.of(context)
     assert str(refused.value) == sentence

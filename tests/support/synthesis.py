@@ -1,10 +1,9 @@
-"""A synthesis as `make synth` does it, without the CDK's command line: the app in a process of its own, offline."""
+"""A synthesis like that of `make synth`, but without the CDK's command line: it runs the app as a process, offline."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
-HASH = re.compile(r"\b[0-9a-f]{64}\b")
 SECRET = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:redis-AbCdEf"
 MODES = {"public": {}, "vpc": {"cache": "vpc"}, "url": {"cache": "url", "redis_url_secret": SECRET}}
-"""The context of each way to keep the state."""
+"""The context of each value of the option `cache`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Synthesis:
-    """What a synthesis wrote."""
+    """The output of a synthesis."""
 
     folder: Path
     template: dict[str, Any]
@@ -34,17 +32,13 @@ class Synthesis:
         }
 
     def report(self) -> dict[str, Any]:
-        """What the checks found, by the name of each."""
+        """The findings of the checks, by plugin name."""
         report = json.loads((self.folder / "validation-report.json").read_text())
         return {plugin["pluginName"]: plugin for plugin in report["pluginReports"]}
 
-    def masked(self) -> str:
-        """The template as text, with the hashes of assets masked."""
-        return HASH.sub("HASH", json.dumps(self.template, indent=1, sort_keys=True)) + "\n"
-
 
 def attempt(folder: Path, **context: str) -> subprocess.CompletedProcess[str]:
-    """Run the app, and give what came of it."""
+    """Run the app and return the finished process."""
     return subprocess.run(
         [sys.executable, "-m", "infra.app"],
         cwd=ROOT,
@@ -62,8 +56,8 @@ def attempt(folder: Path, **context: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def synthesise(folder: Path, **context: str) -> Synthesis:
-    """Run the app, which must succeed."""
+def synthesize(folder: Path, **context: str) -> Synthesis:
+    """Run the app, which must succeed, and return its output."""
     done = attempt(folder, **context)
     assert done.returncode == 0, done.stderr
     stack = context.get("stack", "Presence")
