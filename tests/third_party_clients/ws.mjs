@@ -1,41 +1,41 @@
-// One WebSocket of npm's `ws`. Lines of JSON on stdin say what to do, lines of JSON on stdout what has happened.
+// One WebSocket of npm's `ws` package, controlled by lines of JSON on stdin. It reports events as lines of JSON on stdout.
 //
-//   node client.mjs URL [SUBPROTOCOL...]
+//   node ws.mjs URL [SUBPROTOCOL...]
 //   stdin    {"send": "text"}   {"close": 1000}
 //   stdout   {"open": "subprotocol"}   {"refused": 401}   {"frame": "text"}   {"closed": 1000}
 //
-// It knows nothing of presence. When stdin ends, so does the process.
+// Nothing here depends on presence. The process ends when stdin ends.
 
 import { createInterface } from "node:readline";
 import WebSocket from "ws";
 
 const [url, ...subprotocols] = process.argv.slice(2);
 const socket = new WebSocket(url, subprotocols);
-const orders = createInterface({ input: process.stdin });
+const commands = createInterface({ input: process.stdin });
 
-function tell(event) {
+function report(event) {
   process.stdout.write(JSON.stringify(event) + "\n");
 }
 
-socket.on("open", () => tell({ open: socket.protocol }));
-socket.on("message", (data) => tell({ frame: data.toString() }));
+socket.on("open", () => report({ open: socket.protocol }));
+socket.on("message", (data) => report({ frame: data.toString() }));
 socket.on("unexpected-response", (request, response) => {
-  tell({ refused: response.statusCode });
+  report({ refused: response.statusCode });
   request.destroy();
-  orders.close();
+  commands.close();
 });
 socket.on("close", (code) => {
-  tell({ closed: code });
-  orders.close();
+  report({ closed: code });
+  commands.close();
 });
 socket.on("error", () => {}); // "close" follows
 
-orders.on("line", (line) => {
-  const order = JSON.parse(line);
-  if ("send" in order) socket.send(order.send);
-  else socket.close(order.close);
+commands.on("line", (line) => {
+  const command = JSON.parse(line);
+  if ("send" in command) socket.send(command.send);
+  else socket.close(command.close);
 });
-orders.on("close", () => {
+commands.on("close", () => {
   socket.terminate();
   process.stdin.destroy();
 });
