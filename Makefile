@@ -12,7 +12,7 @@ RUN := $(VENV)/run.installed
 INFRA := $(VENV)/infra.installed
 DEV := $(VENV)/dev.installed
 CDK_CLI := infra/cdk-cli/node_modules/.package-lock.json
-CLIENTS := tests/clients/node_modules/.package-lock.json
+THIRD_PARTY_CLIENTS := tests/third_party_clients/node_modules/.package-lock.json
 CLIENT_TESTS := tests/client/node_modules/.package-lock.json
 PEERS := bench/peers/node_modules/.package-lock.json
 # In an environment of its own: its pins are no concern of ours.
@@ -35,7 +35,7 @@ setup: $(RUN) ## install what `make run` needs into .venv (PYTHON=... chooses th
 run: $(RUN) ## run the service on this machine (ARGS="--help" lists its options)
 	@exec $(BIN)/presence run $(ARGS)
 
-test: chromium $(DEV) $(CLIENTS) $(CLIENT_TESTS) $(CDK_CLI) $(MINISTACK) ## run all tests (ARGS="tests/shared -x" runs some)
+test: chromium $(DEV) $(THIRD_PARTY_CLIENTS) $(CLIENT_TESTS) $(CDK_CLI) $(MINISTACK) ## run all tests (ARGS="tests/shared -x" runs some)
 	@$(WITH_NODE) $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Before anything is installed or run: a browser is the system's, and nothing that `make` could bring along.
@@ -89,8 +89,9 @@ lock: $(DEV) ## write the locks anew after a change to requirements/*.in (ARGS=-
 	$(COMPILE) requirements/ministack.in --output-file requirements/ministack.txt
 
 clean: ## remove everything that these words have made
-	rm -rf $(VENV) $(dir $(MINISTACK)) infra/cdk-cli/node_modules tests/clients/node_modules tests/client/node_modules \
-		bench/peers/node_modules build cdk.out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(dir $(MINISTACK)) infra/cdk-cli/node_modules tests/client/node_modules \
+		tests/third_party_clients/node_modules bench/peers/node_modules build cdk.out \
+		.mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
 
 # An interpreter counts when it runs: pyenv leaves shims on PATH for versions that are not chosen. Debian ships Python
 # without ensurepip; there a pip outside the virtual environment puts one into it.
@@ -126,8 +127,9 @@ $(DEV): requirements/dev.txt $(INFRA)
 	@$(PIP) install --require-hashes --requirement requirements/dev.txt
 	@touch $@
 
-$(CLIENTS): tests/clients/package.json tests/clients/package-lock.json tests/clients/.npmrc | $(DEV)
-	@cd tests/clients && $(WITH_NODE) npm ci --loglevel=error
+$(THIRD_PARTY_CLIENTS): tests/third_party_clients/package.json tests/third_party_clients/package-lock.json \
+		tests/third_party_clients/.npmrc | $(DEV)
+	@cd tests/third_party_clients && $(WITH_NODE) npm ci --loglevel=error
 	@touch $@
 
 $(CLIENT_TESTS): tests/client/package.json tests/client/package-lock.json tests/client/.npmrc | $(DEV)

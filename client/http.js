@@ -1,10 +1,8 @@
-/**
- * The HTTP API as the user: plain calls with the user's token. What polling makes of it is in transports.js.
- */
+/** Calls of the HTTP API with the user's token, and its errors. Polling, which uses them, is in transports.js. */
 
-import { PresenceError } from "./requests.js";
+import { PresenceError } from "./errors.js";
 
-const PATIENCE = 10_000; // ms that an answer may take
+const TIMEOUT = 10_000; // ms that a response may take
 const CODES = new Map([
   [400, "invalid_message"],
   [401, "unauthorized"],
@@ -15,51 +13,60 @@ const CODES = new Map([
   [429, "rate_limited"],
 ]);
 
-export class Http {
+export class HttpApi {
   #options;
   #token;
 
   /**
-   * @param {object} options `{httpUrl, fetch, clock}`
-   * @param {{take(): Promise<string>, failed(): void}} token gives a token, and hears that the last one was refused
+   * @param {{httpUrl?: string, fetch: Function, clock: object}} options
+   * @param {import("./token.js").TokenProvider} token
    */
   constructor(options, token) {
     this.#options = options;
     this.#token = token;
   }
 
-  /** Make a request; gives its response, whatever that says. */
-  async request(method, path, body, take = this.#token.take) {
+  /**
+   * Send one request; gives the response, whatever its status.
+   *
+   * @param {() => Promise<string>} [getToken] gives the token to send; default: one that is good for a single call
+   */
+  async request(method, path, body, getToken = () => this.#token.getForCall()) {
     const { fetch, httpUrl } = this.#options;
-    const headers = { Authorization: `Bearer ${await take()}`, ...(body && { "Content-Type": "application/json" }) };
-    const keepalive = path === "/v1/me/leave"; // it outlives the page
+    const token = await getToken();
+    const headers = { Authorization: `Bearer ${token}`, ...(body && { "Content-Type": "application/json" }) };
+    const keepalive = path === "/v1/me/leave"; // the page may be closing
     const response = await fetch(httpUrl + path, { method, headers, body: body && JSON.stringify(body), keepalive });
-    if (response.status === 401 || response.status === 403) this.#token.failed();
+    if (response.status === 401 || response.status === 403) this.#token.invalidate();
     return response;
   }
 
-  /** Make a request; gives what it answers, or says with a `PresenceError` what is wrong. */
+  /**
+   * Send a request, once more with a new token if it is refused with 401; gives the response's JSON, undefined for 204.
+   * Rejects with a `PresenceError`.
+   */
   async call(method, path, body) {
     if (!this.#options.httpUrl) {
-      throw new PresenceError({ code: "invalid_message", message: "this needs the option httpUrl", field: "httpUrl" });
+      const message = "this call needs the option httpUrl";
+      throw new PresenceError({ code: "invalid_message", message, field: "httpUrl" });
     }
-    return this.#inTime(async () => {
+    return this.#withTimeout(async () => {
       let response = await this.request(method, path, body);
-      if (response.status === 401) response = await this.request(method, path, body); // with a new token
+      if (response.status === 401) response = await this.request(method, path, body);
       if (!response.ok) throw new PresenceError(await problem(response));
       return response.status === 204 ? undefined : response.json();
     });
   }
 
-  async #inTime(work) {
+  async #withTimeout(work) {
     const { clock } = this.#options;
     let timer;
-    const late = new Promise((_, reject) => {
-      const error = new PresenceError({ code: "timeout", message: "no answer" });
-      timer = clock.setTimeout(() => reject(error), PATIENCE);
+    const timeout = new Promise((_, reject) => {
+      const error = new PresenceError({ code: "timeout", message: "no response within 10 seconds" });
+      timer = clock.setTimeout(() => reject(error), TIMEOUT);
     });
     try {
-      return await Promise.race([work(), late]);
+      return await Promise.race([work(), timeout]);
     } catch (error) {
       throw error instanceof PresenceError ? error : new PresenceError({ message: error.message });
     } finally {
@@ -68,13 +75,18 @@ export class Http {
   }
 }
 
-/** What a response that is none says: the problem details (RFC 9457) of the service, or the words of the gateway. */
+/**
+ * The fields of a `PresenceError` for an error response: from the service's problem details (RFC 9457), or from API
+ * Gateway's `{message}`.
+ *
+ * @param {Response} response
+ */
 export async function problem(response) {
   const { detail, title, message, errors = [] } = await response.json().catch(() => ({}));
-  const words = detail ?? title ?? message ?? `HTTP ${response.status}`;
+  const text = detail ?? title ?? message ?? `HTTP ${response.status}`;
   return {
     code: CODES.get(response.status) ?? "unavailable",
-    message: response.status === 404 ? `${words}: is httpUrl that of the deployment?` : words,
+    message: response.status === 404 ? `${text}: check that httpUrl belongs to this deployment` : text,
     field: errors[0]?.field,
     errors,
     retryAfter: 1_000 * (Number(response.headers.get("Retry-After")) || 0),

@@ -1,65 +1,71 @@
 /**
- * What an application says, checked before anything is sent: the options of a client, and the ids of users. Whatever is
- * wrong here is a mistake in the application's code, so it is a `TypeError` that says what should be there.
+ * Checks of what an application passes in: the client's options and user ids. A wrong value is a mistake in the
+ * application's code, so it is a `TypeError` that says what is expected. What the service may reject is not checked
+ * here.
  */
 
-const USER_ID = /^(?!\.{1,2}$)[A-Za-z0-9._~:@|+=-]{1,128}$/; // the protocol's
+const USER_ID = /^(?!\.{1,2}$)[A-Za-z0-9._~:@|+=-]{1,128}$/; // as in docs/protocol.md
 const DEVICE_ID = /^[A-Za-z0-9._-]{1,64}$/;
 const DEVICE_TYPES = ["web", "mobile", "desktop"];
 const TOKEN_SOURCES = ["query", "subprotocol"];
 const LONGEST_PLATFORM = 64; // code points
 
 /**
- * The options of a client: those that were given, and `defaults` for the others. A slash at the end of `httpUrl` is left
- * away.
+ * The given options over `defaults`, without slashes at the end of `httpUrl`.
+ *
+ * @throws {TypeError} for a wrong option, and where there is no WebSocket
  */
-export function checked(options, defaults) {
-  must(options !== null && typeof options === "object", "options", "an object with url and token", options);
+export function checkOptions(options, defaults) {
+  expect(options !== null && typeof options === "object", "options", "an object with url and token", options);
   const given = Object.entries(options).filter(([, value]) => value !== undefined);
   const all = { ...defaults, ...Object.fromEntries(given) };
   const { url, httpUrl, token, tokenSource, deviceId, deviceType, platform, WebSocket } = all;
-  must(isUrl(url, ["ws:", "wss:"]), "url", "an address like wss://HOST/STAGE, without a query", url);
+  expect(isUrl(url, ["ws:", "wss:"]), "url", "a URL like wss://HOST/STAGE without a query", url);
   const isHttp = httpUrl == null || isUrl(httpUrl, ["http:", "https:"]);
-  must(isHttp, "httpUrl", "an address like https://HOST, without a query", httpUrl);
-  must(typeof token === "function", "token", "a function that gives a JWT", token);
-  must(TOKEN_SOURCES.includes(tokenSource), "tokenSource", `one of ${TOKEN_SOURCES.join(", ")}`, tokenSource);
-  const isDevice = deviceId == null || isMatch(DEVICE_ID, deviceId);
-  must(isDevice, "deviceId", "1 to 64 characters of A-Z a-z 0-9 . _ -", deviceId);
-  must(DEVICE_TYPES.includes(deviceType), "deviceType", `one of ${DEVICE_TYPES.join(", ")}`, deviceType);
+  expect(isHttp, "httpUrl", "a URL like https://HOST without a query", httpUrl);
+  expect(typeof token === "function", "token", "a function that returns a JWT", token);
+  expect(TOKEN_SOURCES.includes(tokenSource), "tokenSource", `one of ${TOKEN_SOURCES.join(", ")}`, tokenSource);
+  const isDevice = deviceId == null || matches(DEVICE_ID, deviceId);
+  expect(isDevice, "deviceId", "1 to 64 characters of A-Z a-z 0-9 . _ -", deviceId);
+  expect(DEVICE_TYPES.includes(deviceType), "deviceType", `one of ${DEVICE_TYPES.join(", ")}`, deviceType);
   const isShort = typeof platform === "string" && [...platform].length <= LONGEST_PLATFORM;
-  must(isShort, "platform", `a string of at most ${LONGEST_PLATFORM} characters`, platform);
+  expect(isShort, "platform", `a string of at most ${LONGEST_PLATFORM} characters`, platform);
   if (typeof WebSocket !== "function") {
-    throw new TypeError("no WebSocket in this runtime: Node.js 22 or newer has one, or give the option WebSocket");
+    throw new TypeError("this runtime has no WebSocket: use Node.js 22 or newer, or pass the option WebSocket");
   }
   return { ...all, httpUrl: httpUrl?.replace(/\/+$/, "") };
 }
 
-/** Throws unless this is a user's id. Others could not be sent: `fetch` takes `..` in a path for the folder above. */
-export function checkUser(userId, name = "userId") {
-  const rule = "1 to 128 characters of A-Z a-z 0-9 . _ ~ : @ | + = - and not . or ..";
-  must(isMatch(USER_ID, userId), name, rule, userId);
+/**
+ * Check a user id. Invalid ones must not get into a URL: `fetch` resolves `..` in a path.
+ *
+ * @throws {TypeError}
+ */
+export function checkUserId(userId, name = "userId") {
+  const rule = "1 to 128 characters of A-Z a-z 0-9 . _ ~ : @ | + = - (but not . or ..)";
+  expect(matches(USER_ID, userId), name, rule, userId);
 }
 
-/** Throws unless this is an array of users' ids. */
-export function checkUsers(userIds, name) {
-  must(Array.isArray(userIds), name, "an array of user ids", userIds);
-  userIds.forEach((userId, place) => checkUser(userId, `${name}[${place}]`));
+/** Check an array of user ids. @throws {TypeError} */
+export function checkUserIds(userIds, name) {
+  expect(Array.isArray(userIds), name, "an array of user ids", userIds);
+  userIds.forEach((userId, index) => checkUserId(userId, `${name}[${index}]`));
 }
 
-/** A promise broken with a `TypeError` which says what `name` has to be. */
-export const mistake = async (name, rule, value) => must(false, name, rule, value);
+/** A promise rejected with a `TypeError` that says what `name` must be. */
+export const invalid = async (name, rule, value) => expect(false, name, rule, value);
 
-/** Throws a `TypeError` which says what `name` has to be, unless it is so. */
-function must(isSo, name, rule, value) {
-  if (!isSo) throw new TypeError(`${name} must be ${rule}: not ${shown(value)}`);
+/** Throw a `TypeError` that says what `name` must be, unless `isValid`. */
+function expect(isValid, name, rule, value) {
+  if (!isValid) throw new TypeError(`${name} must be ${rule}, not ${shown(value)}`);
 }
 
 function shown(value) {
   if (value === null || value === undefined) return String(value);
-  return typeof value === "string" ? JSON.stringify(value) : `of type ${typeof value}`;
+  return typeof value === "string" ? JSON.stringify(value) : `a value of type ${typeof value}`;
 }
 
-const isMatch = (pattern, value) => typeof value === "string" && pattern.test(value);
+const matches = (pattern, value) => typeof value === "string" && pattern.test(value);
 
 function isUrl(value, protocols) {
   if (typeof value !== "string" || /[?#]/.test(value)) return false;

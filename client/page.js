@@ -1,32 +1,34 @@
 /**
- * The person at the device, as far as a page can tell: whether they use it, whether the page is shown, when it goes.
- * Outside of a browser there is no page, and the application says when the device is used.
+ * The page that the client runs in: whether somebody uses the device, when the page is shown or left, when the network
+ * returns. Outside a browser there is no page, and the application calls `touch()`. What the client does about any of
+ * this does not belong here.
  */
 
-const SIGNS_OF_LIFE = ["pointerdown", "pointermove", "keydown", "wheel", "touchstart", "focus"];
-const STILL_THERE = 60_000; // ms since the device was used
+const ACTIVITY = ["pointerdown", "pointermove", "keydown", "wheel", "touchstart", "focus"]; // DOM events
+const ACTIVE_FOR = 60_000; // ms after its last use in which a device counts as in use for a new connection
 
 export class Page {
   #window;
   #clock;
   #listeners;
-  #usedAt = -Infinity;
-  #askedAt = 0;
+  #lastUsedAt = -Infinity;
+  #lastCheckedAt = 0;
 
   /**
    * @param {Window | undefined} window
-   * @param {object} told `{used(), shown(), online(), left()}`
+   * @param {{now(): number}} clock
+   * @param {object} on `{active(), shown(), networkBack(), left()}`: callbacks
    */
-  constructor(window, clock, told) {
+  constructor(window, clock, on) {
     this.#window = window;
     this.#clock = clock;
-    const shown = () => this.#isVisible && told.shown();
+    const shown = () => this.#isVisible && on.shown();
     this.#listeners = [
-      ...SIGNS_OF_LIFE.map((name) => [name, told.used]),
+      ...ACTIVITY.map((name) => [name, on.active]),
       ["visibilitychange", shown],
       ["pageshow", shown],
-      ["online", told.online],
-      ["pagehide", told.left],
+      ["online", on.networkBack],
+      ["pagehide", on.left],
     ];
   }
 
@@ -39,56 +41,24 @@ export class Page {
     for (const [name, listener] of this.#listeners) this.#window?.removeEventListener(name, listener);
   }
 
+  /** The device is being used. */
   touch() {
-    this.#usedAt = this.#clock.now();
+    this.#lastUsedAt = this.#clock.now();
   }
 
-  /** Whether the person has used the device since this was last asked. */
-  wasUsed() {
-    const used = this.#usedAt >= this.#askedAt;
-    this.#askedAt = this.#clock.now();
-    return used;
+  /** Whether the device was used since the last call; a heartbeat reports this. */
+  takeActivity() {
+    const wasUsed = this.#lastUsedAt >= this.#lastCheckedAt;
+    this.#lastCheckedAt = this.#clock.now();
+    return wasUsed;
   }
 
-  /** Whether somebody is at the device, as a new connection says. */
-  isUsed() {
-    return this.#isVisible && this.#clock.now() - this.#usedAt < STILL_THERE;
+  /** Whether somebody is at the device; a new connection reports this. */
+  get isActive() {
+    return this.#isVisible && this.#clock.now() - this.#lastUsedAt < ACTIVE_FOR;
   }
 
   get #isVisible() {
     return this.#window?.document.visibilityState !== "hidden";
-  }
-}
-
-const POLLING = "presence.polling";
-
-/** Whether this tab had to poll when it was left: after a reload it does so at once. */
-export function hadToPoll(window) {
-  try {
-    return window.sessionStorage.getItem(POLLING) !== null;
-  } catch {
-    return false;
-  }
-}
-
-export function rememberToPoll(window, polls) {
-  try {
-    if (polls) window.sessionStorage.setItem(POLLING, "1");
-    else window.sessionStorage.removeItem(POLLING);
-  } catch {
-    // nothing can be stored: a reload finds out anew
-  }
-}
-
-/** One device id for all tabs of this browser; where nothing can be stored, one for this page. */
-export function deviceId(window) {
-  const name = "presence.deviceId";
-  const bytes = [...crypto.getRandomValues(new Uint8Array(16))];
-  const made = bytes.map((byte) => byte.toString(16).padStart(2, "0")).join("");
-  try {
-    if (!window.localStorage.getItem(name)) window.localStorage.setItem(name, made);
-    return window.localStorage.getItem(name) || made;
-  } catch {
-    return made;
   }
 }

@@ -1,4 +1,4 @@
-/** The client of the presence service: stays connected by itself, and tells who is online. See docs/client.md. */
+/** The types of the presence client. The guide is docs/client.md. */
 
 /** Milliseconds since the epoch. */
 export type Time = number;
@@ -11,24 +11,24 @@ export interface CustomStatus {
   text?: string;
   /** At most 16 code points. */
   emoji?: string;
-  /** When it ends by itself; without it, it stays. */
+  /** When it ends. Without it, it stays until it is changed. */
   until?: Time | null;
 }
 
-/** What a contact may see of a user. Of a stranger `query` gives `userId` and `status` alone. */
+/** What a contact may see of a user. For a stranger, `query` gives only `userId` and `status`. */
 export interface PresenceRecord {
   readonly userId: string;
   readonly status: Status;
   readonly customStatus?: Readonly<CustomStatus> | null;
-  /** That of the best device, null when offline. */
+  /** The type of the device that decides the status; null when offline. */
   readonly deviceType?: DeviceType | null;
-  /** Null unless the user is offline and lets it be seen. */
+  /** When the user was last connected. Null unless the user is offline and shares it. */
   readonly lastSeen?: Time | null;
-  /** Grows with every change. */
+  /** Rises with every change. Absent for a stranger. */
   readonly rev?: number;
 }
 
-/** One of one's own connections. */
+/** One of the user's own connections. */
 export interface Device {
   readonly connectionId: string;
   readonly deviceId: string;
@@ -38,7 +38,7 @@ export interface Device {
   readonly lastActive: Time;
 }
 
-/** One's own real state, also while invisible. */
+/** The user's own real state, which invisibility does not change. */
 export interface OwnState {
   readonly userId: string;
   readonly connectionId?: string;
@@ -48,39 +48,41 @@ export interface OwnState {
   readonly invisible: boolean;
   readonly lastSeenPolicy: "everyone" | "nobody";
   readonly devices: readonly Device[];
-  /** The last update of this connection that was applied, for each field. */
+  /** For each field, the number of this connection's last update that was applied. */
   readonly n?: { readonly status: number; readonly claim: number; readonly customStatus: number };
-  /** Milliseconds. */
+  /** Milliseconds between heartbeats. */
   readonly heartbeatEvery?: number;
+  /** When the client must replace this connection by a new one. */
   readonly rotateAt?: Time;
 }
 
-/** One's own real state and what one hides. Nothing in it depends on who blocks one or hides. */
+/** The user's own real state and privacy settings. Nothing in it depends on who blocks the user or hides from them. */
 export interface Me extends Omit<OwnState, "connectionId" | "n" | "heartbeatEvery" | "rotateAt"> {
   readonly lastSeen: Time | null;
-  /** What contacts see from whom one does not hide. */
+  /** The status that contacts see if nothing is hidden from them individually. */
   readonly visibleStatus: Status;
-  /** What decided the real status. */
+  /** The rule that decided the real status. */
   readonly rule: "no_device" | "claim" | "grace" | "idle" | "device";
-  /** The same in words. */
+  /** The same as a sentence for people. */
   readonly why: string;
   readonly hideFrom: readonly string[];
   readonly blocks: readonly string[];
 }
 
-/** What to change about what one hides; what is left out stays. */
+/** Changes of privacy settings. Omitted fields stay. */
 export interface PrivacyChange {
-  /** Offline to everybody. */
+  /** Appear offline to everybody. */
   invisible?: boolean;
-  /** Who may see when one was last there. */
+  /** Who may see when the user was last connected. */
   lastSeen?: "everyone" | "nobody";
-  /** Offline to these: replaces the list. At most 5,000. */
+  /** Appear offline to these users. Replaces the list; at most 5,000. */
   hideFrom?: readonly string[];
 }
 
 /**
- * `connecting`: not connected (again) yet. `online`: live through a WebSocket. `polling`: through the HTTP API, so at
- * most a heartbeat old. `stale`: connected, but the service cannot say. `closed`: before `open` and after `close`.
+ * `connecting`: no connection is ready. `online`: live, over a WebSocket. `polling`: over the HTTP API, up to a
+ * heartbeat late. `stale`: connected, but the service is unavailable. `closed`: before `open`, and after `close` or
+ * `leave`.
  */
 export type ConnectionState = "connecting" | "online" | "polling" | "stale" | "closed";
 
@@ -90,61 +92,62 @@ export type PresenceErrorCode =
   | "rate_limited" // see `retryAfter`
   | "too_large"
   | "unavailable"
-  | "unauthorized" // `token` gives none, or another person's; or the HTTP API refuses it, and a new one is asked for
-  | "not_found" // nothing is there: is `httpUrl` that of the deployment?
-  | "conflict" // over a limit, and nothing was done
-  | "no_websocket" // handshakes are refused; with `httpUrl`, for no fault of the token: see `message`
-  | "unreachable" // no WebSocket is to be had, and the HTTP API does not serve either
-  | "offline" // there is no connection to ask on
-  | "timeout"
-  | "closed";
+  | "unauthorized" // `token()` gives no token, or another user's; or the HTTP API refuses it
+  | "not_found" // no such path: check that `httpUrl` belongs to the deployment
+  | "conflict" // a limit would be exceeded; nothing was changed
+  | "no_websocket" // handshakes keep failing; with `httpUrl`, the token is not the cause
+  | "unreachable" // handshakes keep failing, and the HTTP API does not respond either
+  | "offline" // no connection for a query, or it was lost
+  | "timeout" // no response within 10 seconds
+  | "closed"; // the client is closed
 
 export class PresenceError extends Error {
   readonly code: PresenceErrorCode;
-  /** The field that was wrong, dotted. */
+  /** The path of the invalid field, like `customStatus.text`. */
   readonly field?: string;
-  /** Everything that was wrong; `field` is the first of it. */
+  /** All invalid fields; `field` is the first. */
   readonly errors: readonly { readonly field: string; readonly message: string }[];
-  /** The message that was refused. */
+  /** The id of the rejected message. */
   readonly id?: string;
-  /** Milliseconds after which the same may be accepted. */
+  /** Milliseconds to wait before the same request is repeated. */
   readonly retryAfter?: number;
 }
 
 export interface PresenceOptions {
-  /** The WebSocket side, without a query: `wss://HOST/STAGE`. */
+  /** The URL of the WebSocket API, without a query: `wss://HOST/STAGE`. */
   url: string;
   /**
-   * The HTTP side: `https://HOST`. Without it there is no polling where WebSockets fail, and no `me`,
-   * `setPrivacy`, `block` and `unblock`.
+   * The URL of the HTTP API: `https://HOST`. Without it there is no polling where WebSockets fail, and `me`,
+   * `setPrivacy`, `block` and `unblock` are rejected.
    */
   httpUrl?: string;
   /**
-   * Gives a token of the user who is signed in, always the same person. Called before a handshake; with `renew: true`
-   * when the last one may have failed because of the token, or when a new connection is to outlive the old one's.
+   * Returns a token of the signed-in user, always the same user. With `renew: true` it must be a new one: the last
+   * token was refused or may have been, or a new connection must outlive the old token.
    */
   token: (wanted: { renew: boolean }) => string | Promise<string>;
-  /** Where the deployment looks for tokens, its `token_source`; nothing tells a page. Default: `query`. */
+  /** The deployment's `token_source`, which a page cannot find out. Default: `query`. */
   tokenSource?: "query" | "subprotocol";
-  /** 1 to 64 characters of `A-Z a-z 0-9 . _ -`. Default: one for all tabs of this browser, kept in localStorage. */
+  /** 1 to 64 characters of `A-Z a-z 0-9 . _ -`. Default: one in localStorage, which all tabs of the browser share. */
   deviceId?: string;
   /** Default: `web`. */
   deviceType?: DeviceType;
   /** At most 64 characters. Default: `navigator.platform`. */
   platform?: string;
   /**
-   * After a loss the first WebSocket comes within so many milliseconds, at a random moment. Default: 25,000, for 10,000
-   * clients that are cut at once; 2,000 do for 800. Where it comes after 8 s, the HTTP side holds the place before that.
+   * Milliseconds after a loss within which the next WebSocket is opened, at a random moment. Default: 25,000, enough
+   * for 10,000 clients that lose their connections together; for 800 clients, 2,000 is enough. Where the WebSocket
+   * opens after more than 8 seconds, the client polls before.
    */
   reconnectWithin?: number;
 
-  /** The rest is for tests, and for places that are no browsers. */
+  /** This and the options below are for tests, and for runtimes other than browsers. */
   WebSocket?: new (
     url: string,
     protocols?: string[],
   ) => Pick<WebSocket, "send" | "close" | "readyState" | "addEventListener">;
   fetch?: (url: string, init: RequestInit) => Promise<Response>;
-  /** Whose pointer, keyboard and visibility tell whether the device is used. Default: the page, if there is one. */
+  /** The window whose pointer, keyboard and visibility events show activity. Default: the page's, if there is one. */
   window?: Pick<
     Window,
     "addEventListener" | "removeEventListener" | "document" | "localStorage" | "sessionStorage"
@@ -154,7 +157,7 @@ export interface PresenceOptions {
   random?: () => number;
 }
 
-/** A contact's record before and after; null where the contact was or is not known. */
+/** A contact's record after a change (`user`) and before it (`previous`); null while the contact is not known. */
 export interface Change {
   readonly userId: string;
   readonly user: PresenceRecord | null;
@@ -168,53 +171,57 @@ export interface PresenceEventMap {
   error: CustomEvent<PresenceError>;
 }
 
-/** An EventTarget, of these events alone. */
+/** The client of one user; an EventTarget with the events of `PresenceEventMap`. */
 export class Presence {
-  /** Throws a `TypeError` when an option cannot be right, or there is no WebSocket in this runtime. */
+  /** @throws {TypeError} for an invalid option, and in a runtime without WebSocket */
   constructor(options: PresenceOptions);
 
-  /** Everybody in the picture: user id → record. Never changed in place: it can be kept and compared. */
+  /** The known users: user id → record. A user who is absent is offline. Never changed in place. */
   readonly users: ReadonlyMap<string, PresenceRecord>;
-  /** One's own real state, or null before it is known. */
+  /** The user's own real state; null until it is known. */
   readonly self: OwnState | null;
   readonly connection: ConnectionState;
-  /** Whether the picture may be old: show it greyed. */
+  /** Whether `users` and `self` may be out of date: show them grayed out. */
   readonly stale: boolean;
 
   /** Connect, and stay connected. */
   open(): void;
-  /** Disconnect; contacts see it after the service's grace. The picture stays as it was. */
+  /** Disconnect. Contacts see it after the service's grace. `users` and `self` keep their values. */
   close(): void;
-  /** Sign out: contacts see it at once, unless another tab or device is there. */
+  /** Sign out. Contacts see it immediately, unless another tab or device is connected. */
   leave(): void;
   /**
-   * Go over to a new connection with a new token. What there is serves until the new one does, contacts see nothing, and
-   * where that fails it is tried again. A client that was closed is opened. Another person is another `Presence`.
+   * Move to a new connection with a new token. The old connection serves until the new one is ready, and contacts see
+   * nothing. If this fails, it is retried. A closed client is opened. For another user, create another `Presence`.
    */
   reconnect(): void;
-  /** The person used the device. In a page this is noticed by itself. */
+  /** Report that the person uses the device. In a page this happens automatically. */
   touch(): void;
 
   /**
-   * Choose this connection's status. Like the two below it is told again after failures and reconnects; the promise is
-   * kept when it is applied or a newer choice has taken its place, and broken with what the service refused. Before the
-   * first `open` it waits for that; after `close` or `leave` it is refused with `closed`.
+   * Choose this connection's status. This update and the two below are sent again after failures and reconnects. The
+   * promise resolves when the update is applied or replaced by a newer one, and rejects with a `PresenceError` if the
+   * service rejects it. Before the first `open` the update waits; after `close` or `leave` it is rejected with
+   * `closed`.
    */
   setStatus(status: OnlineStatus): Promise<void>;
-  /** Claim a status over all of the user's devices, until a time or for good; null ends the claim. */
+  /** Claim a status for all of the user's devices, until a time or until changed; null ends the claim. */
   setClaim(status: "busy" | "away" | null, until?: Time): Promise<void>;
-  /** Say something in one's own words; null clears it. */
+  /** Set a custom status; null clears it. */
   setCustomStatus(customStatus: CustomStatus | null): Promise<void>;
-  /** Ask about some users, contacts or not; gives their records in the same order. */
+  /** The records of users, contacts or not, in the same order. Rejects with a `PresenceError`. */
   query(userIds: readonly string[]): Promise<PresenceRecord[]>;
 
-  /** One's own real state, what one hides, and why the status is what it is. This and the rest ask the HTTP API. */
+  /**
+   * The user's own real state, privacy settings, and why the status is what it is. This and the methods below call the
+   * HTTP API.
+   */
   me(): Promise<Me>;
-  /** Change what one hides: what is given replaces what was, the rest stays. */
+  /** Change privacy settings. Given fields replace their old values; others stay. */
   setPrivacy(change: PrivacyChange): Promise<void>;
-  /** Neither sees the other any more; whoever is blocked sees one offline, and is not told why. */
+  /** Block a user: neither sees the other. The blocked user sees one offline update and no reason. */
   block(userId: string): Promise<void>;
-  /** Block somebody no longer; what else is hidden stays hidden. */
+  /** End a block. Other privacy settings still apply. */
   unblock(userId: string): Promise<void>;
 
   addEventListener<Name extends keyof PresenceEventMap>(
@@ -229,16 +236,19 @@ export class Presence {
   ): void;
 }
 
-/** What a client knows; see reducer.js. */
+/** The state that `reduce` computes; see reducer.js. */
 export interface State {
   readonly users: ReadonlyMap<string, PresenceRecord>;
   readonly self: OwnState | null;
+  /** The number of the frame that `self` came with. */
   readonly selfSeq: number;
-  /** Nothing up to this frame number is missing; null before the first snapshot. */
+  /** Every frame up to this number has arrived; null before the first snapshot. */
   readonly seq: number | null;
+  /** The numbers of frames that arrived beyond a gap. */
   readonly ahead: ReadonlySet<number>;
-  readonly told: ReadonlyMap<string, number>;
-  /** Snapshots of which some parts are still to come: part → its users. */
+  /** User id → number of the latest frame about the user that no snapshot includes yet. */
+  readonly userSeqs: ReadonlyMap<string, number>;
+  /** Snapshots with missing parts; `users`: part → its users. */
   readonly parts: ReadonlyMap<
     string,
     { readonly seq: number; readonly users: ReadonlyMap<number, readonly PresenceRecord[]> }
@@ -247,10 +257,10 @@ export interface State {
 
 export const initial: State;
 
-/** The state after a frame. `asked`: the `seq` that the request carried which the frame answers. */
-export function reduce(state: State, frame: object, asked?: number | null): State;
+/** The state after a frame. `requestSeq`: the `seq` of the request that the frame answers. */
+export function reduce(state: State, frame: object, requestSeq?: number | null): State;
 
-/** What differs between two pictures. */
+/** The differences between two states' `users`. */
 export function changes(
   before: ReadonlyMap<string, PresenceRecord>,
   after: ReadonlyMap<string, PresenceRecord>,

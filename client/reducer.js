@@ -1,62 +1,62 @@
 /**
- * What a client knows: frames of the service go in, the next state comes out. The rules are those of docs/protocol.md,
- * "What a client must do". No sockets, no clocks, no events, and no state is ever changed in place.
+ * What frames mean: a state and a frame give the next state, by the rules of docs/protocol.md, "What a client must do".
+ * Pure: no sockets, clocks or events, and no state is changed in place.
  *
  * @typedef {import("./presence.d.ts").State} State
  * @typedef {import("./presence.d.ts").PresenceRecord} PresenceRecord
  */
 
-/** Nothing is known yet. Maps, since a user may be called `__proto__`. @type {State} */
+/** The state before the first frame. Maps, because a user may be called `__proto__`. @type {State} */
 export const initial = Object.freeze({
   users: new Map(),
   self: null,
-  selfSeq: 0, // the number of the frame that told `self`
-  seq: null, // nothing up to this number is missing; only a snapshot can say where numbers begin
-  ahead: new Set(), // the numbers that came from beyond a hole
-  told: new Map(), // user → number of the latest frame about them that no snapshot contains yet
-  parts: new Map(), // the snapshots of which some parts are still to come
+  selfSeq: 0, // the number of the frame that `self` came with
+  seq: null, // every frame up to this number has arrived; only a snapshot sets the first one
+  ahead: new Set(), // the numbers of frames that arrived beyond a gap
+  userSeqs: new Map(), // user → number of the latest frame about the user that no snapshot includes yet
+  parts: new Map(), // snapshots with missing parts
 });
 
-/** Whether a frame is missing, for now: it may only be late. */
-export const hasHole = (state) => state.seq !== null && state.ahead.size > 0;
+/** Whether a frame is missing; it may only be late. */
+export const hasGap = (state) => state.seq !== null && state.ahead.size > 0;
 
-/** Whether the snapshot that a frame is a part of has come whole. */
-export const isWhole = (state, frame) => !state.parts.has(snapshotOf(frame));
+/** Whether all parts of a frame's snapshot have arrived. */
+export const isComplete = (state, frame) => !state.parts.has(snapshotKey(frame));
 
 /**
- * Take one frame of any type. Types that tell nothing about presence change nothing.
+ * Apply a frame. Frames of unknown types change nothing.
  *
  * @param {State} state
  * @param {object} frame
- * @param {number | null} [asked] the `seq` that the request carried which this frame answers
+ * @param {number | null} [requestSeq] the `seq` of the request that the frame answers
  * @returns {State}
  */
-export function reduce(state, frame, asked = null) {
+export function reduce(state, frame, requestSeq = null) {
   switch (frame.type) {
     case "user_online":
     case "user_offline":
     case "presence_status":
-      return number(state, frame.seq, [frame]);
+      return applyEvents(state, frame.seq, [frame]);
     case "presence_batch":
-      return number(state, frame.seq, frame.events);
+      return applyEvents(state, frame.seq, frame.events);
     case "presence_self":
-      return number(tellSelf(state, frame), frame.seq, []);
+      return applyEvents(applySelf(state, frame), frame.seq, []);
     case "presence_snapshot":
-      return assemble(state, frame, asked);
-    case "presence": // whoever is not in the picture does not come into it by being asked about
-      return {
-        ...state,
-        users: learn(
-          state.users,
-          frame.users.filter(({ userId }) => state.users.has(userId)),
-        ),
-      };
+      return addPart(state, frame, requestSeq);
+    case "presence": {
+      // A query adds nobody: only snapshots and events do.
+      const known = frame.users.filter(({ userId }) => state.users.has(userId));
+      return { ...state, users: merge(state.users, known) };
+    }
     default:
       return state;
   }
 }
 
-/** What differs between two pictures, as `{userId, user, previous}`; null for who was or is not known. */
+/**
+ * The differences between two states' `users`, as `{userId, user, previous}`; `user` and `previous` are null where the
+ * user is absent.
+ */
 export function* changes(before, after) {
   if (before === after) return;
   for (const [userId, previous] of before) if (!after.has(userId)) yield { userId, user: null, previous };
@@ -66,16 +66,17 @@ export function* changes(before, after) {
   }
 }
 
-function number(state, seq, events) {
-  // It was received before, or a snapshot was read after it: then a user it names may have been dropped since.
+function applyEvents(state, seq, events) {
+  // A duplicate, or older than a snapshot that may have dropped its users.
   if (state.seq !== null && seq <= state.seq) return state;
-  const told = new Map(state.told);
-  for (const { userId } of events) told.set(userId, Math.max(seq, told.get(userId) ?? 0));
-  return closeUp({ ...state, users: learn(state.users, events), told, ahead: new Set(state.ahead).add(seq) });
+  const userSeqs = new Map(state.userSeqs);
+  for (const { userId } of events) userSeqs.set(userId, Math.max(seq, userSeqs.get(userId) ?? 0));
+  const ahead = new Set(state.ahead).add(seq);
+  return advance({ ...state, users: merge(state.users, events), userSeqs, ahead });
 }
 
-/** The highest `rev` of a user wins, whatever the order; a record without one is a stranger's. */
-function learn(users, records) {
+/** Keep the record with the highest `rev` of each user, in any order of arrival. Strangers' records have no `rev`. */
+function merge(users, records) {
   let next = users;
   for (const { type, seq, ...record } of records) {
     if (!(record.rev > (next.get(record.userId)?.rev ?? -1))) continue;
@@ -85,48 +86,48 @@ function learn(users, records) {
   return next;
 }
 
-function tellSelf(state, { seq, self }) {
+function applySelf(state, { seq, self }) {
   return seq > state.selfSeq ? { ...state, self, selfSeq: seq } : state;
 }
 
-/** Move `seq` over the frames that have come. */
-function closeUp(state) {
+/** Move `seq` to the last frame before the first gap. */
+function advance(state) {
   if (state.seq === null) return state;
   let { seq } = state;
   while (state.ahead.has(seq + 1)) seq += 1;
-  return { ...state, seq, ahead: new Set([...state.ahead].filter((each) => each > seq)) };
+  return { ...state, seq, ahead: new Set([...state.ahead].filter((number) => number > seq)) };
 }
 
-const snapshotOf = ({ id, seq, parts }) => JSON.stringify([id, seq, parts]);
+const snapshotKey = ({ id, seq, parts }) => JSON.stringify([id, seq, parts]);
 
-/** A snapshot is valid when all its parts have come. */
-function assemble(state, frame, asked) {
-  const { seq, users } = state.parts.get(snapshotOf(frame)) ?? { seq: frame.seq, users: new Map() };
-  const came = new Map(users).set(frame.part, frame.users);
-  const parts = new Map(state.parts).set(snapshotOf(frame), { seq, users: came });
-  if (came.size < frame.parts) return { ...state, parts };
-  parts.delete(snapshotOf(frame));
-  return replace({ ...state, parts }, frame, [...came.values()].flat(), asked);
+/** Keep a part of a snapshot; apply the snapshot when all parts have arrived. */
+function addPart(state, frame, requestSeq) {
+  const { seq, users } = state.parts.get(snapshotKey(frame)) ?? { seq: frame.seq, users: new Map() };
+  const received = new Map(users).set(frame.part, frame.users);
+  const parts = new Map(state.parts).set(snapshotKey(frame), { seq, users: received });
+  if (received.size < frame.parts) return { ...state, parts };
+  parts.delete(snapshotKey(frame));
+  return applySnapshot({ ...state, parts }, frame, [...received.values()].flat(), requestSeq);
 }
 
-/** A whole snapshot takes the place of all that is older than itself. */
-function replace(state, { seq, resumed, self }, records, asked) {
-  // Behind what it answers: the service lost its last seconds, and neither numbers nor revs from there mean anything.
-  if (asked !== null && seq < asked) return replace(initial, { seq, resumed, self }, records, null);
-  if (state.seq !== null && seq < state.seq) return state; // overtaken on its way
+/** A complete snapshot replaces everything older than itself. */
+function applySnapshot(state, { seq, resumed, self }, records, requestSeq) {
+  // The service lost its last seconds, and with them the meaning of newer numbers and revs.
+  if (requestSeq !== null && seq < requestSeq) return applySnapshot(initial, { seq, resumed, self }, records, null);
+  if (state.seq !== null && seq < state.seq) return state; // newer frames overtook it
   const listed = new Map(records.filter(({ rev }) => rev !== undefined).map((record) => [record.userId, record]));
-  const gone = (userId) => !resumed && !listed.has(userId) && !(state.told.get(userId) > seq);
-  return closeUp({
+  const isGone = (userId) => !resumed && !listed.has(userId) && !(state.userSeqs.get(userId) > seq);
+  return advance({
     ...state,
     ...(seq >= state.selfSeq && { self, selfSeq: seq }),
-    users: learn(without(state.users, gone), listed.values()),
+    users: merge(without(state.users, isGone), listed.values()),
     seq,
-    told: new Map([...state.told].filter(([, told]) => told > seq)),
+    userSeqs: new Map([...state.userSeqs].filter(([, userSeq]) => userSeq > seq)),
     parts: new Map([...state.parts].filter(([, part]) => part.seq > seq)),
   });
 }
 
-function without(users, gone) {
-  const stay = [...users].filter(([userId]) => !gone(userId));
-  return stay.length === users.size ? users : new Map(stay);
+function without(users, isGone) {
+  const kept = [...users].filter(([userId]) => !isGone(userId));
+  return kept.length === users.size ? users : new Map(kept);
 }

@@ -1,128 +1,129 @@
 /**
- * What the application wants of the service: wishes (a status, a claim, a custom status), of which the newest is told
- * again and again until it holds, and queries, which are asked once. How messages travel is other modules' business.
+ * What the application asks of the service: updates (status, claim, custom status), of which the newest is sent until
+ * it is applied, and queries, which are sent once. How messages travel and when connections open does not belong here.
  */
 
-import { isFailure } from "./link.js";
+import { PresenceError, isFailure } from "./errors.js";
+import { Timers } from "./timers.js";
 
-const SETTLED = 5_000; // ms without a word against an update, which is not acknowledged
-const PATIENCE = 10_000; // ms that the answer to a query may take
-const MOST_USERS = 100; // in one query
-const ROOM = 3_800; // bytes of user ids in one query: a message has at most 4 KB
-
-/** What went wrong. `code` is the protocol's, or one of the client's own: see `PresenceErrorCode` in presence.d.ts. */
-export class PresenceError extends Error {
-  name = "PresenceError";
-
-  constructor({ code = "unavailable", message, field, errors, id, retryAfter, cause }) {
-    super(message, cause === undefined ? undefined : { cause });
-    Object.assign(this, { code, field, errors: errors ?? (field ? [{ field, message }] : []), id, retryAfter });
-  }
-}
+const UPDATE_TIMEOUT = 5_000; // ms without an error after which an update counts as applied: it is not acknowledged
+const QUERY_TIMEOUT = 10_000; // ms that the response to a query may take
+const MOST_USERS = 100; // per query
+const MOST_BYTES = 3_800; // of user ids per query: a message has at most 4 KB
 
 export class Requests {
-  #host;
+  #context;
   #timers;
-  #wishes = new Map(); // field of `self.n` → what the user wants there and the service has perhaps not applied
-  #queries = new Map(); // message id → whoever waits for the answer
+  #updates = new Map(); // field of `self.n` → the newest update, which may not be applied yet
+  #queries = new Map(); // message id → the query without a response
 
-  /** @param {object} host `{random, count(), link()}`: a number that rises, and the connection that is used, or null */
-  constructor(host, timers) {
-    this.#host = host;
-    this.#timers = timers;
+  /**
+   * @param {object} context
+   *   `clock`, `random`; `nextNumber()`: a rising number; `connection()`: the connection in use, or null
+   */
+  constructor(context) {
+    this.#context = context;
+    this.#timers = new Timers(context.clock);
   }
 
-  /** Gives a promise that is kept when the change is applied, or a newer wish has taken its place. */
-  wish(field, change) {
-    this.#take(this.#wishes, field)?.resolve();
-    const wish = { change, ...waiting() };
-    this.#wishes.set(field, wish);
-    this.#express(field);
-    return wish.promise;
+  /**
+   * Send an update when a connection is ready. Resolves when it is applied or replaced by a newer one of the same
+   * field; rejects with a `PresenceError`.
+   *
+   * @param {"status" | "claim" | "customStatus"} field
+   * @param {object} change the message's fields
+   */
+  update(field, change) {
+    this.#take(this.#updates, field)?.resolve();
+    const update = { change, ...deferred() };
+    this.#updates.set(field, update);
+    this.#send(field);
+    return update.promise;
   }
 
-  /** The records of these users, in the same order. */
-  async ask(userIds) {
-    if (!this.#host.link()?.isReady) throw new PresenceError({ code: "offline", message: "not connected" });
-    return (await Promise.all(split(userIds).map((some) => this.#ask(some)))).flat();
+  /** The records of these users, in the same order. Rejects with a `PresenceError`. */
+  async query(userIds) {
+    if (!this.#context.connection()?.isReady) throw new PresenceError({ code: "offline", message: "not connected" });
+    return (await Promise.all(split(userIds).map((part) => this.#query(part)))).flat();
   }
 
-  /** The connection is of use, for the first time or again. */
-  tellAgain() {
-    for (const field of this.#wishes.keys()) this.#express(field);
+  /** A connection became ready: send every pending update on it. */
+  resend() {
+    for (const field of this.#updates.keys()) this.#send(field);
   }
 
-  /** Whoever waits for what this frame answers is told. */
+  /** Resolve what this frame answers. */
   settle({ type, id, self, users }) {
     if (type === "presence") this.#take(this.#queries, id)?.resolve(users);
-    for (const [field, wish] of this.#wishes) {
-      const applied = (type === "done" && wish.id === id) || (wish.n && self?.n?.[field] >= wish.n);
-      if (applied) this.#take(this.#wishes, field).resolve();
+    for (const [field, update] of this.#updates) {
+      const isApplied = (type === "done" && update.id === id) || (update.n && self?.n?.[field] >= update.n);
+      if (isApplied) this.#take(this.#updates, field).resolve();
     }
   }
 
-  /** The service, or the gateway before it, refused a message or could not take it. */
+  /** The service, or API Gateway, rejected a message or failed to process it. */
   fail(frame, error) {
     if (isFailure(frame)) this.disconnected();
     this.#take(this.#queries, frame.id)?.reject(error);
-    const field = [...this.#wishes].find(([, wish]) => wish.id !== undefined && wish.id === frame.id)?.[0];
+    const field = [...this.#updates].find(([, update]) => update.id !== undefined && update.id === frame.id)?.[0];
     if (field === undefined || isFailure(frame)) return;
-    if (frame.code !== "rate_limited") return this.#take(this.#wishes, field).reject(error);
-    const wait = (frame.retryAfter ?? 0) + this.#host.random() * 1_000;
-    this.#timers.set(field, wait, () => this.#express(field));
+    if (frame.code !== "rate_limited") return this.#take(this.#updates, field).reject(error);
+    const wait = (frame.retryAfter ?? 0) + this.#context.random() * 1_000;
+    this.#timers.set(field, wait, () => this.#send(field));
   }
 
-  /** Silence says no longer that a wish was applied: it is told again when the service serves again. */
+  /** The lack of an error no longer shows that an update was applied: `resend` sends it again. */
   disconnected() {
-    for (const field of this.#wishes.keys()) this.#timers.clear(field);
+    for (const field of this.#updates.keys()) this.#timers.clear(field);
   }
 
-  refuseQueries(error) {
+  rejectQueries(error) {
     for (const id of [...this.#queries.keys()]) this.#take(this.#queries, id).reject(error);
   }
 
-  refuseAll(error) {
-    this.refuseQueries(error);
-    for (const field of [...this.#wishes.keys()]) this.#take(this.#wishes, field).reject(error);
+  rejectAll(error) {
+    this.rejectQueries(error);
+    for (const field of [...this.#updates.keys()]) this.#take(this.#updates, field).reject(error);
   }
 
-  #express(field) {
-    const wish = this.#wishes.get(field);
-    if (!this.#host.link()?.isReady) return;
-    wish.n = this.#host.count();
-    wish.id = `u${wish.n}`;
-    this.#timers.set(field, SETTLED, () => this.#take(this.#wishes, field).resolve());
-    this.#host.link().send({ action: "presence_update", id: wish.id, n: wish.n, ...wish.change });
+  #send(field) {
+    const update = this.#updates.get(field);
+    if (!this.#context.connection()?.isReady) return;
+    update.n = this.#context.nextNumber();
+    update.id = `u${update.n}`;
+    this.#timers.set(field, UPDATE_TIMEOUT, () => this.#take(this.#updates, field).resolve());
+    this.#context.connection().send({ action: "presence_update", id: update.id, n: update.n, ...update.change });
   }
 
-  #ask(userIds) {
-    const id = `q${this.#host.count()}`;
-    const query = waiting();
+  #query(userIds) {
+    const id = `q${this.#context.nextNumber()}`;
+    const query = deferred();
     this.#queries.set(id, query);
-    const late = new PresenceError({ code: "timeout", message: "no answer", id });
-    this.#timers.set(id, PATIENCE, () => this.#take(this.#queries, id).reject(late));
-    this.#host.link().send({ action: "get_presence", id, userIds });
+    const timeout = new PresenceError({ code: "timeout", message: "no response within 10 seconds", id });
+    this.#timers.set(id, QUERY_TIMEOUT, () => this.#take(this.#queries, id).reject(timeout));
+    this.#context.connection().send({ action: "get_presence", id, userIds });
     return query.promise;
   }
 
-  #take(waitingOnes, key) {
-    const found = waitingOnes.get(key);
+  /** Remove a pending request and its timer. */
+  #take(pending, key) {
+    const found = pending.get(key);
     if (!found) return undefined;
-    waitingOnes.delete(key);
+    pending.delete(key);
     this.#timers.clear(key);
     return found;
   }
 }
 
-/** A promise with its ends. Whoever does not look at it hears of a failure by the `error` event. */
-function waiting() {
-  const ends = {};
-  ends.promise = new Promise((resolve, reject) => Object.assign(ends, { resolve, reject }));
-  ends.promise.catch(() => {});
-  return ends;
+/** A promise with its `resolve` and `reject`. An application that ignores it gets failures by the `error` event. */
+function deferred() {
+  const parts = {};
+  parts.promise = new Promise((resolve, reject) => Object.assign(parts, { resolve, reject }));
+  parts.promise.catch(() => {});
+  return parts;
 }
 
-/** Users, in as many lists as fit a message each. */
+/** Split users into lists that fit into one message each. */
 function split(userIds) {
   const lists = [];
   let room = 0;
@@ -130,7 +131,7 @@ function split(userIds) {
     room -= userId.length + 3;
     if (room < 0 || lists.at(-1).length === MOST_USERS) {
       lists.push([]);
-      room = ROOM - userId.length - 3;
+      room = MOST_BYTES - userId.length - 3;
     }
     lists.at(-1).push(userId);
   }

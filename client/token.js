@@ -1,63 +1,73 @@
-/** The user's token: asked for where there is none, kept while it lasts, and asked for again where it may have failed. */
+/**
+ * The user's token: when a known one may be used again, and when the application is asked for a new one. Where tokens
+ * are sent does not belong here.
+ */
 
-import { PresenceError } from "./requests.js";
+import { PresenceError } from "./errors.js";
 
 const IS_JWT = /^[\w-]+\.[\w-]+\.[\w-]+$/;
-const MARGIN = 60_000; // ms before its end, from which on a token is not used for what is to last
-const SHORT_MARGIN = 5_000; // ms, likewise for what is over at once
+const MARGIN = 60_000; // ms that a token for a connection must still be valid
+const MARGIN_FOR_CALL = 5_000; // ms that a token for a single call must still be valid
 
-export class Token {
-  /** Why there is no token, a `PresenceError`; null as soon as there is one. */
-  trouble = null;
+export class TokenProvider {
+  /** Why there is no token, a `PresenceError`; null while there is one. */
+  error = null;
 
   #ask;
   #clock;
   #token = null;
   #mustRenew = false;
-  #asking = null; // the application, which has not answered yet
+  #pending = null; // the application's promise
 
-  /** @param {(wanted: {renew: boolean}) => string | Promise<string>} ask the application's */
+  /**
+   * @param {(wanted: {renew: boolean}) => string | Promise<string>} ask the application's `token` option
+   * @param {{now(): number}} clock
+   */
   constructor(ask, clock) {
     this.#ask = ask;
     this.#clock = clock;
   }
 
-  /** A token for a connection, or for a device that polls. With `renew` not the one of the connection before. */
-  take = (renew = false) => this.#take(renew, MARGIN);
-
-  /** A token for one call. */
-  takeForCall = () => this.#take(false, SHORT_MARGIN);
-
-  /** The last one was perhaps, or for certain, what something failed for, or is to be used no more. */
-  failed = () => {
-    this.#mustRenew = true;
-  };
-
-  /** Whoever asked for one has waited long enough. */
-  late() {
-    this.trouble = noToken("does not answer");
+  /** A token for a connection; with `renew` not the previous connection's. Rejects with a `PresenceError`. */
+  get(renew = false) {
+    return this.#get(renew, MARGIN);
   }
 
-  async #take(renew, margin) {
+  /** A token for a single call. Rejects with a `PresenceError`. */
+  getForCall() {
+    return this.#get(false, MARGIN_FOR_CALL);
+  }
+
+  /** Do not use the last token again: it was, or may have been, refused. */
+  invalidate() {
+    this.#mustRenew = true;
+  }
+
+  /** The handshake timed out while the application had not yet given a token. */
+  timedOut() {
+    this.error = noToken("did not resolve in time");
+  }
+
+  async #get(renew, margin) {
     const must = renew || this.#mustRenew;
     const known = this.#token;
     if (!must && known !== null && expiry(known) - this.#clock.now() >= margin) return known;
-    if (!must && this.#asking) return this.#asking;
-    this.#mustRenew = false; // before it comes: it may fail before it is known
-    const asking = this.#askFor({ renew: must });
-    this.#asking = asking;
+    if (!must && this.#pending) return this.#pending;
+    this.#mustRenew = false; // before the token arrives: it may be invalidated while it is pending
+    const pending = this.#askFor({ renew: must });
+    this.#pending = pending;
     try {
-      const token = await asking;
-      if (known !== null && isAnothers(known, token)) throw another(known, token);
-      if (this.#asking === asking) this.#token = token;
-      this.trouble = null;
+      const token = await pending;
+      if (known !== null && isOfAnotherUser(known, token)) throw wrongUser(known, token);
+      if (this.#pending === pending) this.#token = token;
+      this.error = null;
       return token;
     } catch (error) {
-      if (this.#asking === asking) this.trouble = error;
+      if (this.#pending === pending) this.error = error;
       this.#mustRenew ||= must;
       throw error;
     } finally {
-      if (this.#asking === asking) this.#asking = null;
+      if (this.#pending === pending) this.#pending = null;
     }
   }
 
@@ -68,25 +78,26 @@ export class Token {
     } catch (cause) {
       throw noToken(`failed: ${cause?.message ?? cause}`, cause);
     }
-    if (typeof token !== "string") throw noToken(`gave no string: ${token === null ? "null" : typeof token}`);
-    if (!IS_JWT.test(token)) throw noToken("gave a string that is no JWT"); // and is not told: it may be a secret
+    if (typeof token !== "string") throw noToken(`returned ${token === null ? "null" : typeof token}, not a string`);
+    if (!IS_JWT.test(token)) throw noToken("returned a string that is not a JWT"); // not quoted: it may be a secret
     return token;
   }
 }
 
-function noToken(what, cause) {
-  return new PresenceError({ code: "unauthorized", message: `there is no token: token() ${what}`, field: "token", cause });
+function noToken(reason, cause) {
+  return new PresenceError({ code: "unauthorized", message: `no token: token() ${reason}`, field: "token", cause });
 }
 
-/** Whether two tokens say that they are of different people. */
-const isAnothers = (known, token) => subject(known) && subject(token) && subject(known) !== subject(token);
+/** Whether both tokens name a subject, and not the same one. */
+const isOfAnotherUser = (known, token) => subject(known) && subject(token) && subject(known) !== subject(token);
 
-function another(known, token) {
-  const message = `the token is ${subject(token)}'s and this client is ${subject(known)}'s: close it and make another`;
+function wrongUser(known, token) {
+  const users = `the token belongs to ${subject(token)}, but this client to ${subject(known)}`;
+  const message = `${users}: close it and create another`;
   return new PresenceError({ code: "unauthorized", message, field: "token" });
 }
 
-/** When a JWT ends, in ms; never, where it does not say. */
+/** When a JWT ends, in ms; `Infinity` without `exp`. */
 const expiry = (jwt) => claims(jwt).exp * 1_000 || Infinity;
 const subject = (jwt) => claims(jwt).sub;
 

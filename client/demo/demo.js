@@ -1,71 +1,72 @@
 /**
- * The demo: one person's presence, with everything that can be done to it. It is an application like any other: what it
- * knows comes from `Presence`. `?me=alice` says who; `?device=` and `?type=` make it
- * another device than this browser.
+ * The demo page: one user's presence, with controls to change it and to break the connection. It is an application like
+ * any other: what it shows comes from `Presence`. In the address, `?me=alice` is the user; `?device=` and `?type=` make
+ * the page a device other than this browser.
  */
 
 import { Presence } from "../presence.js";
-import { Account, LIFE, ask } from "./account.js";
+import { Account, LIFETIME, callDemo } from "./account.js";
+import { customStatusText, displayName, statusText, timeLeft } from "./format.js";
 import { Network } from "./network.js";
 import { Timeline } from "./timeline.js";
-import { $, drawChoices, drawConnection, drawContacts, drawDevices, drawFacts, drawPicker, drawSelf } from "./view.js";
-import { fillTimes, say, timeLeft, warn } from "./view.js";
-import { doing, inOwnWords, nameOf } from "./words.js";
+import { $, drawConnection, drawContacts, drawControls, drawDevices, drawFacts, drawPicker, drawSelf } from "./view.js";
+import { fillDurations, log, showNotice } from "./view.js";
 
 const PEOPLE = ["alice", "bob", "carol", "dave", "erin"];
-const RECONNECT_WITHIN = 2_000; // ms: there are a few of us, and not ten thousand
-const LOOK_EVERY = 4_000; // ms: no frame tells at once that another device of one's own came or went
-const LOOK_SOON = 150; // ms: changes come together
-const SHORT_LIFE = 15; // s
-const EXPIRED = -60; // s: more than the leeway that clocks are given
-// What the client finds out by itself, in a person's words; all else the service has said.
-const FOUND = {
-  no_websocket: "No WebSocket gets through, so the page asks over HTTP now and then, and tries again",
-  unreachable: "Nothing answers: does the service run?",
+const RECONNECT_WITHIN = 2_000; // ms: enough for a few clients
+const FETCH_EVERY = 4_000; // ms: no frame reports that another device of the user came or went
+const FETCH_DELAY = 150; // ms after a change: changes often come in groups
+const SHORT_LIFETIME = 15; // s
+const EXPIRED = -60; // s: beyond the leeway for clocks
+// Errors of the client itself, for people. All other messages come from the service.
+const CLIENT_ERRORS = {
+  no_websocket: "WebSockets are blocked: the page polls over HTTP and keeps trying",
+  unreachable: "No response: is the service running?",
 };
 
-const place = new URLSearchParams(location.search);
-const me = place.get("me");
-const address = (user, more = {}) => `?${new URLSearchParams({ me: user, ...more })}`;
+const query = new URLSearchParams(location.search);
+const me = query.get("me");
+const addressOf = (user, more = {}) => `?${new URLSearchParams({ me: user, ...more })}`;
 
 const network = new Network();
 const account = new Account(me, network.fetch);
-const prepared = []; // tokens that are used before new ones
+const prepared = []; // tokens to use before new ones
 let presence;
-let about = null; // what GET /v1/me said last
-let moves = 0; // from one connection to the next
-let attempts = 0; // that are not over: what was just clicked is not taken back by what was known before
+let ownState = null; // the last response of GET /v1/me
+let connectionChanges = 0;
+let pendingActions = 0; // while there are any, old state must not reset the controls
 let timeline;
-let looking;
+let fetchTimer;
 
-if (!me) drawPicker(PEOPLE, address);
-else if (isUserId(me)) start().catch((error) => drawPicker(PEOPLE, address, error.message));
-else drawPicker(PEOPLE, address, `"${me}" is no user id: letters, digits and . _ ~ : @ | + = - may be in one, up to 128.`);
+if (!me) drawPicker(PEOPLE, addressOf);
+else if (isUserId(me)) start().catch((error) => drawPicker(PEOPLE, addressOf, error.message));
+else drawPicker(PEOPLE, addressOf, `"${me}" is not a valid user ID: use 1 to 128 letters, digits or . _ ~ : @ | + = -`);
 
-/** The form of the picker says what a user id is. */
+/** Whether the picker's form would accept this user id. */
 function isUserId(text) {
   const { pattern } = $("user");
   return new RegExp(`^(?:${pattern})$`, "v").test(text);
 }
 
 async function start() {
-  const { graph } = await ask("/demo/contacts", {});
+  const { graph } = await callDemo("/demo/contacts", {});
   prepared.push(await account.token());
-  document.title = `${nameOf(me)}: presence`;
-  $("title").textContent = `Presence of ${nameOf(me)}`;
+  document.title = `${displayName(me)}: presence`;
+  $("title").textContent = `Presence of ${displayName(me)}`;
   $("app").hidden = false;
-  if (graph === "not_loaded") warn("Nobody sees anybody yet: `presence contacts load FILE` marks this Redis as loaded.");
-  $("command").textContent = `presence contacts add ${quoted(me)} ${PEOPLE.find((user) => user !== me)}`;
-  fillTimes();
+  if (graph === "not_loaded") {
+    showNotice("Nobody sees anybody yet: no contacts are loaded. In a terminal, run: presence contacts load FILE");
+  }
+  $("command").textContent = `presence contacts add ${shellQuoted(me)} ${PEOPLE.find((user) => user !== me)}`;
+  fillDurations();
   timeline = new Timeline($("timeline"));
   wire();
   connect();
   setInterval(draw, 1_000);
-  setInterval(look, LOOK_EVERY);
+  setInterval(fetchOwnState, FETCH_EVERY);
 }
 
-/** As a shell takes it. */
-const quoted = (user) => (/^[\w@:.+=-]+$/.test(user) ? user : `'${user}'`);
+const shellQuoted = (user) => (/^[\w@:.+=-]+$/.test(user) ? user : `'${user}'`);
 
 function connect() {
   presence = new Presence({
@@ -73,176 +74,178 @@ function connect() {
     httpUrl: location.origin,
     token: async () => prepared.pop() ?? account.token(),
     tokenSource: account.tokenSource,
-    ...(place.has("device") && { deviceId: place.get("device"), deviceType: place.get("type") ?? "web" }),
+    ...(query.has("device") && { deviceId: query.get("device"), deviceType: query.get("type") ?? "web" }),
     reconnectWithin: RECONNECT_WITHIN,
     WebSocket: network.WebSocket,
     fetch: network.fetch,
   });
   const on = (type, listener) => presence.addEventListener(type, ({ detail }) => listener(detail));
-  on("change", changed);
-  on("self", itself);
-  on("connection", connected);
-  on("error", ({ code, message }) => say(FOUND[code] ?? `The service says: ${message}`));
+  on("change", contactChanged);
+  on("self", selfChanged);
+  on("connection", connectionChanged);
+  on("error", ({ code, message }) => log(CLIENT_ERRORS[code] ?? `Error: ${message}`));
   presence.open();
 }
 
-// What the client tells
+// Events of the client
 
-function changed({ userId, user, previous }) {
-  timeline.note(userId, user?.status ?? null);
+function contactChanged({ userId, user, previous }) {
+  timeline.setStatus(userId, user?.status ?? null);
   draw();
-  if (previous === null) return; // the first picture is no news
-  if (user === null) return say(`${nameOf(userId)} is no contact any more`);
-  if (user.status !== previous.status) say(`${nameOf(userId)} is ${lower(doing(user))}`);
-  const words = inOwnWords(user.customStatus);
-  if (words !== inOwnWords(previous.customStatus)) say(`${nameOf(userId)} ${words ? `says: ${words}` : "says nothing"}`);
+  if (previous === null) return; // the first snapshot is not logged
+  const name = displayName(userId);
+  if (user === null) return log(`${name} is no longer a contact`);
+  if (user.status !== previous.status) log(`${name} is ${lowerFirst(statusText(user))}`);
+  const custom = customStatusText(user.customStatus);
+  if (custom === customStatusText(previous.customStatus)) return;
+  log(custom ? `${name} set a custom status: ${custom}` : `${name}'s custom status ended`);
 }
 
-function itself(self) {
-  noteMyself();
+function selfChanged(self) {
+  drawOwnTimeline();
   if (self.connectionId && self.connectionId !== document.body.dataset.connectionId) {
-    if (document.body.dataset.connectionId) moves += 1;
-    if (document.body.dataset.connection === "online") say("Moved on to another connection, with a new token");
+    if (document.body.dataset.connectionId) connectionChanges += 1;
+    if (document.body.dataset.connection === "online") log("Moved to a new connection");
     document.body.dataset.connectionId = self.connectionId;
   }
   draw();
-  clearTimeout(looking);
-  looking = setTimeout(look, LOOK_SOON);
+  clearTimeout(fetchTimer);
+  fetchTimer = setTimeout(fetchOwnState, FETCH_DELAY);
 }
 
-function connected({ state, reason }) {
-  timeline.stale(presence.stale);
-  noteMyself();
+function connectionChanged({ state, reason }) {
+  timeline.setStale(presence.stale);
+  drawOwnTimeline();
   drawConnection(state);
-  const isWanted = state === "online" || state === "closed"; // then the reason is no news
-  say(`${$("connection").textContent}${reason && !isWanted ? `: ${reason}` : ""}`);
+  const isIntended = state === "online" || state === "closed"; // then the reason is not worth a mention
+  log(`${$("connection").textContent}${reason && !isIntended ? `: ${reason}` : ""}`);
   draw();
 }
 
-/** A page that is not connected does not know what one is. */
-const noteMyself = () => timeline.note(me, presence.stale ? null : (presence.self?.status ?? null));
+/** While disconnected, the user's own status is unknown. */
+const drawOwnTimeline = () => timeline.setStatus(me, presence.stale ? null : (presence.self?.status ?? null));
 
-const lower = (words) => words[0].toLowerCase() + words.slice(1);
+const lowerFirst = (text) => text[0].toLowerCase() + text.slice(1);
 
 // What the page shows
 
-/** Why it is not known what one is, in words; nothing where it is known. */
-function gone() {
+/** Why the user's own status is unknown; empty if it is known. */
+function unknownReason() {
   if (!presence.stale) return "";
-  return { closed: "Signed out", stale: "Not known" }[presence.connection] ?? "Not connected";
+  return { closed: "Signed out", stale: "Unknown" }[presence.connection] ?? "Not connected";
 }
 
 function draw() {
-  const [hidden, blocked] = [about?.hideFrom ?? [], about?.blocks ?? []];
+  const [hidden, blocked] = [ownState?.hideFrom ?? [], ownState?.blocks ?? []];
   drawContacts({ users: presence.users, now: Date.now(), hidden, blocked, act });
-  $("nobody").hidden = presence.users.size > 0 || presence.stale; // which says nothing of nobody
-  drawSelf(me, presence.self, about, gone());
-  if (!attempts) drawChoices(presence.self);
-  drawDevices(devices(), presence.self?.connectionId, gone());
+  $("no-contacts").hidden = presence.users.size > 0 || presence.stale;
+  drawSelf(me, presence.self, ownState, unknownReason());
+  if (!pendingActions) drawControls(presence.self);
+  drawDevices(devices(), presence.self?.connectionId, unknownReason());
   drawConnectionFacts();
 }
 
-/** One's own, as the newer of two tells of them: the one that knows this connection. */
+/** The user's devices, from the newer of two sources: the one that has this connection. */
 function devices() {
-  const told = [about?.devices, presence.self?.devices];
-  const knows = (list) => list?.some(({ connectionId }) => connectionId === presence.self?.connectionId);
-  return told.find(knows) ?? presence.self?.devices ?? [];
+  const lists = [ownState?.devices, presence.self?.devices];
+  const hasThis = (list) => list?.some(({ connectionId }) => connectionId === presence.self?.connectionId);
+  return lists.find(hasThis) ?? presence.self?.devices ?? [];
 }
 
 function drawConnectionFacts() {
   const now = Date.now();
   const self = presence.stale ? null : presence.self;
   drawFacts({
-    Device: place.get("device") ?? "this browser",
-    "By way of": { online: "WebSocket", polling: "HTTP, polled" }[presence.connection] ?? "Not connected",
-    Connection: self?.connectionId,
-    "Moves on": self?.rotateAt && timeLeft(self.rotateAt, now),
-    Moves: String(moves),
-    "Token ends": timeLeft(account.endsAt, now),
-    Tokens: String(account.issued),
+    Device: query.get("device") ?? "this browser",
+    Transport: { online: "WebSocket", polling: "HTTP polling" }[presence.connection] ?? "Not connected",
+    "Connection ID": self?.connectionId,
+    "Next rotation": self?.rotateAt && timeLeft(self.rotateAt, now),
+    "Connection changes": String(connectionChanges),
+    "Token expires": timeLeft(account.expiresAt, now),
+    "Tokens issued": String(account.issued),
   });
 }
 
-/** Ask what no frame tells: why the status is what it is, all devices, and what one hides. */
-async function look() {
+/** Fetch what no frame reports: why the status is what it is, all devices, and privacy settings. */
+async function fetchOwnState() {
   if (document.hidden || presence.connection === "closed") return;
-  about = await presence.me().catch(() => about); // the connection tells whether there is one
+  ownState = await presence.me().catch(() => ownState); // the connection shows whether the service responds
   draw();
 }
 
-// What the person does
+// Actions
 
-/** Do something, show what came of it, and say why it failed. */
-async function attempt(work) {
-  attempts += 1;
+/** Run an action, then show its result or log why it failed. */
+async function perform(action) {
+  pendingActions += 1;
   try {
-    await work();
+    await action();
   } catch (error) {
-    say(`That did not work: ${error.message}`);
+    log(`Failed: ${error.message}`);
   }
-  await look();
-  attempts -= 1;
+  await fetchOwnState();
+  pendingActions -= 1;
   draw();
 }
 
-function act(kind, user, on) {
-  const others = (about?.hideFrom ?? []).filter((other) => other !== user);
-  const hideFrom = on ? [...others, user] : others;
-  attempt(() => {
+function act(kind, user, isOn) {
+  const others = (ownState?.hideFrom ?? []).filter((other) => other !== user);
+  const hideFrom = isOn ? [...others, user] : others;
+  perform(() => {
     if (kind === "hide") return presence.setPrivacy({ hideFrom });
-    return on ? presence.block(user) : presence.unblock(user);
+    return isOn ? presence.block(user) : presence.unblock(user);
   });
 }
 
-const until = (list) => (Number(list.value) ? Date.now() + Number(list.value) : undefined);
-const chosen = (name) => document.querySelector(`input[name=${name}]:checked`)?.value;
+const untilOf = (list) => (Number(list.value) ? Date.now() + Number(list.value) : undefined);
+const selected = (name) => document.querySelector(`input[name=${name}]:checked`)?.value;
 
 function wire() {
   const on = (id, type, listener) => $(id).addEventListener(type, listener);
-  const claim = () => attempt(() => presence.setClaim(chosen("claim") || null, until($("claim-until"))));
+  const claim = () => perform(() => presence.setClaim(selected("claim") || null, untilOf($("claim-duration"))));
   for (const radio of document.querySelectorAll("input[name=device]")) {
-    radio.addEventListener("change", () => attempt(() => presence.setStatus(radio.value)));
+    radio.addEventListener("change", () => perform(() => presence.setStatus(radio.value)));
   }
   for (const radio of document.querySelectorAll("input[name=claim]")) radio.addEventListener("change", claim);
-  on("claim-until", "change", () => chosen("claim") && claim());
+  on("claim-duration", "change", () => selected("claim") && claim());
   on("custom", "submit", (event) => {
     event.preventDefault();
-    const { emoji, text, until: list } = event.target.elements;
-    const words = { text: text.value.trim(), emoji: emoji.value.trim(), until: until(list) ?? null };
-    attempt(() => presence.setCustomStatus(words.text || words.emoji ? words : null));
+    const { emoji, text, duration } = event.target.elements;
+    const custom = { text: text.value.trim(), emoji: emoji.value.trim(), until: untilOf(duration) ?? null };
+    perform(() => presence.setCustomStatus(custom.text || custom.emoji ? custom : null));
   });
   on("custom-clear", "click", () => {
     $("custom").reset();
-    attempt(() => presence.setCustomStatus(null));
+    perform(() => presence.setCustomStatus(null));
   });
-  on("invisible", "change", ({ target }) => attempt(() => presence.setPrivacy({ invisible: target.checked })));
+  on("invisible", "change", ({ target }) => perform(() => presence.setPrivacy({ invisible: target.checked })));
   on("last-seen", "change", ({ target }) =>
-    attempt(() => presence.setPrivacy({ lastSeen: target.checked ? "everyone" : "nobody" })),
+    perform(() => presence.setPrivacy({ lastSeen: target.checked ? "everyone" : "nobody" })),
   );
   for (const button of document.querySelectorAll("[data-open]")) {
-    button.addEventListener("click", () => open(button.dataset.open));
+    button.addEventListener("click", () => openDevice(button.dataset.open));
   }
-  on("lost", "change", ({ target }) => (network.lost = target.checked));
-  on("refusing", "change", ({ target }) => (network.refusing = target.checked));
+  on("disconnect", "change", ({ target }) => (network.isLost = target.checked));
+  on("block-websockets", "change", ({ target }) => (network.blocksWebSockets = target.checked));
   on("short", "change", ({ target }) => {
-    account.life = target.checked ? SHORT_LIFE : LIFE;
-    say(target.checked ? "From now on a token is good for 15 seconds" : "From now on a token is good for an hour");
+    account.lifetime = target.checked ? SHORT_LIFETIME : LIFETIME;
+    log(`New tokens are valid for ${target.checked ? "15 seconds" : "an hour"}`);
     if (presence.connection !== "closed") presence.reconnect();
   });
-  on("kill", "click", () => attempt(() => ask("/demo/lose", { connectionId: presence.self?.connectionId ?? "" })));
-  on("expire", "click", () => attempt(expire));
+  on("kill", "click", () => perform(() => callDemo("/demo/lose", { connectionId: presence.self?.connectionId ?? "" })));
+  on("expire", "click", () => perform(expireToken));
   on("leave", "click", () => (presence.connection === "closed" ? presence.open() : presence.leave()));
 }
 
-/** Go over to another connection, with a token that has ended: the handshake is refused, and made again with a new one. */
-async function expire() {
+/** Reconnect with an expired token: the handshake is refused, and retried with a new token. */
+async function expireToken() {
   prepared.push(await account.token(EXPIRED));
-  say("The token has ended: the next handshake is refused, and a new token asked for");
+  log("The token expired: the next handshake is refused and retried with a new token");
   presence.reconnect();
 }
 
-/** Another device of the same person, in a tab of its own; without a type it is another tab of this device. */
-function open(type) {
+/** Open another device of the user in a tab of its own; without a type, another tab of this device. */
+function openDevice(type) {
   const device = type && { device: `${type}-${Math.random().toString(36).slice(2, 8)}`, type };
-  window.open(address(me, device || {}), "_blank", "noopener");
+  window.open(addressOf(me, device || {}), "_blank", "noopener");
 }

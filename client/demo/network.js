@@ -1,45 +1,45 @@
 /**
- * The page's own way to the service, which can be made to fail as real networks do. The client takes it in place of the
- * browser's WebSocket and fetch, and does not know.
+ * The page's network, which can be made to fail like a real one. The client uses it in place of the browser's WebSocket
+ * and fetch, and cannot see the difference.
  */
 
 export class Network {
-  #lost = false;
-  #refusing = false;
+  #isLost = false;
+  #blocksWebSockets = false;
   #open = new Set();
 
-  /** Nothing gets through in either direction. The service is told nothing: it misses heartbeats after a while. */
-  set lost(lost) {
-    this.#lost = lost;
-    this.#changed(lost);
+  /** Nothing gets through in either direction. The service is not notified: it misses heartbeats after a while. */
+  set isLost(isLost) {
+    this.#isLost = isLost;
+    this.#changed(isLost);
   }
 
-  /** WebSockets are refused, as by a proxy that knows none; everything else gets through. */
-  set refusing(refusing) {
-    this.#refusing = refusing;
-    this.#changed(refusing);
+  /** WebSockets are refused, as by a proxy that does not support them. Everything else gets through. */
+  set blocksWebSockets(blocks) {
+    this.#blocksWebSockets = blocks;
+    this.#changed(blocks);
   }
 
-  fetch = (...call) => (this.#lost ? Promise.reject(new TypeError("the network is lost")) : fetch(...call));
+  fetch = (...call) => (this.#isLost ? Promise.reject(new TypeError("the network is disconnected")) : fetch(...call));
 
   get WebSocket() {
     const network = this;
     return class extends Socket {
       constructor(...handshake) {
-        super(network.#lost || network.#refusing ? null : new WebSocket(...handshake));
+        super(network.#isLost || network.#blocksWebSockets ? null : new WebSocket(...handshake));
         network.#open.add(this);
       }
     };
   }
 
-  #changed(worse) {
-    if (!worse) return window.dispatchEvent(new Event("online")); // as a browser does that has a network again
+  #changed(isWorse) {
+    if (!isWorse) return window.dispatchEvent(new Event("online")); // as a browser does when its network returns
     for (const socket of this.#open) socket.cut();
     this.#open.clear();
   }
 }
 
-/** A WebSocket that can be cut: this side sees an abnormal end, and the other one sees nothing at all. */
+/** A WebSocket that can be cut: the page sees an abnormal close, and the service sees nothing. */
 class Socket extends EventTarget {
   #socket;
   #isCut = false;
@@ -49,7 +49,7 @@ class Socket extends EventTarget {
     this.#socket = socket;
     if (!socket) setTimeout(() => this.cut());
     for (const type of ["open", "message", "close"]) {
-      socket?.addEventListener(type, ({ data, code }) => this.#tell(type, { data, code }));
+      socket?.addEventListener(type, ({ data, code }) => this.#dispatch(type, { data, code }));
     }
   }
 
@@ -66,11 +66,11 @@ class Socket extends EventTarget {
   }
 
   cut() {
-    this.#tell("close", { code: 1006 });
+    this.#dispatch("close", { code: 1006 });
     this.#isCut = true;
   }
 
-  #tell(type, about) {
-    if (!this.#isCut) this.dispatchEvent(Object.assign(new Event(type), about));
+  #dispatch(type, fields) {
+    if (!this.#isCut) this.dispatchEvent(Object.assign(new Event(type), fields));
   }
 }

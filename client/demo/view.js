@@ -1,40 +1,41 @@
-/** Draws people, oneself, devices and facts into the page. What they are, and what a click does, is decided in demo.js. */
+/** Draws contacts, the user, devices and facts into the page. What they are, and what a click does, is in demo.js. */
 
-import { DEVICE, STATUS, ago, atSecond, atTime, doing, inOwnWords, lasting, nameOf, several } from "./words.js";
+import { DEVICE, STATUS, ago, customStatusText, displayName } from "./format.js";
+import { plural, statusText, toMinute, toSecond } from "./format.js";
 
-const MOST_LINES = 40; // of what happened
+const MOST_LINES = 40; // in the event log
 
 export const $ = (id) => document.getElementById(id);
 
-/** Write only what is different: whoever listens is not told the same twice. */
-function write(element, words) {
-  if (element.textContent !== words) element.textContent = words;
+/** Write text only if it differs, so that screen readers do not announce it again. */
+function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
 }
 
-/** Words of which two lines are shown, and all to whoever points there. */
-function writeCut(element, words) {
-  write(element, words);
-  element.title = words;
+/** Write text that CSS clamps to two lines; the tooltip has all of it. */
+function writeClamped(element, text) {
+  write(element, text);
+  element.title = text;
 }
 
-function shape(holder, status) {
-  holder.dataset.status = status;
-  holder.querySelector("use").setAttribute("href", `#shape-${status}`);
+function drawShape(element, status) {
+  element.dataset.status = status;
+  element.querySelector("use").setAttribute("href", `#shape-${status}`);
 }
 
-/** Who one can be; with `words` that say why it is asked again. */
-export function drawPicker(people, url, words = "") {
+/** The list of users to sign in as; `notice` says what was wrong with the one in the address. */
+export function drawPicker(people, url, notice = "") {
   const links = people.map((user) => {
     const link = document.createElement("a");
     link.href = url(user);
-    link.append(avatar(user), nameOf(user));
+    link.append(avatar(user), displayName(user));
     const item = document.createElement("li");
     item.append(link);
     return item;
   });
   $("people").replaceChildren(...links);
-  $("unknown").hidden = !words;
-  write($("unknown"), words);
+  $("invalid").hidden = !notice;
+  write($("invalid"), notice);
   $("picker").hidden = false;
 }
 
@@ -51,23 +52,22 @@ const initials = (user) => user.slice(0, 1).toUpperCase();
 const hue = (user) => user.codePointAt(0) % 6;
 
 /**
- * The list of contacts, in the order of their names. An item stays the same element for as long as its contact is there,
- * so that nobody loses the focus.
+ * The list of contacts, sorted by name. A contact keeps its element, so that the keyboard focus stays.
  *
- * @param {object} about `{users, now, hidden, blocked, act(kind, user, on)}`
+ * @param {object} state `{users, now, hidden, blocked, act(kind, user, isOn)}`
  */
 export function drawContacts({ users, now, hidden, blocked, act }) {
   const list = $("contacts");
   const names = [...users.keys()].sort();
   const items = new Map([...list.children].map((item) => [item.dataset.user, item]));
   for (const [user, item] of items) if (!users.has(user)) item.remove();
-  names.forEach((user, place) => {
+  names.forEach((user, index) => {
     const item = items.get(user) ?? newContact(user, act);
-    if (list.children[place] !== item) list.insertBefore(item, list.children[place] ?? null);
+    if (list.children[index] !== item) list.insertBefore(item, list.children[index] ?? null);
     drawContact(item, users.get(user), now, hidden.includes(user), blocked.includes(user));
   });
   const online = names.filter((user) => users.get(user).status !== "offline").length;
-  write($("count"), names.length ? `${online} of ${names.length} here` : "");
+  write($("count"), names.length ? `${online} of ${names.length} online` : "");
 }
 
 function newContact(user, act) {
@@ -75,48 +75,49 @@ function newContact(user, act) {
   item.dataset.user = user;
   item.querySelector(".avatar").dataset.hue = hue(user);
   item.querySelector(".initials").textContent = initials(user);
-  item.querySelector(".name").textContent = nameOf(user);
-  for (const [kind, words] of [
-    ["hide", `Hide from ${nameOf(user)}`],
-    ["block", `Block ${nameOf(user)}`],
+  item.querySelector(".name").textContent = displayName(user);
+  for (const [kind, label] of [
+    ["hide", `Hide from ${displayName(user)}`],
+    ["block", `Block ${displayName(user)}`],
   ]) {
     const button = item.querySelector(`.${kind}`);
-    button.ariaLabel = words;
-    button.title = words;
+    button.ariaLabel = label;
+    button.title = label;
     button.addEventListener("click", () => act(kind, user, button.ariaPressed !== "true"));
   }
   return item;
 }
 
-function drawContact(item, record, now, hidden, blocked) {
-  const { status, customStatus, lastSeen } = record;
-  shape(item, status);
-  const seen = lastSeen ? `Last seen ${ago(lastSeen, now)}` : STATUS.offline;
-  write(item.querySelector(".status"), status === "offline" ? seen : doing(record));
-  writeCut(item.querySelector(".custom"), inOwnWords(customStatus));
-  const hiding = hidden ? `You are hidden from ${item.querySelector(".name").textContent}` : "";
-  write(item.querySelector(".kept"), blocked ? "Blocked: neither of you sees the other" : hiding);
-  item.querySelector(".hide").ariaPressed = String(hidden);
-  item.querySelector(".block").ariaPressed = String(blocked);
+function drawContact(item, record, now, isHidden, isBlocked) {
+  const { userId, status, customStatus, lastSeen } = record;
+  drawShape(item, status);
+  const offline = lastSeen ? `Last seen ${ago(lastSeen, now)}` : STATUS.offline;
+  write(item.querySelector(".status"), status === "offline" ? offline : statusText(record));
+  writeClamped(item.querySelector(".custom"), customStatusText(customStatus));
+  const hidden = isHidden ? `You appear offline to ${displayName(userId)}` : "";
+  write(item.querySelector(".privacy"), isBlocked ? "Blocked: you do not see each other" : hidden);
+  item.querySelector(".hide").ariaPressed = String(isHidden);
+  item.querySelector(".block").ariaPressed = String(isBlocked);
 }
 
-/** Oneself, as one really is; where `gone` says in words why one is not there, that. */
-export function drawSelf(user, self, about, gone) {
-  const status = gone ? "offline" : (self?.status ?? "offline");
-  shape(document.querySelector(".you"), status);
-  document.querySelector(".you .avatar").dataset.hue = hue(user);
+/** The user's own real state; or `unknown`, the reason why it is not known. */
+export function drawSelf(user, self, me, unknown) {
+  const status = unknown ? "offline" : (self?.status ?? "offline");
+  const card = document.querySelector(".you");
+  drawShape(card, status);
+  card.querySelector(".avatar").dataset.hue = hue(user);
+  card.classList.toggle("unknown", Boolean(unknown));
   write($("initials"), initials(user));
-  write($("you-title"), nameOf(user));
-  document.querySelector(".you").classList.toggle("gone", Boolean(gone));
+  write($("you-title"), displayName(user));
   const invisible = self?.invisible ? ", but invisible" : "";
-  const until = self?.claim?.until ? ` until ${atTime(self.claim.until)}` : "";
-  write($("you-status"), gone || `${STATUS[status]}${until}${invisible}`);
-  writeCut($("you-custom"), inOwnWords(self?.customStatus));
-  write($("why"), about?.why && !gone ? `Why: ${about.why.replace(": ", ", ")}.` : "");
+  const until = self?.claim?.until ? ` until ${toMinute(self.claim.until)}` : "";
+  write($("you-status"), unknown || `${STATUS[status]}${until}${invisible}`);
+  writeClamped($("you-custom"), customStatusText(self?.customStatus));
+  write($("why"), me?.why && !unknown ? `Why: ${me.why.replace(": ", ", ")}.` : "");
 }
 
-/** What one has chosen, as the service knows it. */
-export function drawChoices(self) {
+/** The controls, set to what the service has stored. */
+export function drawControls(self) {
   const device = self?.devices.find(({ connectionId }) => connectionId === self.connectionId);
   if (device) check("device", device.status);
   check("claim", self?.claim?.status ?? "");
@@ -124,30 +125,28 @@ export function drawChoices(self) {
   $("last-seen").checked = (self?.lastSeenPolicy ?? "everyone") === "everyone";
 }
 
-/** Which of some radio buttons is on. */
 function check(name, value) {
   for (const radio of document.querySelectorAll(`input[name=${name}]`)) radio.checked = radio.value === value;
 }
 
-/** One's own devices; the connections of one are its tabs. Of this one it may be said that it is `gone`. */
-export function drawDevices(devices, here, gone) {
+/** The user's devices; tabs are connections of one device. `unknown` replaces the status of the device `here`. */
+export function drawDevices(devices, here, unknown) {
   const groups = Map.groupBy(devices, ({ deviceId, connectionId }) => deviceId || connectionId);
   const items = [...groups].sort().map(([deviceId, tabs]) => {
     const item = document.createElement("li");
-    const kinds = tabs.length > 1 ? `, ${several(tabs.length, "connection")}` : "";
+    const count = tabs.length > 1 ? `, ${plural(tabs.length, "connection")}` : "";
     const isHere = tabs.some(({ connectionId }) => connectionId === here);
-    const mine = isHere ? " (this one)" : "";
     const name = document.createElement("span");
-    name.textContent = `${DEVICE[tabs[0].deviceType] ?? "Device"}${mine}${kinds}`;
-    const state = document.createElement("span");
-    state.className = "dim";
-    state.textContent = (isHere && gone) || STATUS[tabs[0].status];
+    name.textContent = `${DEVICE[tabs[0].deviceType] ?? "Device"}${isHere ? " (this one)" : ""}${count}`;
+    const status = document.createElement("span");
+    status.className = "dim";
+    status.textContent = (isHere && unknown) || STATUS[tabs[0].status];
     item.dataset.device = deviceId;
-    item.append(name, state);
+    item.append(name, status);
     return item;
   });
   $("devices").replaceChildren(...items);
-  write($("device-count"), groups.size ? several(groups.size, "device") : "");
+  write($("device-count"), groups.size ? plural(groups.size, "device") : "");
 }
 
 const CONNECTION = {
@@ -158,61 +157,58 @@ const CONNECTION = {
   closed: "Signed out",
 };
 
-/** What can do nothing for somebody who is signed out. */
-const ACTING = ".you :is(input, select), .you form button, .contact button, #kill, #expire";
+/** Controls that have no effect while signed out. */
+const NEED_CONNECTION = ".you :is(input, select), .you form button, .contact button, #kill, #expire";
 
 export function drawConnection(state) {
   document.body.dataset.connection = state;
   $("connection").hidden = false;
   write($("connection"), CONNECTION[state]);
-  $("old").hidden = state === "online" || state === "polling";
-  write($("old"), `${state === "stale" ? "The service cannot say" : "Not connected"}. What you see here may be old.`);
+  $("stale").hidden = state === "online" || state === "polling";
+  write($("stale"), `${state === "stale" ? "Service unavailable" : "Not connected"}. Statuses may be out of date.`);
   write($("leave"), state === "closed" ? "Sign in again" : "Sign out");
-  for (const control of document.querySelectorAll(ACTING)) control.disabled = state === "closed";
+  for (const control of document.querySelectorAll(NEED_CONNECTION)) control.disabled = state === "closed";
 }
 
-/** Pairs of a word and what it is; those that are empty are left out. */
+/** A list of names and values; empty values are left out. */
 export function drawFacts(facts) {
   const list = $("facts");
-  const told = Object.entries(facts).filter(([, value]) => value);
-  if (list.children.length !== told.length * 2) {
-    list.replaceChildren(
-      ...told.flatMap(() => [document.createElement("dt"), document.createElement("dd")]),
-    );
+  const shown = Object.entries(facts).filter(([, value]) => value);
+  if (list.children.length !== shown.length * 2) {
+    list.replaceChildren(...shown.flatMap(() => [document.createElement("dt"), document.createElement("dd")]));
   }
-  told.forEach(([word, value], place) => {
-    write(list.children[place * 2], word);
-    write(list.children[place * 2 + 1], value);
+  shown.forEach(([name, value], index) => {
+    write(list.children[index * 2], name);
+    write(list.children[index * 2 + 1], value);
   });
 }
 
-/** Add a line to what happened. */
-export function say(words) {
+/** Add a line to the event log. */
+export function log(text) {
   const [line, time] = [document.createElement("li"), document.createElement("time")];
-  time.textContent = atSecond(Date.now());
-  line.append(time, words);
+  time.textContent = toSecond(Date.now());
+  line.append(time, text);
   $("log").prepend(line);
   while ($("log").children.length > MOST_LINES) $("log").lastElementChild.remove();
 }
 
-export function warn(words) {
-  $("notice").hidden = !words;
-  write($("notice"), words);
+/** Show a notice at the top of the page; hide it if it is empty. */
+export function showNotice(text) {
+  $("notice").hidden = !text;
+  write($("notice"), text);
 }
 
-/** The times until which something may be, into each list of them; their values are ms from now. */
-export function fillTimes() {
-  for (const list of document.querySelectorAll("select.until")) {
-    for (const [words, ms] of [
-      ["I change it", 0],
-      ["in 10 seconds", 10_000],
-      ["in 1 minute", 60_000],
-      ["in 30 minutes", 1_800_000],
-      ["in 2 hours", 7_200_000],
+/** Fill the lists of durations; their values are in ms. */
+export function fillDurations() {
+  for (const list of document.querySelectorAll("select.duration")) {
+    for (const [label, ms] of [
+      ["until I change it", 0],
+      ["for 10 seconds", 10_000],
+      ["for 1 minute", 60_000],
+      ["for 30 minutes", 1_800_000],
+      ["for 2 hours", 7_200_000],
     ]) {
-      list.add(new Option(words, ms));
+      list.add(new Option(label, ms));
     }
   }
 }
-
-export const timeLeft = (time, now) => (time > now ? `in ${lasting(time - now)}` : "over");

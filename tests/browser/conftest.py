@@ -1,4 +1,4 @@
-"""A real browser before a real service: one Chromium, a `presence run` for each file, and people of each test's own."""
+"""A real browser and a real service: one Chromium, one `presence run` per file, and new users for each test."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ TIMES = {
     "PRESENCE_PUSH_BUDGET": "2",
     "PRESENCE_ANNOUNCE_LEASE": "3",
 }
-"""Settings with which a test waits seconds, and a page on a busy machine is still in time."""
+"""Settings for tests that wait only seconds, but leave a page on a busy machine enough time."""
 
 
 def pytest_collection_modifyitems() -> None:
-    """Stop before anything has run when there is no browser."""
+    """Fail before the first test if there is no browser."""
     if chromium.find() is None:
         raise pytest.UsageError(chromium.MISSING)
 
 
 @pytest.fixture
 def times() -> dict[str, str]:
-    """Settings for a run of a test's own."""
+    """Settings for a test that starts its own run."""
     return TIMES
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PresenceRun]:
-    """The run whose pages are looked at; tests of a module share it, and each has its own users."""
+    """The run that serves the pages. The tests of a module share it; each has its own users."""
     with presence_run(tmp_path_factory.mktemp("run"), **TIMES) as service:
         yield service
 
 
 @pytest.fixture(scope="module")
 def deployment(service: PresenceRun) -> Deployment:
-    """The same, for its backend."""
+    """The same run, for calls as the application's backend."""
     return Deployment.started(service, TIMES)
 
 
@@ -62,7 +62,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def new_context(browser: Browser) -> AsyncIterator[NewContext]:
-    """Makes browsers of somebody's own, with an empty storage; a page's uncaught error fails the test."""
+    """Creates browser contexts with empty storage. An uncaught error of a page fails the test."""
     contexts, errors = list[BrowserContext](), list[str]()
 
     async def make(**options: object) -> BrowserContext:
@@ -81,7 +81,7 @@ async def new_context(browser: Browser) -> AsyncIterator[NewContext]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def enter(deployment: Deployment, new_context: NewContext) -> Enter:
-    """Opens a user's page and waits until it is live; without `context` in a browser of its own."""
+    """Opens a user's page and waits until it is live. Without `context`, in a new browser context."""
 
     async def open_page(user: str, context: BrowserContext | None = None, **query: str) -> DemoPage:
         page = await DemoPage.open(context or await new_context(), f"{deployment.url}/demo/", user, **query)
@@ -92,7 +92,7 @@ async def enter(deployment: Deployment, new_context: NewContext) -> Enter:
 
 @pytest.fixture
 def people(deployment: Deployment) -> People:
-    """Makes users who see each other."""
+    """Creates users who are mutual contacts."""
 
     async def make(*names: str) -> list[str]:
         mark = "".join(random.SystemRandom().choices(string.ascii_lowercase, k=6))

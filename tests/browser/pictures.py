@@ -1,6 +1,6 @@
-"""Photographs the demo page and the operator's view for the documents: `make pictures`. Takes two minutes.
+"""Takes the screenshots of the demo page and the operator view for the docs: `make pictures`. Takes two minutes.
 
-Five people come, say things and go before the pictures are taken, and a small load gives the operator something to see.
+Before them, five users connect, change their statuses and leave, and a small load creates metrics.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from tests.support.presence_run import PresenceRun, presence_run
 FOLDER = Path(__file__).parents[2] / "docs" / "images"
 DESK, PHONE = ViewportSize(width=1200, height=860), ViewportSize(width=390, height=844)
 PAUSE = 12.0
-"""Seconds between two things that happen, so that the timeline has something to draw."""
+"""Seconds between two changes, so that they are apart on the timeline."""
 LOAD = ("load", "--users", "40", "--contacts", "8", "--rate", "10", "--duration", "30s")
 MOST_BYTES = 150_000
 
 
 async def main() -> None:
-    """Take all pictures."""
+    """Take all screenshots."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium.find(), args=list(chromium.ARGUMENTS))
         with tempfile.TemporaryDirectory() as folder, presence_run(Path(folder)) as service:
-            alices, _ = await asyncio.gather(_play(browser, service), _load(service))
-            await _photograph(alices.page, "people")
+            alices, _ = await asyncio.gather(_act(browser, service), _load(service))
+            await _screenshot(alices.page, "people")
             await alices.page.goto(f"{service.run.url}/demo/operator.html")
             await alices.page.get_by_role("rowheader", name="update").wait_for()
-            await _photograph(alices.page, "operator")
+            await _screenshot(alices.page, "operator")
         await browser.close()
 
 
-async def _play(browser: Browser, service: PresenceRun) -> DemoPage:
-    """A little of a working day; gives the page of Alice, who sees it."""
+async def _act(browser: Browser, service: PresenceRun) -> DemoPage:
+    """Act out a few changes; gives Alice's page."""
 
     async def enter(user: str, **query: str) -> DemoPage:
         context = await browser.new_context(viewport=DESK, reduced_motion="reduce")
@@ -59,10 +59,10 @@ async def _play(browser: Browser, service: PresenceRun) -> DemoPage:
     await alices.press("Kill the socket")
     await carol.choose("This device", "Away")
     await asyncio.sleep(PAUSE)
-    await _say(bob, "🎧", "Writing the release notes", "in 30 minutes")
+    await _set_custom_status(bob, "🎧", "Writing the release notes", "for 30 minutes")
     await dave.choose("This device", "Online")
     await asyncio.sleep(PAUSE)
-    await _say(carol, "🍜", "Lunch", "I change it")
+    await _set_custom_status(carol, "🍜", "Lunch", "until I change it")
     await alices.choose("This device", "Busy")
     await asyncio.sleep(PAUSE)
     await alices.choose("This device", "Online")
@@ -72,30 +72,30 @@ async def _play(browser: Browser, service: PresenceRun) -> DemoPage:
 
 
 async def _load(service: PresenceRun) -> None:
-    """People whom Alice does not know, towards the end of the play."""
+    """Simulated clients who are no contacts of Alice."""
     await asyncio.sleep(4 * PAUSE)
     done = await asyncio.to_thread(service.command, *LOAD)
     assert done.returncode == 0, done.stderr
 
 
-async def _say(page: DemoPage, emoji: str, words: str, until: str) -> None:
-    form = page.page.get_by_role("form", name="In your own words")
+async def _set_custom_status(page: DemoPage, emoji: str, text: str, duration: str) -> None:
+    form = page.page.get_by_role("form", name="Custom status")
     await form.get_by_label("Emoji").fill(emoji)
-    await form.get_by_label("What you are doing").fill(words)
-    await form.get_by_label("until").select_option(until)
+    await form.get_by_label("Status text").fill(text)
+    await form.get_by_label("Duration").select_option(duration)
     await form.get_by_role("button", name="Set").click()
 
 
-async def _photograph(page: Page, name: str) -> None:
-    """In the light, in the dark and on a phone."""
+async def _screenshot(page: Page, name: str) -> None:
+    """In light, in dark, and at phone width."""
     for look, scheme, size in (("light", "light", DESK), ("dark", "dark", DESK), ("phone", "light", PHONE)):
         await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
         await page.set_viewport_size(size)
         await page.evaluate("scrollTo(0, 0)")
         await asyncio.sleep(1.5)  # the timeline is drawn once a second
-        taken = FOLDER / f"{name}-{look}.png"
-        await page.screenshot(path=taken, animations="disabled")
-        assert taken.stat().st_size < MOST_BYTES, f"{taken} is too large for a document"
+        file = FOLDER / f"{name}-{look}.png"
+        await page.screenshot(path=file, animations="disabled")
+        assert file.stat().st_size < MOST_BYTES, f"{file} is too large for the docs"
 
 
 if __name__ == "__main__":

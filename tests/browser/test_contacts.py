@@ -1,4 +1,4 @@
-"""What contacts see of each other on the demo page, at once and without being asked."""
+"""What contacts see of each other on the demo page."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from tests.support.demo_page import DemoPage, Enter, NewContext
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_who_comes_is_online_at_once_and_who_goes_is_offline_after_the_grace(
-    people: People, enter: Enter
-) -> None:
-    """Bob and Carol see Alice come and go, each as one change, and are told in words when she was last there."""
+async def test_a_user_is_online_immediately_and_offline_after_the_grace(people: People, enter: Enter) -> None:
+    """Bob and Carol see Alice connect and disconnect, each as one change, and when she was last seen."""
     alice, bob, carol = await people("alice", "bob", "carol")
     bobs, carols = await asyncio.gather(enter(bob), enter(carol))
     await bobs.sees(alice, "offline", "Offline")
@@ -30,12 +28,12 @@ async def test_who_comes_is_online_at_once_and_who_goes_is_offline_after_the_gra
         await page.sees(alice, "offline", "Last seen just now")
         assert await page.statuses(alice) == ["offline", "online", "offline"]
     timeline = bobs.page.get_by_role("img", name="Statuses of the last three minutes")
-    said = re.compile(f"{alice.capitalize()}: offline, then online, then offline")
-    await expect(timeline).to_have_accessible_name(said)
+    description = re.compile(f"{alice.capitalize()}: offline, then online, then offline")
+    await expect(timeline).to_have_accessible_name(description)
 
 
-async def test_last_seen_is_told_in_words_that_grow_old(people: People, enter: Enter, new_context: NewContext) -> None:
-    """Twelve minutes after Alice left, Bob's page says so; once she hides it, it says offline and no more."""
+async def test_last_seen_grows_older(people: People, enter: Enter, new_context: NewContext) -> None:
+    """Twelve minutes after Alice left, Bob's page shows that; once she hides it, the page only shows offline."""
     alice, bob = await people("alice", "bob")
     context = await new_context()
     await context.clock.install()
@@ -47,15 +45,15 @@ async def test_last_seen_is_told_in_words_that_grow_old(people: People, enter: E
     await bobs.sees(alice, "offline", "Last seen 12 minutes ago")
     alices = await enter(alice)
     await bobs.sees(alice, "online")
-    await alices.switch("Show when I was last here", on=False)
+    await alices.switch("Share last seen", on=False)
     await alices.press("Sign out")
     await bobs.sees(alice, "offline", "Offline")
 
 
-async def test_busy_on_a_device_for_all_devices_and_in_ones_own_words_each_to_its_end(
+async def test_a_device_status_a_claim_and_a_custom_status_are_seen_until_they_end(
     people: People, enter: Enter
 ) -> None:
-    """A device's status, a claim and a custom status are seen at once; the latter two end by themselves, in time."""
+    """Bob sees Alice's device status, claim and custom status; the latter two end on time."""
     alice, bob = await people("alice", "bob")
     alices, bobs = await asyncio.gather(enter(alice), enter(bob))
     await bobs.sees(alice, "online")
@@ -65,25 +63,27 @@ async def test_busy_on_a_device_for_all_devices_and_in_ones_own_words_each_to_it
 
     await alices.choose("All my devices", "Busy")
     await bobs.sees(alice, "busy", "Busy, in a browser")
-    await alices.page.get_by_role("group", name="All my devices").get_by_label("until").select_option("in 10 seconds")
+    await (
+        alices.page.get_by_role("group", name="All my devices").get_by_label("Duration").select_option("for 10 seconds")
+    )
     await expect(alices.page.locator("#you-status")).to_contain_text("Busy until")
-    words = alices.page.get_by_role("form", name="In your own words")
-    await words.get_by_label("Emoji").fill("🍜")
-    await words.get_by_label("What you are doing").fill("Lunch")
-    await words.get_by_label("until").select_option("in 10 seconds")
-    await words.get_by_role("button", name="Set").click()
-    said = bobs.contact(alice).locator(".custom")
-    await expect(said).to_contain_text("🍜 Lunch, until ")
+    form = alices.page.get_by_role("form", name="Custom status")
+    await form.get_by_label("Emoji").fill("🍜")
+    await form.get_by_label("Status text").fill("Lunch")
+    await form.get_by_label("Duration").select_option("for 10 seconds")
+    await form.get_by_role("button", name="Set").click()
+    custom = bobs.contact(alice).locator(".custom")
+    await expect(custom).to_contain_text("🍜 Lunch, until ")
     assert (await bobs.statuses(alice))[-3:] == ["online", "away", "busy"]
     await bobs.sees(alice, "away")
-    await expect(said).to_have_text("")
-    log = bobs.page.get_by_role("log", name="What happened")
-    await expect(log).to_contain_text(f"{alice.capitalize()} says: 🍜 Lunch")
-    await expect(log).to_contain_text(f"{alice.capitalize()} says nothing")
+    await expect(custom).to_have_text("")
+    log = bobs.page.get_by_role("log", name="Event log")
+    await expect(log).to_contain_text(f"{alice.capitalize()} set a custom status: 🍜 Lunch")
+    await expect(log).to_contain_text(f"{alice.capitalize()}'s custom status ended")
 
 
-async def test_whoever_is_invisible_is_offline_to_all_and_sees_all(people: People, enter: Enter) -> None:
-    """Alice vanishes from Bob's screen and comes back to it at a click, and sees him become busy meanwhile."""
+async def test_an_invisible_user_is_offline_to_all_and_sees_all(people: People, enter: Enter) -> None:
+    """Alice goes offline for Bob at a click, sees him become busy, and comes back at a click."""
     alice, bob = await people("alice", "bob")
     alices, bobs = await asyncio.gather(enter(alice), enter(bob))
     await bobs.sees(alice, "online")
@@ -97,8 +97,8 @@ async def test_whoever_is_invisible_is_offline_to_all_and_sees_all(people: Peopl
     await bobs.sees(alice, "online")
 
 
-async def test_who_is_hidden_from_sees_offline_and_nobody_else_does(people: People, enter: Enter) -> None:
-    """Alice hides from Bob: he sees her go, Carol sees nothing of it, and Alice sees both."""
+async def test_hiding_from_a_contact_affects_only_that_contact(people: People, enter: Enter) -> None:
+    """Alice hides from Bob: he sees her offline, Carol sees no change, and Alice sees both."""
     alice, bob, carol = await people("alice", "bob", "carol")
     alices, bobs, carols = await asyncio.gather(enter(alice), enter(bob), enter(carol))
     for page in (bobs, carols):
@@ -108,18 +108,18 @@ async def test_who_is_hidden_from_sees_offline_and_nobody_else_does(people: Peop
     await hide.click()
     await bobs.sees(alice, "offline")
     await expect(hide).to_have_attribute("aria-pressed", "true")
-    kept = alices.contact(bob).locator(".kept")
-    await expect(kept).to_have_text(f"You are hidden from {bob.capitalize()}")
+    note = alices.contact(bob).locator(".privacy")
+    await expect(note).to_have_text(f"You appear offline to {bob.capitalize()}")
     await alices.sees(bob, "online")
     await hide.click()
     await bobs.sees(alice, "online")
     await expect(hide).to_have_attribute("aria-pressed", "false")
-    await expect(kept).to_be_hidden()
+    await expect(note).to_be_hidden()
     assert await carols.statuses(alice) == before
 
 
 async def test_a_block_is_in_both_directions_and_only_between_two(people: People, enter: Enter) -> None:
-    """Alice blocks Bob: each sees the other go offline, and Carol sees both; unblocked, they see each other again."""
+    """Alice blocks Bob: each sees the other offline, and Carol sees both online; after an unblock, all is as before."""
     alice, bob, carol = await people("alice", "bob", "carol")
     alices, bobs, carols = await asyncio.gather(enter(alice), enter(bob), enter(carol))
     for page, other in ((alices, bob), (bobs, alice), (carols, alice), (carols, bob)):
@@ -129,18 +129,18 @@ async def test_a_block_is_in_both_directions_and_only_between_two(people: People
     await block.click()
     await asyncio.gather(bobs.sees(alice, "offline"), alices.sees(bob, "offline"))
     await expect(block).to_have_attribute("aria-pressed", "true")
-    kept = alices.contact(bob).locator(".kept")
-    await expect(kept).to_have_text("Blocked: neither of you sees the other")
+    note = alices.contact(bob).locator(".privacy")
+    await expect(note).to_have_text("Blocked: you do not see each other")
     await block.click()
     await asyncio.gather(bobs.sees(alice, "online"), alices.sees(bob, "online"))
-    await expect(kept).to_be_hidden()
+    await expect(note).to_be_hidden()
     assert [await carols.statuses(user) for user in (alice, bob)] == before
 
 
 async def test_two_tabs_are_one_device_and_a_phone_is_another(
     people: People, enter: Enter, new_context: NewContext
 ) -> None:
-    """Tabs and devices of Alice come and go, and Bob sees one Alice, online all the while."""
+    """Tabs and devices of Alice open and close, and Bob sees one Alice, online all the time."""
     alice, bob = await people("alice", "bob")
     context = await new_context()
     bobs, first = await asyncio.gather(enter(bob), enter(alice, context))
@@ -148,15 +148,15 @@ async def test_two_tabs_are_one_device_and_a_phone_is_another(
     before = await bobs.statuses(alice)
     devices, count = first.page.get_by_role("list", name="My devices"), first.page.locator("#device-count")
     async with context.expect_page() as opened:
-        await first.press("Another tab")
+        await first.press("Add a tab")
     tab = await opened.value
     await expect(devices.get_by_role("listitem")).to_have_text(["Browser (this one), 2 connectionsOnline"])
     await expect(count).to_have_text("1 device")
 
     async with context.expect_page() as opened:
-        await first.press("Open a phone")
+        await first.press("Add a phone")
     phone = DemoPage(await opened.value, alice)
-    laptop = await enter(alice)  # in a browser of its own
+    laptop = await enter(alice)  # in another browser
     await expect(devices.get_by_role("listitem")).to_have_count(3)
     await expect(count).to_have_text("3 devices")
     await expect(devices).to_contain_text("Phone")
@@ -170,8 +170,8 @@ async def test_two_tabs_are_one_device_and_a_phone_is_another(
     await bobs.sees(alice, "offline")
 
 
-async def test_who_signs_out_is_offline_at_once_and_may_come_back(people: People, enter: Enter) -> None:
-    """Signing out has no grace, which a closed page has; signing in again is one click."""
+async def test_signing_out_has_no_grace_and_signing_in_again_works(people: People, enter: Enter) -> None:
+    """A signed-out user is offline immediately, unlike one who closes the page; signing in again is one click."""
     alice, bob = await people("alice", "bob")
     alices, bobs = await asyncio.gather(enter(alice), enter(bob))
     await bobs.sees(alice, "online")
@@ -184,7 +184,7 @@ async def test_who_signs_out_is_offline_at_once_and_may_come_back(people: People
     await expect(alices.page.locator("#why")).to_be_hidden()
     await expect(alices.page.get_by_role("list", name="My devices")).to_have_text("Browser (this one)Signed out")
     timeline = alices.page.get_by_role("img", name="Statuses of the last three minutes")
-    await expect(timeline).to_have_accessible_name(re.compile(f"{alice.capitalize()}: online, then not known"))
+    await expect(timeline).to_have_accessible_name(re.compile(f"{alice.capitalize()}: online, then unknown"))
     acting = [
         alices.page.get_by_role("group", name="This device").get_by_role("radio", name="Busy"),
         alices.page.get_by_role("switch", name="Invisible"),

@@ -1,4 +1,4 @@
-"""What the operator sees: numbers that agree with the lines that the functions wrote, and with what is going on."""
+"""The operator view: its numbers agree with the metric lines of the functions, and with what happens."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from tests.support.presence_run import PresenceRun, presence_run
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 WAIT = 60.0
-"""Seconds until what was done is on the screen: functions write their numbers every five seconds, if they are woken."""
+"""Seconds until a change is on the screen: functions write metrics every five seconds, and only when invoked."""
 SHARES = (50, 95, 99)
 UNKNOWN = "\N{EN DASH}"
 NOTHING = re.compile(f"^(0|{UNKNOWN})$")
 
 
 class OperatorView:
-    """The operator's page, and what it ought to show: the metric lines of a run's log, added up here."""
+    """The operator view, and what it must show: the metric lines of a run's log, added up here."""
 
     def __init__(self, page: Page, service: PresenceRun) -> None:
         self.page, self._log = page, service.directory / ".presence" / "run.log"
 
     @classmethod
     async def open(cls, new_context: NewContext, service: PresenceRun) -> OperatorView:
-        """A browser with the page in it."""
+        """A browser with the page."""
         page = await (await new_context()).new_page()
         await page.goto(f"{service.run.url}/demo/")
         await page.get_by_role("link", name="Operator").click()
-        await expect(page.get_by_role("heading", name="What the operator sees")).to_be_attached()
+        await expect(page.get_by_role("heading", name="Operator view")).to_be_attached()
         return cls(page, service)
 
     def tile(self, title: str) -> Locator:
@@ -51,35 +51,37 @@ class OperatorView:
         return self.tile(title).locator(".number b")
 
     async def parts(self, title: str) -> dict[str, str]:
-        """What stands below it, by name."""
+        """The values below the large number, by name."""
         tile = self.tile(title)
         names, values = await tile.locator("dt").all_inner_texts(), await tile.locator("dd").all_inner_texts()
         return dict(zip(names, values, strict=True))
 
     async def agrees(self) -> None:
-        """Wait until the page shows what is in the log, which may grow between two looks."""
+        """Wait until the page shows what is in the log, which may grow between two refreshes."""
         async with asyncio.timeout(WAIT):
             while await self._shown() != self.written():
-                await self._look()
+                await self._refresh()
 
     async def is_nothing(self, *titles: str) -> bool:
-        """Whether one of these tiles has no number now."""
+        """Whether one of these tiles has no number."""
         return any([NOTHING.match(await self.number(title).inner_text()) for title in titles])
 
     def written(self) -> dict[str, dict[str, str]]:
-        """The lines of the log as the tiles are to show them."""
+        """The lines of the log as the tiles must show them."""
         measured = defaultdict[str, list[float]](list)
         for line in self._log.read_text().splitlines():
             _, _, text = line.partition("\t")
             if not text.startswith('{"_aws"'):
                 continue
-            told = json.loads(text)
-            for name in [metric["Name"] for each in told["_aws"]["CloudWatchMetrics"] for metric in each["Metrics"]]:
-                measured[name] += told[name] if isinstance(told[name], list) else [told[name]]
+            line_metrics = json.loads(text)
+            for name in [
+                metric["Name"] for each in line_metrics["_aws"]["CloudWatchMetrics"] for metric in each["Metrics"]
+            ]:
+                value = line_metrics[name]
+                measured[name] += value if isinstance(value, list) else [value]
 
         def total(*metrics: str) -> dict[str, str]:
-            words = [metric.removeprefix("Posts").lower() for metric in metrics]
-            return {word: f"{sum(measured[metric]):g}" for word, metric in zip(words, metrics, strict=True)}
+            return {metric.removeprefix("Posts").lower(): f"{sum(measured[metric]):g}" for metric in metrics}
 
         def times(metric: str) -> dict[str, str]:
             values = sorted(measured[metric])
@@ -92,39 +94,39 @@ class OperatorView:
             "Posts to clients": total("PostsSent", "PostsGone", "PostsThrottled", "PostsFailed"),
             "Changes": total("Connections", "Updates", "Announcements", "Settled"),
             "Push latency": times("PostTime"),
-            "Redis": times("RedisTime"),
+            "Redis latency": times("RedisTime"),
             "Due lateness": times("DueLateness"),
         }
 
     async def _shown(self) -> dict[str, dict[str, str]]:
         return {title: await self.parts(title) for title in self.written()}
 
-    async def _look(self) -> None:
-        """Wait until the page has asked once more."""
+    async def _refresh(self) -> None:
+        """Wait until the page has refreshed once more."""
         async with self.page.expect_response("**/v1/health") as answer:
             pass
         await (await answer.value).finished()
 
 
 def _ms(value: float) -> str:
-    """A time in the page's words; a report has two decimals of them."""
+    """A time as the page shows it; the report has two decimals."""
     if value >= 10_000:
         return f"{float(Decimal(str(value / 1_000)).quantize(Decimal(1), ROUND_HALF_UP)):g} s"
     places = Decimal(1) if value >= 100 else Decimal("0.1")
     return f"{float(Decimal(str(round(value, 2))).quantize(places, ROUND_HALF_UP)):g} ms"
 
 
-async def test_every_number_is_what_functions_wrote_and_what_is_going_on(
+async def test_every_number_agrees_with_the_metric_lines_and_with_what_happens(
     tmp_path_factory: pytest.TempPathFactory, new_context: NewContext, times: dict[str, str]
 ) -> None:
-    """Two people, some changes, refused tokens and a sweep: tiles show them, and agree with the lines of the log."""
+    """Two users, some changes, rejected tokens and a sweep: the tiles show them and agree with the log."""
     one, other = (tmp_path_factory.mktemp(name) for name in ("one", "other"))
     with RedisServer.start() as redis, presence_run(one, "--redis", redis.url, **times) as service:
         backend = Deployment.started(service, times)
         await backend.ask("PUT", "/v1/graph", {"loaded": True})
         await backend.ask("PUT", of("alice", "contacts"), {"add": ["bob"]})
         view = await OperatorView.open(new_context, service)
-        for title in ("Posts to clients", "Push latency", "Due lateness", "Trouble"):
+        for title in ("Posts to clients", "Push latency", "Due lateness", "Problems"):
             await expect(view.number(title)).to_have_text(NOTHING)
 
         address = f"{service.run.url}/demo/"
@@ -132,18 +134,18 @@ async def test_every_number_is_what_functions_wrote_and_what_is_going_on(
         alices, bobs = await asyncio.gather(*map(DemoPage.open, contexts, [address] * 2, ["alice", "bob"]))
         await asyncio.gather(alices.sees("bob", "online"), bobs.sees("alice", "online"))
         await expect(view.number("Open connections")).to_have_text("2")
-        # Each change, and each handshake, wakes the functions that write down the ones before it.
+        # Each change and handshake invokes the functions that write the metrics of the ones before it.
         statuses = ["Busy", "Away"]
         async with asyncio.timeout(WAIT):
-            while await view.is_nothing("Posts to clients", "Push latency", "Changes", "Trouble"):
+            while await view.is_nothing("Posts to clients", "Push latency", "Changes", "Problems"):
                 await alices.choose("This device", statuses[0])
                 await bobs.sees("alice", statuses[0].lower())
                 first = await alices.connection_id()
                 await alices.press("Expire the token")
                 await alices.has_moved_from(first)
                 statuses.reverse()
-        assert int((await view.parts("Trouble"))["tokens refused"]) > 0
-        with presence_run(other, "--redis", redis.url, **times):  # Its sweeper relieves the one that is there.
+        assert int((await view.parts("Problems"))["tokens rejected"]) > 0
+        with presence_run(other, "--redis", redis.url, **times):  # Its sweeper takes over from the other one.
             await expect(view.number("Due lateness")).not_to_have_text(UNKNOWN, timeout=WAIT * 1000)
         await bobs.page.close()
         await expect(view.number("Open connections")).to_have_text("1")
@@ -153,8 +155,8 @@ async def test_every_number_is_what_functions_wrote_and_what_is_going_on(
         assert {"api", "connect", "heartbeat", "sweeper", "update"} <= set(
             await rows.get_by_role("rowheader").all_inner_texts()
         )
-        await expect(view.page.get_by_role("status")).to_have_text("Well")
+        await expect(view.page.get_by_role("status")).to_have_text("Healthy")
         await expect(view.page.locator("#facts")).to_contain_text("loaded")
         await expect(view.page.get_by_role("alert")).to_be_hidden()
-    await expect(view.page.get_by_role("alert")).to_contain_text("What you see is old")
+    await expect(view.page.get_by_role("alert")).to_contain_text("These numbers are out of date")
     await expect(rows.first).to_be_visible()

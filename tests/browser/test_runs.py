@@ -1,4 +1,4 @@
-"""The demo page on runs that are unlike the usual one: connections that last seconds, a Redis of one's own."""
+"""The demo page on special runs: connections that last seconds, and a Redis that the run did not start."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tests.support.presence_run import presence_run
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_a_connection_moves_on_before_it_is_cut_and_nobody_sees_it(
+async def test_a_connection_is_rotated_without_an_event(
     tmp_path: Path, new_context: NewContext, times: dict[str, str]
 ) -> None:
-    """Connections that move on after four seconds, not two hours: twice each, without a moment between."""
+    """Connections that rotate after four seconds instead of two hours: twice each, without a gap."""
     with presence_run(tmp_path, **times, PRESENCE_ROTATE_AFTER="4") as service:
         address = f"{service.run.url}/demo/"
         pages = [await DemoPage.open(await new_context(), address, user) for user in ("alice", "bob")]
@@ -34,16 +34,16 @@ async def test_a_connection_moves_on_before_it_is_cut_and_nobody_sees_it(
             await page.has_moved_from(second)
         assert [await alices.statuses("bob"), await bobs.statuses("alice")] == before
         for page in pages:
-            log = page.page.get_by_role("log", name="What happened")
+            log = page.page.get_by_role("log", name="Event log")
             assert (await log.get_by_text("Connecting").count(), await log.get_by_text("Live").count()) == (1, 1)
         await alices.choose("This device", "Busy")
         await bobs.sees("alice", "busy")
 
 
-async def test_with_a_redis_of_ones_own_the_page_touches_nobodys_contacts(
+async def test_with_an_external_redis_the_page_adds_no_contacts(
     tmp_path: Path, new_context: NewContext, times: dict[str, str]
 ) -> None:
-    """`presence run --redis`: the page says what is missing; once contacts are loaded it works as ever."""
+    """`presence run --redis`: the page shows that no contacts are loaded; once they are, it works as usual."""
     pairs = tmp_path / "pairs"
     pairs.write_text("alice,bob\n")
     with RedisServer.start() as redis, presence_run(tmp_path, "--redis", redis.url, **times) as service:
@@ -51,7 +51,7 @@ async def test_with_a_redis_of_ones_own_the_page_touches_nobodys_contacts(
         alices = await DemoPage.open(await new_context(), address, "alice")
         await expect(alices.page.get_by_role("alert")).to_contain_text("Nobody sees anybody yet")
         await alices.is_connected()
-        await expect(alices.page.locator("#nobody")).to_contain_text("presence contacts add")
+        await expect(alices.page.locator("#no-contacts")).to_contain_text("presence contacts add")
         loaded = await asyncio.to_thread(service.command, "contacts", "load", str(pairs))
         assert loaded.returncode == 0, loaded.stderr
         bobs = await DemoPage.open(await new_context(), address, "bob")
@@ -61,10 +61,10 @@ async def test_with_a_redis_of_ones_own_the_page_touches_nobodys_contacts(
         await alices.sees("bob", "offline", "Last seen just now")
 
 
-async def test_a_service_that_cannot_say_is_no_reason_to_lose_the_picture(
+async def test_while_redis_does_not_respond_the_page_keeps_its_contacts(
     tmp_path: Path, new_context: NewContext, times: dict[str, str]
 ) -> None:
-    """Redis does not answer for a while: the picture stays, greyed and said to be old, and is right again later."""
+    """Redis does not respond for a while: the page keeps its contacts, grayed out, and updates them afterwards."""
     with RedisServer.start() as redis, presence_run(tmp_path, "--redis", redis.url, **times) as service:
         deployment = Deployment.started(service, times)
         await deployment.ask("PUT", "/v1/users/alice/contacts", {"add": ["bob"]})
@@ -73,15 +73,15 @@ async def test_a_service_that_cannot_say_is_no_reason_to_lose_the_picture(
             await DemoPage.open(await new_context(), f"{service.run.url}/demo/", user) for user in ("alice", "bob")
         ]
         await asyncio.gather(alices.sees("bob", "online"), bobs.sees("alice", "online"))
-        who, old = alices.contact("bob").locator(".who"), alices.page.locator("#old")
+        who, stale = alices.contact("bob").locator(".who"), alices.page.locator("#stale")
         os.kill(redis.pid, signal.SIGSTOP)
         await alices.is_connected("Service unavailable")
-        await expect(old).to_have_text("The service cannot say. What you see here may be old.")
+        await expect(stale).to_have_text("Service unavailable. Statuses may be out of date.")
         await expect(who).to_have_css("filter", "grayscale(1)")
-        await expect(alices.page.locator("#you-status")).to_have_text("Not known")
+        await expect(alices.page.locator("#you-status")).to_have_text("Unknown")
         await alices.sees("bob", "online")
         os.kill(redis.pid, signal.SIGCONT)
         await alices.is_connected("Live")
-        await expect(old).to_be_hidden()
+        await expect(stale).to_be_hidden()
         await bobs.choose("This device", "Busy")
         await alices.sees("bob", "busy")

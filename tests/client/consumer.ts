@@ -1,4 +1,4 @@
-/** An application, as the type checker sees it: this file has no errors, but for those that it expects. */
+/** An application for the type checker: it has no errors except the expected ones. */
 
 import { Presence, PresenceError, changes, initial, reduce } from "serverless-presence-client";
 import type { ConnectionState, Me, OwnState, PresenceRecord, Status } from "serverless-presence-client";
@@ -51,16 +51,16 @@ presence.close();
 const next = reduce(initial, { type: "presence", users: [] });
 for (const { userId } of changes(initial.users, next.users)) console.log(userId);
 
-// @ts-expect-error: a token is needed
+// @ts-expect-error: token is required
 new Presence({ url: "wss://host/live" });
-new Presence({ url: "wss://host/live", token: () => "given at once" });
-// @ts-expect-error: null ends a claim
+new Presence({ url: "wss://host/live", token: () => "a string" });
+// @ts-expect-error: a claim is ended by null
 presence.setClaim("online");
-// @ts-expect-error: offline is what others see, nobody chooses it
+// @ts-expect-error: offline cannot be chosen
 presence.setStatus("offline");
-// @ts-expect-error: a misspelt setting would hide nothing
+// @ts-expect-error: a misspelled setting would hide nothing
 presence.setPrivacy({ hidefrom: ["bob"] });
-// @ts-expect-error: there is no such event
+// @ts-expect-error: unknown event
 presence.addEventListener("changes", () => {});
-// @ts-expect-error: the picture is not the application's to change
+// @ts-expect-error: users is read-only
 presence.users.set("bob", bob!);

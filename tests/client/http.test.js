@@ -1,4 +1,4 @@
-/** The HTTP API's calls that have nothing to do with a connection: one's own state, what one hides, whom one blocks. */
+/** Calls of the HTTP API that need no connection: `me()`, privacy and blocks, their errors and their tokens. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -8,7 +8,7 @@ import { World, jwt } from "./world.js";
 
 const world = (options) => new World({ httpUrl: "https://host", ...options });
 
-test("one's own state, privacy and blocks, with the user's token and without a connection", async () => {
+test("me(), privacy and blocks need the user's token and no connection", async () => {
   const { client, calls, tokens, sockets } = world();
   await client.setPrivacy({ invisible: true, hideFrom: ["bob"] });
   await client.block("eve+1@example.org");
@@ -30,7 +30,7 @@ test("one's own state, privacy and blocks, with the user's token and without a c
   assert.deepEqual([tokens.length, sockets.length], [1, 0]);
 });
 
-test("what is wrong is told by name, as the service says it", async () => {
+test("an invalid field is named in the error, as in the service's response", async () => {
   const errors = [
     { field: "lastSeen", message: "input should be 'everyone' or 'nobody'" },
     { field: "hidefrom", message: "extra inputs are not permitted" },
@@ -46,17 +46,17 @@ test("what is wrong is told by name, as the service says it", async () => {
   });
 });
 
-test("each way in which a call fails has its code", async () => {
-  for (const [status, code, headers, message = "Words"] of [
+test("each kind of failed call has its code", async () => {
+  for (const [status, code, headers, message = "Title"] of [
     [403, "unauthorized"],
-    [404, "not_found", {}, "Words: is httpUrl that of the deployment?"],
+    [404, "not_found", {}, "Title: check that httpUrl belongs to this deployment"],
     [409, "conflict"],
     [413, "too_large"],
     [429, "rate_limited", { "Retry-After": "2" }],
     [503, "unavailable", { "Retry-After": "1" }],
   ]) {
     const around = world();
-    around.respond = () => Response.json({ title: "Words" }, { status, headers });
+    around.respond = () => Response.json({ title: "Title" }, { status, headers });
     const retryAfter = 1_000 * Number(headers?.["Retry-After"] ?? 0);
     await assert.rejects(around.client.block("eve"), { code, message, retryAfter });
   }
@@ -64,12 +64,12 @@ test("each way in which a call fails has its code", async () => {
   gateway.respond = () => new Response('{"message": "Too Many Requests"}', { status: 429 });
   await assert.rejects(gateway.client.me(), { code: "rate_limited", message: "Too Many Requests" });
   const offline = world();
-  offline.answersHttp = false;
+  offline.httpWorks = false;
   await assert.rejects(offline.client.me(), { code: "unavailable", message: "fetch failed" });
   await assert.rejects(world({ httpUrl: undefined }).client.me(), { code: "invalid_message", field: "httpUrl" });
 });
 
-test("a token that is refused is renewed, once, and the call made again", async () => {
+test("a refused token is renewed once, and the call repeated", async () => {
   const around = world();
   const respond = around.respond.bind(around);
   around.respond = (call) =>
@@ -81,45 +81,45 @@ test("a token that is refused is renewed, once, and the call made again", async 
   assert.equal(around.calls.length, 4);
 });
 
-test("an application is asked for one token, though a handshake and calls need one at once", async () => {
+test("concurrent calls and a handshake request one token", async () => {
   const around = world();
   around.client.open();
   await Promise.all([around.client.me(), around.client.me(), around.client.unblock("bob")]);
   assert.deepEqual(around.tokens, [{ renew: false }]);
 });
 
-test("a call that nobody answers is given up, also when the client is closed", async () => {
+test("a call without a response times out, even after close()", async () => {
   const around = world();
   around.respond = () => new Promise(() => {});
   const outcome = around.client.me().catch(({ code }) => code);
-  await around.clock.pass(5_000);
+  await around.clock.advance(5_000);
   around.client.close();
-  await around.clock.pass(5_000);
+  await around.clock.advance(5_000);
   assert.equal(await outcome, "timeout");
-  assert.equal(around.clock.waiting, 0);
+  assert.equal(around.clock.pending, 0);
 });
 
-test("a call for which the application has no token says so", async () => {
+test("a call rejects with the token error", async () => {
   const cause = new Error("signed out");
   const { client, calls } = world({ token: () => Promise.reject(cause) });
   await assert.rejects(client.me(), (error) => {
     assert.deepEqual([error.code, error.field, error.cause], ["unauthorized", "token", cause]);
-    assert.equal(error.message, "there is no token: token() failed: signed out");
+    assert.equal(error.message, "no token: token() failed: signed out");
     return true;
   });
   assert.deepEqual(calls, []);
 });
 
-test("a call is over at once, so a token is good for it up to its last seconds", async () => {
+test("a call uses a token until five seconds before it expires", async () => {
   const asked = [];
   const around = world({
     token: async () => asked.push(1) && jwt({ sub: "me", exp: around.clock.now() / 1_000 + 15 }),
   });
   await around.client.me();
-  await around.clock.pass(9_000);
+  await around.clock.advance(9_000);
   await around.client.me();
   assert.equal(asked.length, 1);
-  await around.clock.pass(2_000);
+  await around.clock.advance(2_000);
   await around.client.me();
   assert.equal(asked.length, 2);
 });

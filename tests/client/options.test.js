@@ -1,4 +1,4 @@
-/** What an application says is checked before anything is sent: a mistake in its code is a `TypeError` that says so. */
+/** Checks of options and user ids: an invalid one is a `TypeError` before anything is sent. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -12,23 +12,23 @@ const refusal = (pattern) => (error) => {
   return true;
 };
 
-test("a user id that the protocol does not know is refused in words, and nothing is called", async () => {
+test("an invalid user id is a TypeError, and nothing is sent", async () => {
   const { client, calls } = new World({ httpUrl: "https://host" });
   for (const wrong of [undefined, null, 7, "", ".", "..", "a/b", "a b", "bob\n", "é", "x".repeat(129)]) {
     for (const call of ["block", "unblock"]) {
-      await assert.rejects(client[call](wrong), refusal(/^userId must be 1 to 128 characters of .*: not /));
+      await assert.rejects(client[call](wrong), refusal(/^userId must be 1 to 128 characters of .*, not /));
     }
     await assert.rejects(client.query(["bob", wrong]), refusal(/^userIds\[1\] must be 1 to 128 characters of /));
     await assert.rejects(client.setPrivacy({ hideFrom: [wrong] }), refusal(/^hideFrom\[0\] must be 1 to 128 /));
   }
   for (const wrong of [undefined, null, "bob", { 0: "bob" }, new Set(["bob"])]) {
-    await assert.rejects(client.query(wrong), refusal(/^userIds must be an array of user ids: not /));
+    await assert.rejects(client.query(wrong), refusal(/^userIds must be an array of user ids, not /));
   }
   await assert.rejects(client.setPrivacy({ hideFrom: "bob" }), refusal(/^hideFrom must be an array of user ids/));
   assert.deepEqual(calls, []);
 });
 
-test("every user id of the protocol is taken", async () => {
+test("every valid user id is accepted", async () => {
   const { client, privacy } = new World({ httpUrl: "https://host" });
   for (const userId of ["...", "a.b_c~d:e@f|g+h=i-j", "x".repeat(128), "__proto__"]) {
     await client.block(userId);
@@ -36,8 +36,8 @@ test("every user id of the protocol is taken", async () => {
   }
 });
 
-test("an option that cannot be right is refused at once, by its name", () => {
-  assert.throws(() => new Presence(), refusal(/^options must be an object with url and token: not undefined$/));
+test("an invalid option is a TypeError that names it", () => {
+  assert.throws(() => new Presence(), refusal(/^options must be an object with url and token, not undefined$/));
   assert.throws(() => new Presence(null), refusal(/^options must be /));
   for (const [name, ...wrongs] of [
     ["url", undefined, "", "host/live", "https://host/live", "wss://host/live?v=1", "wss://host/live#here", "wss://", 7],
@@ -50,29 +50,29 @@ test("an option that cannot be right is refused at once, by its name", () => {
   ]) {
     for (const wrong of wrongs) {
       const options = { url: "wss://host/live", token: async () => "a.b.c", [name]: wrong };
-      assert.throws(() => new Presence(options), refusal(new RegExp(`^${name} must be .*: not `)), `${name} ${wrong}`);
+      assert.throws(() => new Presence(options), refusal(new RegExp(`^${name} must be .*, not `)), `${name} ${wrong}`);
     }
   }
-  assert.throws(() => new Presence({ url: "wss://host/live" }), refusal(/^token must be a function that gives a JWT/));
+  assert.throws(() => new Presence({ url: "wss://host/live" }), refusal(/^token must be a function that returns a JWT/));
 });
 
-test("an option that is undefined is not given", async () => {
+test("an undefined option takes its default", async () => {
   const world = await World.online({ deviceType: undefined, platform: undefined, httpUrl: undefined });
   assert.equal(world.socket.url.searchParams.get("deviceType"), "web");
 });
 
-test("a slash at the end of httpUrl does no harm", async () => {
+test("a slash at the end of httpUrl is ignored", async () => {
   const { client, calls } = new World({ httpUrl: "https://host/" });
   await client.me();
   assert.equal(calls[0].path, "/v1/me");
 });
 
-test("a runtime without WebSockets is told what to do", () => {
+test("a runtime without WebSocket is a TypeError that says what to do", () => {
   const { WebSocket } = globalThis;
   delete globalThis.WebSocket;
   try {
     const options = { url: "wss://host/live", token: async () => "a.b.c" };
-    assert.throws(() => new Presence(options), refusal(/^no WebSocket in this runtime: Node\.js 22 or newer has one, or/));
+    assert.throws(() => new Presence(options), refusal(/^this runtime has no WebSocket: use Node\.js 22 or newer, or/));
     assert.equal(new Presence({ ...options, WebSocket }).connection, "closed");
   } finally {
     globalThis.WebSocket = WebSocket;

@@ -1,4 +1,4 @@
-/** What an application installs: `npm pack` holds all of it and nothing else, it is found by name, and it is typed. */
+/** The package: `npm pack` holds all of the client and nothing else, it is imported by name, and it is typed. */
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -21,8 +21,11 @@ test("the package installs into an application, which can import it", () => {
   assert.deepEqual(files.map(({ path }) => path).sort(), [
     "LICENSE",
     "README.md",
+    "connection.js",
+    "connections.js",
+    "diagnostics.js",
+    "errors.js",
     "http.js",
-    "link.js",
     "options.js",
     "package.json",
     "page.js",
@@ -30,6 +33,9 @@ test("the package installs into an application, which can import it", () => {
     "presence.js",
     "reducer.js",
     "requests.js",
+    "retry.js",
+    "storage.js",
+    "timers.js",
     "token.js",
     "transports.js",
   ]);
@@ -44,7 +50,7 @@ test("the package installs into an application, which can import it", () => {
   );
 });
 
-test("its declarations are right for an application in strict TypeScript", () => {
+test("its declarations compile in strict TypeScript", () => {
   assert.ok(existsSync(join(app, "node_modules", "serverless-presence-client")));
   for (const file of ["consumer.ts", "tsconfig.json", "package.json"]) cpSync(join(here, file), join(app, file));
   const tsc = join(here, "node_modules", "typescript", "bin", "tsc");

@@ -1,28 +1,28 @@
-/** Where no WebSocket is to be had: the HTTP API carries the same messages, until there is one again. */
+/** Polling: where WebSockets fail, the HTTP API carries the same messages until one opens again. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { World, jwt } from "./world.js";
 
-const REFUSED = 3_000; // ms: three handshakes with waits of 1 and 2 s between them
+const REFUSED = 3_000; // ms: three handshakes with waits of 1 s and 2 s between them
 const states = (world) => world.take("connection").map(({ state }) => state);
 
 async function polling(options = {}) {
   const world = new World({ httpUrl: "https://host", deviceId: "d1", platform: "tests", ...options });
-  world.letsIn = false;
+  world.handshakes = "refuse";
   world.client.open();
-  await world.clock.pass(REFUSED);
+  await world.clock.advance(REFUSED);
   return world;
 }
 
-test("three handshakes that are refused make it poll, and no fewer", async () => {
+test("three refused handshakes start polling, and no fewer", async () => {
   const world = new World({ httpUrl: "https://host", deviceId: "d1", platform: "tests" });
-  world.letsIn = false;
+  world.handshakes = "refuse";
   world.client.open();
-  await world.clock.pass(REFUSED - 1);
+  await world.clock.advance(REFUSED - 1);
   assert.deepEqual([world.sockets.length, world.calls.length], [2, 0]);
-  await world.clock.pass(1);
+  await world.clock.advance(1);
   assert.deepEqual(states(world), ["connecting", "polling"]);
   assert.deepEqual(world.statuses, { bob: "offline", carol: "offline" });
   const [{ method, path, body, authorization, keepalive }] = world.calls;
@@ -33,18 +33,18 @@ test("three handshakes that are refused make it poll, and no fewer", async () =>
   assert.ok(world.tokens.slice(1).every(({ renew }) => renew));
 });
 
-test("without an HTTP side it only tries again", async () => {
+test("without httpUrl it only retries", async () => {
   const world = await polling({ httpUrl: undefined });
   assert.deepEqual(states(world), ["connecting"]);
   assert.deepEqual(world.calls, []);
 });
 
-test("it polls as often as the service wants heartbeats, and tells the same changes", async () => {
+test("it polls at the heartbeat interval and emits the same changes", async () => {
   const world = await polling();
   world.take("change");
   world.service.change("bob", "online");
-  world.page.happens("keydown");
-  await world.clock.pass(30_000);
+  world.page.fire("keydown");
+  await world.clock.advance(30_000);
   assert.deepEqual(
     world.take("change").map(({ userId, user }) => [userId, user.status]),
     [["bob", "online"]],
@@ -52,7 +52,7 @@ test("it polls as often as the service wants heartbeats, and tells the same chan
   assert.equal(world.calls.length, 2);
   const { body } = world.calls[1];
   assert.deepEqual([body.active, body.seq], [true, world.service.feed - 1]);
-  await world.clock.pass(60_000);
+  await world.clock.advance(60_000);
   assert.deepEqual(
     world.calls.map((call) => call.path),
     Array(4).fill("/v1/me/heartbeat"),
@@ -60,138 +60,139 @@ test("it polls as often as the service wants heartbeats, and tells the same chan
   assert.equal(world.calls[3].body.seq, world.service.feed);
 });
 
-test("a WebSocket is tried in the background, and takes over without a moment between", async () => {
+test("a WebSocket is retried in the background and takes over without a gap", async () => {
   const world = await polling();
   world.take("connection");
-  await world.clock.pass(5_000);
+  await world.clock.advance(5_000);
   const [tokens, sockets] = [world.tokens.length, world.sockets.length];
-  await world.clock.pass(70_000);
+  await world.clock.advance(70_000);
   assert.equal(world.sockets.length, sockets);
-  await world.clock.pass(30_000);
+  await world.clock.advance(30_000);
   assert.equal(world.sockets.length, sockets + 1);
   assert.deepEqual(states(world), []);
-  assert.equal(world.tokens.length, tokens); // the token serves here: it was not what failed
-  world.letsIn = true;
-  await world.clock.pass(60_000);
+  assert.equal(world.tokens.length, tokens); // HTTP accepts the token, so it is not renewed
+  world.handshakes = "accept";
+  await world.clock.advance(60_000);
   assert.equal(world.sockets.length, sockets + 2);
   assert.deepEqual(states(world), ["online"]);
-  const [sync] = world.socket.said("sync");
+  const [sync] = world.socket.messages("sync");
   assert.deepEqual([sync.replaces, sync.seq], ["Pd1", world.service.feed]);
   const calls = world.calls.length;
-  await world.clock.pass(120_000);
+  await world.clock.advance(120_000);
   assert.equal(world.calls.length, calls);
 });
 
-test("a connection that is never of use counts as none", async () => {
+test("a connection that never becomes ready counts as refused", async () => {
   const world = new World({ httpUrl: "https://host" });
-  world.service.answer = () => []; // a proxy lets handshakes through, and nothing after them
+  world.service.handle = () => []; // a proxy lets only handshakes through
   world.respond = () => new Response(null, { status: 404 });
   world.client.open();
-  await world.clock.pass(5_000);
+  await world.clock.advance(5_000);
   assert.equal(world.calls.length, 1);
 });
 
-test("a handshake that nobody answers is not a token that is refused: it polls at once", async () => {
+test("a handshake that times out starts polling, because a refused token fails faster", async () => {
   const world = new World({ httpUrl: "https://host" });
-  world.letsIn = null;
+  world.handshakes = "hang";
   world.client.open();
-  await world.clock.pass(14_999);
+  await world.clock.advance(14_999);
   assert.equal(world.calls.length, 0);
-  await world.clock.pass(1);
+  await world.clock.advance(1);
   assert.deepEqual(states(world), ["connecting", "polling"]);
 });
 
-test("one handshake that was refused for its token is made again within two seconds with a new one", async () => {
+test("a refused handshake is retried within two seconds with a new token", async () => {
   const world = new World({ httpUrl: "https://host", random: () => 0.999 });
-  world.letsIn = false;
+  world.handshakes = "refuse";
   world.client.open();
-  await world.clock.pass(0);
-  world.letsIn = true;
-  await world.clock.pass(2_000);
+  await world.clock.advance(0);
+  world.handshakes = "accept";
+  await world.clock.advance(2_000);
   assert.deepEqual(world.tokens, [{ renew: false }, { renew: true }]);
   assert.deepEqual([states(world), world.calls], [["connecting", "online"], []]);
 });
 
-test("the same after a loss, though the first attempt may come late and the back-off is long", async () => {
+test("after a loss too, a refused handshake is retried early with a new token", async () => {
   const world = await World.online({ reconnectWithin: 4_000 });
   world.socket.cut();
-  world.letsIn = false;
-  await world.clock.pass(2_000);
+  world.handshakes = "refuse";
+  await world.clock.advance(2_000);
   assert.equal(world.sockets.length, 2);
-  world.letsIn = true;
-  await world.clock.pass(1_000);
+  world.handshakes = "accept";
+  await world.clock.advance(1_000);
   assert.equal(world.client.connection, "online");
   assert.deepEqual(world.tokens.at(-1), { renew: true });
 });
 
-test("a browser that says that it is online has a WebSocket tried at once, whatever polling does", async () => {
+test("the browser's online event causes a WebSocket attempt, whatever polling does", async () => {
   const world = await polling();
-  world.answersHttp = false;
-  await world.clock.pass(60_000);
+  world.httpWorks = false;
+  await world.clock.advance(60_000);
   const [before, calls] = [world.sockets.length, world.calls.length];
-  world.letsIn = world.answersHttp = true;
-  world.page.happens("online");
-  await world.clock.pass(499);
-  assert.deepEqual([world.calls.length, world.client.connection], [calls + 1, "polling"]); // which is not enough
-  await world.clock.pass(501);
+  world.handshakes = "accept";
+  world.httpWorks = true;
+  world.page.fire("online");
+  await world.clock.advance(499);
+  assert.deepEqual([world.calls.length, world.client.connection], [calls + 1, "polling"]);
+  await world.clock.advance(501);
   assert.equal(world.sockets.length, before + 1);
   assert.equal(world.client.connection, "online");
 });
 
-test("a handshake that hangs on the network that is gone does not hold that up", async () => {
+test("a handshake that hangs on the old network does not delay that attempt", async () => {
   const world = await polling();
-  world.letsIn = null;
-  for (let before = world.sockets.length; world.sockets.length === before; ) await world.clock.pass(1_000);
+  world.handshakes = "hang";
+  for (let before = world.sockets.length; world.sockets.length === before; ) await world.clock.advance(1_000);
   const hanging = world.socket;
-  world.letsIn = true;
-  world.page.happens("online");
-  await world.clock.pass(1_000);
+  world.handshakes = "accept";
+  world.page.fire("online");
+  await world.clock.advance(1_000);
   assert.equal(hanging.closedWith, 1000);
   assert.equal(world.client.connection, "online");
 });
 
-test("a lost connection that a WebSocket will be late for is held over HTTP within the grace", async () => {
+test("a lost connection is held by polling if the next WebSocket would be too late", async () => {
   const world = await World.online({ httpUrl: "https://host", deviceId: "d1" });
   for (const type of ["change", "connection"]) world.take(type);
-  world.service.keepLost = true;
+  world.service.keepsLost = true;
   world.socket.cut();
   world.service.change("bob", "online");
-  await world.clock.pass(3_999);
+  await world.clock.advance(3_999);
   assert.deepEqual([states(world), world.calls.length], [["connecting"], 0]);
-  await world.clock.pass(1);
+  await world.clock.advance(1);
   assert.deepEqual(states(world), ["polling"]);
   assert.equal(world.statuses.bob, "online");
-  await world.clock.pass(8_500); // the WebSocket comes when it would have come without that
+  await world.clock.advance(8_500); // the WebSocket opens at the time planned before
   assert.deepEqual(states(world), ["online"]);
   assert.deepEqual(
-    world.socket.said("sync").map(({ replaces }) => replaces),
+    world.socket.messages("sync").map(({ replaces }) => replaces),
     ["C1=", "Pd1"],
   );
   assert.deepEqual([...world.service.connections.keys()], ["C2="]);
 });
 
-test("one that comes back soon is not, and neither is a closed one", async () => {
+test("a connection that returns soon is not held by polling, and neither is a closed client", async () => {
   const world = await World.online({ httpUrl: "https://host", reconnectWithin: 8_000 });
   world.socket.cut();
-  await world.clock.pass(4_000);
+  await world.clock.advance(4_000);
   assert.deepEqual([world.client.connection, world.calls], ["online", []]);
   const other = await World.online({ httpUrl: "https://host" });
   other.socket.cut();
   other.client.close();
-  await other.clock.pass(60_000);
+  await other.clock.advance(60_000);
   assert.deepEqual(other.calls, []);
 });
 
-test("a poll that a WebSocket has overtaken leaves no device behind", async () => {
+test("a poll overtaken by a WebSocket leaves no device behind", async () => {
   const world = await World.online({ httpUrl: "https://host", deviceId: "d1" });
   const respond = world.respond.bind(world);
   world.respond = (call) => new Promise((resolve) => world.clock.setTimeout(() => resolve(respond(call)), 4_900));
   world.socket.cut();
-  await world.clock.pass(4_000);
-  world.page.happens("pointermove"); // somebody is there: a WebSocket within a second
-  await world.clock.pass(2_000);
+  await world.clock.advance(4_000);
+  world.page.fire("pointermove"); // activity: a WebSocket within a second
+  await world.clock.advance(2_000);
   assert.equal(world.client.connection, "online");
-  await world.clock.pass(10_000);
+  await world.clock.advance(10_000);
   assert.deepEqual(
     world.calls.map(({ path, body }) => [path, body.grace]),
     [
@@ -202,149 +203,151 @@ test("a poll that a WebSocket has overtaken leaves no device behind", async () =
   assert.deepEqual([...world.service.connections.keys()], ["C2="]);
 });
 
-test("where WebSockets are refused though HTTP takes the token, it says once what may be wrong", async () => {
+test("no_websocket is reported once when HTTP accepts the token, and names tokenSource", async () => {
   const world = await polling({ tokenSource: "subprotocol" });
-  await world.clock.pass(300_000);
+  await world.clock.advance(300_000);
   const [{ code, field, message }, ...more] = world.take("error");
   assert.deepEqual([code, field, more], ["no_websocket", "tokenSource", []]);
   assert.match(message, /tokenSource \("subprotocol"\)/);
 });
 
-test("without an HTTP side that vouches for the token, the token may be what is wrong as well", async () => {
+test("without httpUrl no_websocket names the token as a possible cause", async () => {
   const alone = await polling({ httpUrl: undefined });
-  await alone.clock.pass(300_000);
+  await alone.clock.advance(300_000);
   const [{ code, field, message }, ...more] = alone.take("error");
   assert.deepEqual([code, field, more], ["no_websocket", undefined, []]);
-  assert.match(message, /is the token good, are url and tokenSource \("query"\) those of the deployment/);
+  assert.match(message, /check the token, the network, that url and tokenSource \("query"\) match the deployment/);
 });
 
-test("where neither side is to be had it says so once, goes on trying, and says so anew the next time", async () => {
+test("unreachable is reported once per outage, and attempts continue", async () => {
   const world = new World({ httpUrl: "https://host" });
   for (let time = 0; time < 2; time += 1) {
-    world.letsIn = world.answersHttp = false;
+    world.handshakes = "refuse";
+    world.httpWorks = false;
     world.client.open();
-    await world.clock.pass(300_000);
+    await world.clock.advance(300_000);
     assert.deepEqual(
       world.take("error").map(({ code, field }) => [code, field]),
       [["unreachable", undefined]],
     );
-    world.letsIn = world.answersHttp = true;
-    await world.clock.pass(300_000);
+    world.handshakes = "accept";
+    world.httpWorks = true;
+    await world.clock.advance(300_000);
     assert.deepEqual([world.client.connection, world.take("error")], ["online", []]);
     world.client.close();
   }
 });
 
-test("an HTTP side whose calls hang is not to be had either", async () => {
+test("an HTTP API that does not respond is unreachable too", async () => {
   const world = new World({ httpUrl: "https://host" });
-  world.letsIn = false;
+  world.handshakes = "refuse";
   world.respond = () => new Promise(() => {});
   world.client.open();
-  await world.clock.pass(300_000);
+  await world.clock.advance(300_000);
   assert.deepEqual(
     world.take("error").map(({ code }) => code),
     ["unreachable"],
   );
 });
 
-test("an HTTP side that refuses the token, or is another one, is told once", async () => {
-  for (const [status, code, words] of [
-    [401, "unauthorized", /^Words$/],
-    [404, "not_found", /^Words: is httpUrl that of the deployment\?$/],
+test("an HTTP API that refuses the token, or is not the service's, is reported once", async () => {
+  for (const [status, code, message] of [
+    [401, "unauthorized", /^Title$/],
+    [404, "not_found", /^Title: check that httpUrl belongs to this deployment$/],
   ]) {
     const world = new World({ httpUrl: "https://host" });
-    world.letsIn = false;
-    world.respond = () => Response.json({ title: "Words" }, { status });
+    world.handshakes = "refuse";
+    world.respond = () => Response.json({ title: "Title" }, { status });
     world.client.open();
-    await world.clock.pass(300_000);
+    await world.clock.advance(300_000);
     assert.ok(world.calls.length > 5);
     const [error, ...more] = world.take("error");
     assert.deepEqual([error.code, more], [code, []]);
-    assert.match(error.message, words);
+    assert.match(error.message, message);
   }
 });
 
-test("an application that has no token while it polls is told once, and polls on when it has one", async () => {
+test("a token() that fails while polling is reported once, and polling continues afterwards", async () => {
   let fails = false;
   const world = await polling({
     token: async () => {
       if (fails) throw new Error("signed out");
-      return jwt({ sub: "me", exp: 1_764_000_000 }); // so near its end that it is not kept
+      return jwt({ sub: "me", exp: 1_764_000_000 }); // expires too soon to be kept
     },
   });
   fails = true;
   world.take("error");
-  await world.clock.pass(240_000);
+  await world.clock.advance(240_000);
   assert.equal(world.client.connection, "stale");
   assert.deepEqual(
     world.take("error").map(({ code, field }) => [code, field]),
     [["unauthorized", "token"]],
   );
   fails = false;
-  await world.clock.pass(60_000);
+  await world.clock.advance(60_000);
   assert.equal(world.client.connection, "polling");
 });
 
-test("while HTTP fails too the picture is stale, and both ways are tried", async () => {
+test("while HTTP fails too the state is stale, and both transports are retried", async () => {
   const world = await polling();
   world.take("connection");
-  world.answersHttp = false;
-  await world.clock.pass(30_000);
+  world.httpWorks = false;
+  await world.clock.advance(30_000);
   assert.deepEqual(states(world), ["stale"]);
   assert.deepEqual(world.statuses, { bob: "offline", carol: "offline" });
-  await world.clock.pass(120_000);
+  await world.clock.advance(120_000);
   const [calls, handshakes] = [world.calls.length, world.sockets.length];
   assert.ok(calls > 5 && calls < 25, `${calls} calls`);
   assert.ok(handshakes > 2 && handshakes < 10, `${handshakes} handshakes`);
-  world.answersHttp = true;
-  await world.clock.pass(60_000);
+  world.httpWorks = true;
+  await world.clock.advance(60_000);
   assert.deepEqual(states(world), ["polling"]);
 });
 
-test("calls that hang are given up, and are not made again at once", async () => {
+test("polls without a response time out and back off", async () => {
   const world = new World({ httpUrl: "https://host" });
-  world.letsIn = false;
+  world.handshakes = "refuse";
   world.respond = () => new Promise(() => {});
   world.client.open();
-  await world.clock.pass(60_000);
+  await world.clock.advance(60_000);
   assert.ok(world.calls.length >= 2 && world.calls.length <= 4, `${world.calls.length} calls`);
   assert.equal(world.client.connection, "connecting");
 });
 
-test("an unavailable service says when to ask again", async () => {
+test("an unavailable service's retryAfter is in the error", async () => {
   const world = await polling();
   world.service.isAvailable = false;
-  await world.clock.pass(30_000);
+  await world.clock.advance(30_000);
   const { code, retryAfter, message } = world.take("error").at(-1);
   assert.deepEqual([code, retryAfter, message], ["unavailable", 1_000, "Redis is away"]);
 });
 
-test("a chosen status goes with every poll, for a service that does not know the device", async () => {
+test("a chosen status is sent with every poll, in case the service lost the device", async () => {
   const world = await polling();
   await world.client.setStatus("busy");
-  await world.clock.pass(30_000);
+  await world.clock.advance(30_000);
   assert.equal(world.calls.at(-1).body.status, "busy");
 });
 
-test("a refused token is renewed", async () => {
+test("a token refused by a poll is renewed", async () => {
   const world = await polling();
   const respond = world.respond.bind(world);
   world.respond = () => Response.json({ status: 401, title: "Unauthorized" }, { status: 401 });
-  await world.clock.pass(30_000);
+  await world.clock.advance(30_000);
   assert.equal(world.take("error").at(-1).code, "unauthorized");
   world.respond = respond;
-  await world.clock.pass(30_000);
+  await world.clock.advance(30_000);
   assert.equal(world.client.connection, "polling");
   assert.deepEqual(world.tokens.at(-1), { renew: true });
 });
 
-test("wishes and queries work as ever", async () => {
+test("updates and queries work while polling", async () => {
   const world = await polling();
   await world.client.setCustomStatus({ text: "Lunch" });
   const { method, path, body } = world.calls.find((call) => call.path === "/v1/me/status");
-  const { n, seq, ...said } = body;
-  assert.deepEqual([method, path, said], ["PUT", "/v1/me/status", { deviceId: "d1", customStatus: { text: "Lunch" } }]);
-  await world.clock.pass(0);
+  const { n, seq, ...fields } = body;
+  assert.deepEqual([method, path, fields], ["PUT", "/v1/me/status", { deviceId: "d1", customStatus: { text: "Lunch" } }]);
+  await world.clock.advance(0);
   assert.deepEqual(world.client.self.customStatus, { text: "Lunch" });
   assert.deepEqual(
     (await world.client.query(["eve", "bob"])).map(({ userId }) => userId),
@@ -356,65 +359,65 @@ test("wishes and queries work as ever", async () => {
   });
 });
 
-test("a page that goes asks for the grace, by a call that outlives it: it may be a reload", async () => {
+test("a page that is left asks for the grace with a keepalive request, because it may be a reload", async () => {
   const world = await polling();
-  world.page.happens("pagehide");
-  await world.clock.pass(0);
+  world.page.fire("pagehide");
+  await world.clock.advance(0);
   const { path, body, keepalive } = world.calls.find((call) => call.path === "/v1/me/leave");
   assert.deepEqual([path, body, keepalive], ["/v1/me/leave", { deviceId: "d1", grace: true }, true]);
   const other = await World.online({ httpUrl: "https://host" });
-  other.page.happens("pagehide");
-  assert.deepEqual(other.socket.said("leave"), []);
+  other.page.fire("pagehide");
+  assert.deepEqual(other.socket.messages("leave"), []);
 });
 
-test("a page that had to poll does so at once when it is loaded anew, and tries a WebSocket beside", async () => {
+test("a page that polled before a reload polls immediately and tries a WebSocket as well", async () => {
   const world = await polling();
-  world.page.happens("pagehide");
-  await world.clock.pass(0);
+  world.page.fire("pagehide");
+  await world.clock.advance(0);
   const again = new World({ httpUrl: "https://host", deviceId: "d1", window: world.page });
-  again.letsIn = false;
+  again.handshakes = "refuse";
   again.client.open();
-  await again.clock.pass(0);
+  await again.clock.advance(0);
   assert.equal(again.client.connection, "polling");
   assert.deepEqual([again.sockets.length, again.calls[0].body.seq], [1, undefined]);
-  again.letsIn = true;
-  await again.clock.pass(1_000);
+  again.handshakes = "accept";
+  await again.clock.advance(1_000);
   assert.equal(again.client.connection, "online");
   const later = new World({ httpUrl: "https://host", window: world.page });
-  later.letsIn = false;
+  later.handshakes = "refuse";
   later.client.open();
-  await later.clock.pass(0);
+  await later.clock.advance(0);
   assert.deepEqual(later.calls, []); // WebSockets work here
 });
 
-test("a page that comes back from the browser's memory polls at once", async () => {
+test("a page restored from the back/forward cache polls immediately", async () => {
   const world = await polling();
-  world.page.happens("pagehide");
-  await world.clock.pass(0);
-  world.page.happens("pageshow");
-  await world.clock.pass(0);
+  world.page.fire("pagehide");
+  await world.clock.advance(0);
+  world.page.fire("pageshow");
+  await world.clock.advance(0);
   assert.deepEqual(
     world.calls.map(({ path }) => path.split("/").at(-1)),
     ["heartbeat", "leave", "heartbeat"],
   );
 });
 
-test("closing while polling has the grace that a closed socket has", async () => {
+test("close() while polling asks for the grace that a closed socket has", async () => {
   const world = await polling();
   world.client.close();
-  await world.clock.pass(0);
+  await world.clock.advance(0);
   assert.deepEqual(world.calls.at(-1).body, { deviceId: "d1", grace: true });
 });
 
-test("a sign-out while polling, or between two connections, goes over HTTP", async () => {
+test("leave() while polling, or without a connection, is sent over HTTP", async () => {
   const world = await polling();
   world.client.leave();
-  await world.clock.pass(0);
+  await world.clock.advance(0);
   assert.deepEqual(world.calls.at(-1).body, { deviceId: "d1" });
   assert.equal(world.client.connection, "closed");
   const other = await World.online({ httpUrl: "https://host" });
   other.socket.cut();
   other.client.leave();
-  await other.clock.pass(0);
+  await other.clock.advance(0);
   assert.deepEqual([other.calls.at(-1).path, other.calls.at(-1).body], ["/v1/me/leave", { connectionId: "C1=" }]);
 });

@@ -1,6 +1,6 @@
 /**
- * A model of the service as one viewer knows it: the records of contacts, the viewer's frame numbers, snapshots. It
- * makes frames and answers messages; what becomes of them on their way is the tests' business.
+ * A model of the service for one viewer: the contacts' records, the viewer's frame numbers, snapshots. It creates
+ * frames and responds to messages; how they travel is in world.js.
  */
 
 const EPOCH = 1_764_000_000_000;
@@ -10,15 +10,15 @@ export const ROTATE_AFTER = 6_600_000;
 export class Service {
   feed = EPOCH;
   contacts = new Map(); // user → record
-  connections = new Map(); // connection id → its device entry, with the `n` that were applied
-  custom = null;
+  connections = new Map(); // connection id → its device, with the applied `n`
+  customStatus = null;
   claim = null;
   /** Users per part of a snapshot. */
   partSize = 100;
-  /** When false, everything is answered with `unavailable`. */
+  /** When false, the response to every message is `unavailable`. */
   isAvailable = true;
-  /** Whether it is not told of sockets that are cut. */
-  keepLost = false;
+  /** Whether lost sockets still count as connected. */
+  keepsLost = false;
   #rev = EPOCH;
   #number = 0;
 
@@ -27,7 +27,7 @@ export class Service {
     for (const userId of users) this.contacts.set(userId, this.#record(userId, "offline"));
   }
 
-  // What happens, as the frame that tells it
+  // Changes, each as the frame that announces it
 
   change(userId, status) {
     const was = this.contacts.get(userId)?.status ?? "offline";
@@ -43,7 +43,7 @@ export class Service {
     return this.#frame({ type: "presence_batch", events });
   }
 
-  /** The user is no contact any more, which looks like having gone offline. */
+  /** Remove a contact, which looks like going offline. */
   remove(userId) {
     this.contacts.delete(userId);
     return this.#frame({ type: "user_offline", ...this.#record(userId, "offline") });
@@ -90,7 +90,7 @@ export class Service {
       userId: "me",
       connectionId,
       status: this.claim?.status ?? best,
-      customStatus: this.custom,
+      customStatus: this.customStatus,
       claim: this.claim,
       invisible: false,
       lastSeenPolicy: "everyone",
@@ -101,8 +101,8 @@ export class Service {
     };
   }
 
-  /** The frames that answer a message. */
-  answer(connectionId, message) {
+  /** The frames that respond to a message. */
+  handle(connectionId, message) {
     const { action, id, seq } = message;
     if (!this.isAvailable) {
       return [{ type: "error", code: "unavailable", message: "Redis is away", id, retryAfter: 1_000 }];
@@ -137,19 +137,19 @@ export class Service {
     }));
   }
 
-  /** What was said of the device, a claim or a custom status; told only when it changed what the user is. */
+  /** Set a status, a claim or a custom status; announce it only if it changes the user's state. */
   #update(connectionId, { id, n, status, scope, until, customStatus }) {
     if (customStatus?.text?.length > 140) {
       return [{ type: "error", code: "invalid_message", message: "too long", field: "customStatus.text", id }];
     }
     const connection = this.connections.get(connectionId);
-    const before = JSON.stringify(this.self(connectionId).status) + JSON.stringify([this.claim, this.custom]);
+    const before = JSON.stringify(this.self(connectionId).status) + JSON.stringify([this.claim, this.customStatus]);
     const newer = (field) => n > connection.n[field] && (connection.n[field] = n);
     if (status && scope === "user" && newer("claim"))
       this.claim = status === "online" ? null : { status, until: until ?? null };
     if (status && scope !== "user" && newer("status")) connection.status = status;
-    if (customStatus !== undefined && newer("customStatus")) this.custom = customStatus;
-    const after = JSON.stringify(this.self(connectionId).status) + JSON.stringify([this.claim, this.custom]);
+    if (customStatus !== undefined && newer("customStatus")) this.customStatus = customStatus;
+    const after = JSON.stringify(this.self(connectionId).status) + JSON.stringify([this.claim, this.customStatus]);
     return before === after ? [] : [this.selfFrame(connectionId)];
   }
 

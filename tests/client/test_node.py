@@ -1,6 +1,6 @@
-"""The browser's client, tested where its language is spoken: each `*.test.js` here is a run of Node's own test runner.
+"""The unit tests of `client/`, in JavaScript: each `*.test.js` here is one run of Node's own test runner.
 
-What a test is about, and what of it failed, Node says; nothing is tested in Python.
+No behavior is tested in Python. A failure shows Node's report.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-PATIENCE = 300.0
-"""Seconds: random histories take some when the machine is busy."""
+TIMEOUT = 300.0
+"""Seconds for one file: random histories are slow on a busy machine."""
 
 
 @pytest.mark.parametrize("file", sorted(path.name for path in HERE.glob("*.test.js")))
 def test_the_client(file: str) -> None:
-    """All tests of a file pass, and there are some."""
+    """All tests of a file pass, and it has at least one."""
     done = subprocess.run(
         ["node", "--test", "--test-reporter=spec", file],
         cwd=HERE,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,6 +1,6 @@
 /**
- * What surrounds a client, all of it in the tests' hands: a clock that goes when it is told to, a network of sockets and
- * HTTP calls to a model of the service, and a page with somebody at it.
+ * The world around a client, controlled by the tests: a clock that only moves by `advance`, a network of WebSockets and
+ * HTTP calls to a model of the service, and a page with a person at it.
  */
 
 import { Presence } from "../../client/presence.js";
@@ -18,17 +18,18 @@ export class Clock {
   };
   clearTimeout = (timer) => this.#timers.delete(timer);
 
-  /** How many timers run, and when the next is due. */
-  get waiting() {
+  /** How many timers are set. */
+  get pending() {
     return this.#timers.size;
   }
 
+  /** When the next timer fires. */
   get nextAt() {
     return Math.min(...[...this.#timers.values()].map(({ at }) => at));
   }
 
-  /** Let so many ms pass: what is due happens in its order, and what it promised is kept before the next. */
-  async pass(ms) {
+  /** Advance by `ms`: fire due timers in order, and settle promises after each. */
+  async advance(ms) {
     const end = this.#now + ms;
     await settled();
     for (let due = this.#next(end); due; due = this.#next(end)) {
@@ -47,7 +48,7 @@ export class Clock {
   }
 }
 
-/** All promises are kept that can be. */
+/** Resolves after all promises that can settle now. */
 export const settled = () => new Promise((resolve) => setImmediate(resolve));
 
 export class Page extends EventTarget {
@@ -59,31 +60,32 @@ export class Page extends EventTarget {
   };
   sessionStorage = { ...this.localStorage, removeItem: (name) => this.#kept.delete(name) };
 
-  happens(name) {
+  fire(name) {
     this.dispatchEvent(new Event(name));
   }
 
   show(visibilityState) {
     this.document.visibilityState = visibilityState;
-    this.happens("visibilitychange");
+    this.fire("visibilitychange");
   }
 }
 
-/** A client, and everything around it. `options` are the client's. */
+/** A client and everything around it. `options` are the client's. */
 export class World {
   clock = new Clock();
   page = new Page();
   service = new Service({ now: this.clock.now, users: ["bob", "carol"] });
-  sockets = []; // every one that was ever asked for
+  sockets = []; // all that were ever created
   calls = []; // of the HTTP API: {method, path, body, authorization, keepalive}
-  tokens = []; // what the application was asked for
-  events = []; // what it was told: [type, detail]
-  privacy = { hideFrom: [], blocks: [] }; // what one hides, as the HTTP API knows it
-  /** Whether handshakes succeed, and whether HTTP calls do. */
-  letsIn = true;
-  answersHttp = true;
-  /** What becomes of a frame on its way: the default delivers it at once. */
-  carry = (frame, deliver) => deliver(frame);
+  tokens = []; // the arguments of token()
+  events = []; // [type, detail]
+  privacy = { hideFrom: [], blocks: [] }; // as stored by the HTTP API
+  /** What happens to handshakes: `accept`, `refuse`, or `hang`. */
+  handshakes = "accept";
+  /** Whether HTTP calls reach the service. */
+  httpWorks = true;
+  /** How a frame travels: by default it is delivered immediately. */
+  route = (frame, deliver) => deliver(frame);
 
   constructor(options = {}) {
     this.client = new Presence({
@@ -104,11 +106,11 @@ export class World {
     }
   }
 
-  /** Open it, up to the first picture. */
+  /** An open client that has its first snapshot. */
   static async online(options) {
     const world = new World(options);
     world.client.open();
-    await world.clock.pass(0);
+    await world.clock.advance(0);
     return world;
   }
 
@@ -116,7 +118,7 @@ export class World {
     return this.sockets.at(-1);
   }
 
-  /** What happened since this was last asked, of one type. */
+  /** Remove and return the details of the events of one type. */
   take(type) {
     const found = this.events.filter(([name]) => name === type).map(([, detail]) => detail);
     this.events = this.events.filter(([name]) => name !== type);
@@ -127,9 +129,9 @@ export class World {
     return Object.fromEntries([...this.client.users].map(([userId, { status }]) => [userId, status]));
   }
 
-  /** The service tells something on every open connection. */
-  tell(frame) {
-    for (const socket of this.sockets) if (socket.readyState === 1) this.carry(frame, socket.deliver);
+  /** Send a frame on every open connection. */
+  broadcast(frame) {
+    for (const socket of this.sockets) if (socket.readyState === 1) this.route(frame, socket.deliver);
   }
 
   async #fetch(url, { method, body, headers, keepalive }) {
@@ -143,11 +145,11 @@ export class World {
     };
     this.calls.push(call);
     await null;
-    if (!this.answersHttp) throw new TypeError("fetch failed");
+    if (!this.httpWorks) throw new TypeError("fetch failed");
     return this.respond(call);
   }
 
-  /** The HTTP API, as far as users need it. */
+  /** The HTTP API's response to a call. */
   respond({ method, path, body }) {
     if (!this.service.isAvailable) {
       const problem = { type: "about:blank", title: "Service Unavailable", status: 503, detail: "Redis is away" };
@@ -166,9 +168,9 @@ export class World {
       const polling = { connectionId: id, deviceId: body.deviceId, status: body.status ?? "online", n: {} };
       this.service.connections.set(id, { ...polling, connectedAt: this.clock.now(), lastActive: this.clock.now() });
     }
-    if (path === "/v1/me/heartbeat") return Response.json(this.service.answer(id, { ...body, action: "sync" })[0]);
+    if (path === "/v1/me/heartbeat") return Response.json(this.service.handle(id, { ...body, action: "sync" })[0]);
     if (path === "/v1/presence/query")
-      return Response.json(this.service.answer(id, { ...body, action: "get_presence" })[0]);
+      return Response.json(this.service.handle(id, { ...body, action: "get_presence" })[0]);
     if (path === "/v1/me/leave") this.service.connections.delete(body.connectionId ?? id);
     if (path === "/v1/me/status" && body.customStatus?.text?.length > 140) {
       const errors = [{ field: "customStatus.text", message: "too long" }];
@@ -177,9 +179,15 @@ export class World {
         { status: 400 },
       );
     }
-    if (path === "/v1/me/status") this.service.custom = body.customStatus ?? this.service.custom;
+    if (path === "/v1/me/status") this.service.customStatus = body.customStatus ?? this.service.customStatus;
     return new Response(null, { status: 204 });
   }
+}
+
+/** The same random numbers on every run (MINSTD), at least 0 and below 1. */
+export function randomFrom(seed) {
+  let last = seed;
+  return () => (last = (last * 48_271) % 2_147_483_647) / 2_147_483_647;
 }
 
 export function jwt(claims) {
@@ -187,7 +195,7 @@ export function jwt(claims) {
   return [part({ alg: "HS256" }), part(claims), "signature"].join(".");
 }
 
-/** The class of a world's sockets. */
+/** The WebSocket class of a world. */
 function socketsOf(world) {
   return class FakeSocket extends EventTarget {
     readyState = 0;
@@ -197,11 +205,12 @@ function socketsOf(world) {
       super();
       Object.assign(this, { url: new URL(url), protocols, at: world.clock.now() });
       world.sockets.push(this);
-      if (world.letsIn !== null) world.clock.setTimeout(() => (world.letsIn ? this.#open() : this.cut(1006)), 0);
+      if (world.handshakes === "hang") return;
+      world.clock.setTimeout(() => (world.handshakes === "accept" ? this.#open() : this.cut(1006)), 0);
     }
 
-    /** The messages of one action. */
-    said(action) {
+    /** The sent messages of one action. */
+    messages(action) {
       return this.sent.filter((message) => message.action === action);
     }
 
@@ -210,7 +219,7 @@ function socketsOf(world) {
       this.sent.push(message);
       if (this.isSilent) return;
       if (message.replaces) world.sockets.find((socket) => socket.connectionId === message.replaces)?.cut(1000);
-      for (const frame of world.service.answer(this.connectionId, message)) world.carry(frame, this.deliver);
+      for (const frame of world.service.handle(this.connectionId, message)) world.route(frame, this.deliver);
     }
 
     close(code) {
@@ -218,11 +227,11 @@ function socketsOf(world) {
       this.readyState = 3;
     }
 
-    /** The network or the service ends it. */
+    /** The network or the service closes it. */
     cut(code = 1006) {
       if (this.readyState === 3) return;
       this.readyState = 3;
-      if (!world.service.keepLost) world.service.connections.delete(this.connectionId);
+      if (!world.service.keepsLost) world.service.connections.delete(this.connectionId);
       this.dispatchEvent(Object.assign(new Event("close"), { code }));
     }
 

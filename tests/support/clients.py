@@ -22,7 +22,7 @@ from websockets.typing import Subprotocol
 
 PATIENCE = 60.0
 """Seconds that a test waits for what happens at once when all is well and the machine is not busy."""
-DRIVER = Path(__file__).parents[1] / "clients" / "client.mjs"
+DRIVER = Path(__file__).parents[1] / "third_party_clients" / "ws.mjs"
 LONGEST_LINE = 1024 * 1024
 
 Frame = dict[str, Any]
