@@ -1,4 +1,7 @@
-"""The stores on which the acceptance tests run: a real server, and fakeredis too where a test is quick and says so."""
+"""The stores on which the acceptance tests run: a real Redis, and fakeredis too where a quick test asks for it.
+
+A test named `test_NN_...` shows line NN of `docs/acceptance.md`, which names the test in turn.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from tests.support.service import Bench
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[RedisServer]:
-    """A real server, for the whole run."""
+    """A real Redis server, shared by the whole run."""
     with RedisServer.start() as server:
         yield server
 
@@ -34,7 +37,7 @@ def client(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def bench(client: redis.Redis) -> Iterator[Bench]:
-    """A service on an empty Redis whose graph is loaded."""
+    """A service on an empty Redis whose graph is marked as loaded."""
     bench = Bench(client, Settings(buckets=4))
     yield bench
     bench.close()

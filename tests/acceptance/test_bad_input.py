@@ -1,4 +1,4 @@
-"""Whatever a client sends, the answer is one clear sentence, the connection stays, and nothing is written."""
+"""Bad input gets one clear error frame; the connection stays open and nothing is written."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ ROUTES = {route.key: route.function for route in WEBSOCKET_ROUTES}
 
 
 class Speaker:
-    """A client that is connected through the real handlers, and says things."""
+    """A client that is connected through the real handlers and sends messages."""
 
     def __init__(self, sandbox: WarmSandbox) -> None:
         self.sandbox = sandbox
         self._context = sandbox.open("alice", ID)
 
     def say(self, body: str, *, encoded: bool = False) -> list[dict[str, Any]]:
-        """Send a text frame through the route that API Gateway would choose; gives the frames that answer it."""
+        """Send a text frame through the route that API Gateway would choose; returns the frames posted in response."""
         before = len(self.sandbox.management.requests)
         try:
             action = json.loads(body)["action"]
@@ -59,11 +59,11 @@ def alice(request: pytest.FixtureRequest, server: RedisServer, monkeypatch: pyte
 
 
 def check(alice: Speaker, body: str, *, encoded: bool = False) -> dict[str, Any]:
-    """Say something wrong; gives the one error frame that answers it, when all that must hold does."""
+    """Send a bad message, check what holds for all of them, and return the one error frame."""
     before = alice.written()
     [error] = alice.say(body, encoded=encoded)
-    assert alice.written() == before, "nothing is written"
-    assert alice.sandbox.closed() == [], "the connection stays"
+    assert alice.written() == before, "something was written"
+    assert alice.sandbox.closed() == [], "the connection was closed"
     assert error["type"] == "error"
     assert set(error) <= {"type", "code", "message", "field", "id", "retryAfter"}
     assert 10 < len(error["message"]) < 200
@@ -71,16 +71,16 @@ def check(alice: Speaker, body: str, *, encoded: bool = False) -> dict[str, Any]
     return error
 
 
-def test_27_what_is_no_message_is_told_so(alice: Speaker) -> None:
-    """Non-JSON, bare values, endless nesting, wrong encodings: `invalid_message`, and the next good one is accepted."""
+def test_27_a_body_that_is_not_a_message_is_invalid(alice: Speaker) -> None:
+    """Line 27: non-JSON, bare values, deep nesting, wrong encodings: `invalid_message`; the next good message works."""
     for name, body in NO_MESSAGE.items():
         error = check(alice, body)
         assert (error["code"], error.get("field")) == ("invalid_message", None), name
     assert alice.say('{"action":"get_presence","userIds":["bob"]}')[0]["type"] == "presence"
 
 
-def test_27_unknown_actions_are_answered_with_those_that_exist(alice: Speaker) -> None:
-    """An action of the wrong name or type is answered with the actions there are, and the message's own id."""
+def test_27_an_unknown_action_lists_the_known_ones(alice: Speaker) -> None:
+    """Line 27: an unknown action gets an error that lists the known actions and carries the message's `id`."""
     for action in WRONG_ACTION:
         error = check(alice, json.dumps({"action": action, "id": "m1"}))
         assert (error["code"], error["field"], error["id"]) == ("unknown_action", "action", "m1")
@@ -88,15 +88,15 @@ def test_27_unknown_actions_are_answered_with_those_that_exist(alice: Speaker) -
     assert check(alice, '{"id":"m1"}')["field"] == "action"
 
 
-def test_27_a_wrong_field_is_named(alice: Speaker) -> None:
-    """Wrong types, huge numbers, control characters, lists too long: the error names the field, at any depth."""
+def test_27_the_error_names_the_wrong_field(alice: Speaker) -> None:
+    """Line 27: wrong types, huge numbers, control characters and long lists: the error names the field at any depth."""
     for action, fields, field in WRONG_FIELD:
         error = check(alice, json.dumps({"action": action, **fields}))
         assert (error["code"], error["field"]) == ("invalid_message", field), (action, fields)
 
 
-def test_27_times_that_are_past_are_refused_by_name(alice: Speaker) -> None:
-    """A claim or a custom status whose end is past is refused, with the field that holds it."""
+def test_27_a_time_in_the_past_is_refused(alice: Speaker) -> None:
+    """Line 27: a claim or custom status that has already ended is refused, and the error names the field."""
     past = runtime.now_ms() - 1
     claim = {"action": "presence_update", "status": "busy", "scope": "user", "until": past}
     assert check(alice, json.dumps(claim))["field"] == "until"
@@ -104,14 +104,14 @@ def test_27_times_that_are_past_are_refused_by_name(alice: Speaker) -> None:
     assert check(alice, json.dumps(custom))["field"] == "customStatus.until"
 
 
-def test_27_too_large_is_told_so(alice: Speaker) -> None:
-    """A message of more than 4 KB is `too_large`, whatever is in it."""
+def test_27_an_oversized_message_is_too_large(alice: Speaker) -> None:
+    """Line 27: a message of more than 4 KB gets `too_large`, whatever it contains."""
     for body in ("x" * 4097, '{"action":"heartbeat","x":"%s"}' % ("é" * 2048), "\x00" * 30_000):
         assert check(alice, body)["code"] == "too_large"
 
 
-def test_27_bytes_that_are_no_text_are_told_so(alice: Speaker) -> None:
-    """A body that came in base64 and is no UTF-8 is no message."""
+def test_27_bytes_that_are_not_utf8_are_refused(alice: Speaker) -> None:
+    """Line 27: a base64 body that does not decode to a UTF-8 message gets an error."""
     for raw in (b"\xff\xfe", b'{"action":"\xc3\x28"}', '{"action":"heartbeat"}'.encode("utf-16")):
         assert check(alice, base64.b64encode(raw).decode(), encoded=True)["code"] in (
             "invalid_message",
@@ -121,8 +121,8 @@ def test_27_bytes_that_are_no_text_are_told_so(alice: Speaker) -> None:
 
 @pytest.mark.parametrize("alice", [{"rate_limit": 1000, "rate_burst": 1000}], indirect=True)
 def test_27_a_thousand_random_messages_crash_nothing(alice: Speaker, rng: random.Random) -> None:
-    """Of a thousand messages made of the protocol's own words each is accepted, or answered with one error."""
-    actions = [action for action in ACTIONS if action != "leave"]  # which would make the rest say nothing
+    """Line 27: each of a thousand random messages is either accepted or gets exactly one error."""
+    actions = [action for action in ACTIONS if action != "leave"]  # after which the connection could send nothing
     words: list[Any] = [*actions, "busy", "user", "bob", "", "🎧", "\u0000", "x" * 200, None, True, -1, 0.5, 1e308]
     names = ["status", "scope", "until", "customStatus", "text", "userIds", "replaces", "n", "seq", "id"]
 
@@ -145,8 +145,8 @@ def test_27_a_thousand_random_messages_crash_nothing(alice: Speaker, rng: random
     assert alice.say('{"action":"get_presence","userIds":["bob"]}')[-1]["type"] == "presence"
 
 
-def test_27_too_many_messages_are_answered_rate_limited(alice: Speaker) -> None:
-    """Beyond its burst a connection is told `rate_limited`, when to try again, and for which message."""
+def test_27_too_many_messages_are_rate_limited(alice: Speaker) -> None:
+    """Line 27: beyond the burst, the error is `rate_limited`, with the message's `id` and when to retry."""
     said = (alice.say('{"action":"heartbeat","id":"b"}') for _ in range(100))
     [error] = next(frames for frames in said if frames)
     assert (error["code"], error["id"], error["retryAfter"]) == ("rate_limited", "b", 200)
@@ -154,8 +154,8 @@ def test_27_too_many_messages_are_answered_rate_limited(alice: Speaker) -> None:
 
 
 @everywhere
-def test_27_the_rate_limit_is_per_connection_and_fair(bench: Bench) -> None:
-    """A burst of 20 and five messages a second are accepted for ever; more is refused, and nobody else feels it."""
+def test_27_the_rate_limit_is_per_connection(bench: Bench) -> None:
+    """Line 27: a connection may send bursts of 20 and five messages a second; other connections are not affected."""
     loud, quiet = bench.open("alice"), bench.open("alice")
     for _ in range(19):  # after the first sync
         bench.beat(loud)
@@ -174,8 +174,8 @@ def test_27_the_rate_limit_is_per_connection_and_fair(bench: Bench) -> None:
 
 
 @everywhere
-def test_27_a_refused_message_is_no_sign_of_life_and_changes_nothing(bench: Bench) -> None:
-    """An update beyond the rate limit is not applied, and does not move the connection's deadline."""
+def test_27_a_rate_limited_message_changes_nothing(bench: Bench) -> None:
+    """Line 27: an update beyond the rate limit is not applied and does not extend the connection's deadline."""
     bench.service.set_contacts("alice", ["bob"])
     alice = bench.open("alice")
     for _ in range(19):

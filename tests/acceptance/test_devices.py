@@ -1,4 +1,4 @@
-"""Several devices, one person: what contacts see, and what they must not see."""
+"""Several devices of one user: which changes contacts see, and which they do not."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ everywhere = pytest.mark.parametrize("client", ["fakeredis", "redis"], indirect=
 
 
 @pytest.mark.parametrize("device", ["", "phone"])
-def test_07_only_the_first_and_the_last_of_many_connections_are_events(bench: Bench, device: str) -> None:
-    """Adding a connection, or closing all but one of them, tells contacts nothing; closing the last tells them once."""
+def test_07_only_the_first_and_last_connection_are_events(bench: Bench, device: str) -> None:
+    """Line 7: adding a connection, or closing all but one, is no event; closing the last one is one event."""
     bench.service.set_contacts("alice", ["bob"])
     bob = bench.open("bob")
     first, *others = [bench.open("alice", device=device, device_type="mobile") for _ in range(5)]
@@ -27,7 +27,7 @@ def test_07_only_the_first_and_the_last_of_many_connections_are_events(bench: Be
         bench.live(30, first, bob)
     bench.open("alice", device=device, device_type="web")
     bench.live(30, first, bob)
-    bench.sweep(46)  # the one just opened falls silent
+    bench.sweep(46)  # the connection just opened goes silent
     bench.beat(first)
     bench.beat(bob)
     assert bench.pusher.changes(bob.id) == []
@@ -39,7 +39,7 @@ def test_07_only_the_first_and_the_last_of_many_connections_are_events(bench: Be
 
 @pytest.mark.parametrize("devices", [("phone", "laptop"), ("laptop", "laptop"), ("", "")])
 def test_08_an_active_and_an_idle_device_never_flicker(bench: Bench, devices: tuple[str, str]) -> None:
-    """One device in use and one lying about, with one deviceId or two: in ten minutes contacts see no transition."""
+    """Line 8: one active and one idle device, same deviceId or not: contacts see no transition in ten minutes."""
     bench.service.set_contacts("alice", ["bob"])
     bob = bench.open("bob")
     used, idle = (bench.open("alice", device=device) for device in devices)
@@ -56,8 +56,8 @@ def test_08_an_active_and_an_idle_device_never_flicker(bench: Bench, devices: tu
     assert [frame for frame in bench.pusher.to(used.id) if frame["type"] == "presence_self"] == []
 
 
-def test_09_a_busy_device_that_dies_takes_its_status_with_it(bench: Bench) -> None:
-    """A device that chose busy falls silent: with its TTL the status of the other device returns, in one frame."""
+def test_09_a_dead_devices_status_ends_with_its_ttl(bench: Bench) -> None:
+    """Line 9: a busy device goes silent: at its TTL the other device's status returns, in one frame."""
     bench.service.set_contacts("alice", ["bob"])
     bob = bench.open("bob")
     phone, laptop = bench.open("alice", device="phone"), bench.open("alice", device="laptop")
@@ -76,8 +76,8 @@ def test_09_a_busy_device_that_dies_takes_its_status_with_it(bench: Bench) -> No
 
 
 @pytest.mark.parametrize("closed", ["disconnect", "gone", "silently"])
-def test_09_a_busy_device_that_reconnects_is_still_busy(bench: Bench, closed: str) -> None:
-    """A busy device loses its socket and comes back within the grace: it is still busy, and nobody was told."""
+def test_09_a_busy_device_is_still_busy_after_a_reconnect(bench: Bench, closed: str) -> None:
+    """Line 9: a busy device loses its socket and reconnects within the grace: still busy, and contacts get nothing."""
     bench.service.set_contacts("alice", ["bob"])
     bob, phone = bench.open("bob"), bench.open("alice", device="phone")
     bench.update(phone, status="busy")
@@ -97,7 +97,7 @@ def test_09_a_busy_device_that_reconnects_is_still_busy(bench: Bench, closed: st
 
 @everywhere
 def test_09_status_and_idle_time_are_inherited_per_device(bench: Bench) -> None:
-    """A new connection takes over from one of its own device, and never from another device of the user."""
+    """Line 9: a new connection inherits status and idle time from its own device only, never from another one."""
     phone = bench.open("alice", device="phone")
     bench.update(phone, status="busy")
     laptop = bench.open("alice", device="laptop")
@@ -109,8 +109,8 @@ def test_09_status_and_idle_time_are_inherited_per_device(bench: Bench) -> None:
     assert own == {laptop.id: "online", phone.id: "busy"}
 
 
-def test_10_a_user_is_away_when_no_device_was_used_for_five_minutes(bench: Bench) -> None:
-    """Inactivity is the person's, not a device's: away comes when all devices are idle, and any activity ends it."""
+def test_10_a_user_is_away_when_all_devices_are_idle(bench: Bench) -> None:
+    """Line 10: the user is away when every device has been idle for five minutes; activity on any device ends it."""
     bench.service.set_contacts("alice", ["bob"])
     bob = bench.open("bob")
     phone = bench.open("alice", device="phone")
@@ -130,8 +130,8 @@ def test_10_a_user_is_away_when_no_device_was_used_for_five_minutes(bench: Bench
     assert [change["status"] for change in bench.pusher.changes(bob.id)] == ["away", "online"]
 
 
-def test_10_activity_on_one_device_keeps_another_from_looking_idle(bench: Bench) -> None:
-    """A laptop lies idle while a phone, on which the user chose away, is in use: the person is there, so online."""
+def test_10_activity_on_one_device_counts_for_all(bench: Bench) -> None:
+    """Line 10: an idle laptop does not look away while a phone with a chosen away is in use: the user is online."""
     bench.service.set_contacts("alice", ["bob"])
     laptop, phone = bench.open("alice", device="laptop"), bench.open("alice", device="phone")
     bench.update(phone, status="away")
@@ -143,8 +143,8 @@ def test_10_activity_on_one_device_keeps_another_from_looking_idle(bench: Bench)
 
 
 @everywhere
-def test_10_exactly_away_is_seen_on_read_before_anybody_was_told(bench: Bench) -> None:
-    """A reader sees away from the very millisecond in which five minutes have passed."""
+def test_10_a_read_shows_away_to_the_millisecond(bench: Bench) -> None:
+    """Line 10: a read shows away from the exact millisecond after five minutes, before any announcement."""
     bench.service.set_contacts("alice", ["bob"])
     alice = bench.open("alice")
     bench.beat(alice)
@@ -157,8 +157,8 @@ def test_10_exactly_away_is_seen_on_read_before_anybody_was_told(bench: Bench) -
     assert bench.sees("bob", "alice")["status"] == "away"
 
 
-def test_10_a_chosen_away_stays_until_the_user_says_otherwise(bench: Bench) -> None:
-    """An away that the user chose does not end because a key was pressed."""
+def test_10_activity_does_not_end_a_chosen_away(bench: Bench) -> None:
+    """Line 10: an away that the user chose stays until the user chooses another status."""
     bench.service.set_contacts("alice", ["bob"])
     alice = bench.open("alice")
     bench.update(alice, status="away")
@@ -169,7 +169,7 @@ def test_10_a_chosen_away_stays_until_the_user_says_otherwise(bench: Bench) -> N
 
 
 def test_10_busy_is_never_downgraded_by_idleness(bench: Bench) -> None:
-    """Who is busy stays busy for as long as the device lives, however long nobody touched it."""
+    """Line 10: a busy user stays busy while the device is live, however long it is idle."""
     bench.service.set_contacts("alice", ["bob"])
     bob, alice = bench.open("bob"), bench.open("alice")
     bench.update(alice, status="busy")

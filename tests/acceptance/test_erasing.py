@@ -1,4 +1,4 @@
-"""Erasing a user: whatever happens on the way, contacts get one ordinary offline and nothing of the user is left."""
+"""Erasing a user: contacts get one ordinary offline, and no data about the user remains, whatever fails on the way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.service import Bench
 
 
 def kept(bench: Bench, user: str) -> set[str]:
-    """The kinds of keys in whose name or content a user is found, but for connections that are remembered as closed."""
+    """The kinds of keys that contain the user in their name or content."""
     redis, found = bench.client, set()
     for name in redis.scan_iter():
         read: dict[Any, Any] = {b"hash": redis.hgetall, b"set": redis.smembers, b"string": redis.get}
@@ -22,7 +22,7 @@ def kept(bench: Bench, user: str) -> set[str]:
 
 
 def erase(bench: Bench, user: str) -> int:
-    """Erase as a backend does, which asks again until it is done; gives how often it had to."""
+    """Erase a user as a backend does, repeating the call until it succeeds; returns the number of retries."""
     for tries in range(5):
         try:
             bench.service.erase_user(user)
@@ -30,12 +30,12 @@ def erase(bench: Bench, user: str) -> int:
             bench.sweep(12)  # a lease runs out
         else:
             return tries
-    raise AssertionError("it is never done")
+    raise AssertionError("the erasure never succeeds")
 
 
 @pytest.mark.parametrize("at", range(1, 12))
-def test_erasing_may_be_cut_short_anywhere(bench: Bench, at: int) -> None:
-    """The function dies after its step number `at`; asked again it ends, and nobody is told twice or not at all."""
+def test_an_interrupted_erasure_can_be_repeated(bench: Bench, at: int) -> None:
+    """The function dies after step `at`; a repeated call finishes, and contacts are notified of one change."""
     bench.service.set_contacts("alice", ["bob", "carol"])
     bench.service.set_privacy("carol", blocks=["alice"])
     bob, _alice, _phone = bench.open("bob"), bench.open("alice"), bench.open("alice", device="phone")
@@ -47,15 +47,15 @@ def test_erasing_may_be_cut_short_anywhere(bench: Bench, at: int) -> None:
     bench.sweep(3)
     told = bench.pusher.changes(bob.id, "alice")
     assert {event["type"] for event in told} == {"user_offline"}
-    assert len({event["rev"] for event in told}) == 1  # said again after a death, and a client drops what it has
+    assert len({event["rev"] for event in told}) == 1  # repeated after a crash; a client drops a `rev` that it has
     assert kept(bench, "alice") == {"user"}
     assert bench.sees("bob", "alice") == {"userId": "alice", "status": "offline"}
     bench.sweep(86_400)
     assert bench.service.inspect_user("bob")["devices"] == []
 
 
-def test_who_waits_for_a_window_is_told_before_the_user_is_gone(bench: Bench) -> None:
-    """What was to be told of the user later is told now, since later nothing could be read."""
+def test_pending_changes_are_sent_before_the_user_is_erased(bench: Bench) -> None:
+    """Changes that wait for a viewer's window are sent during the erasure, because the record cannot be read later."""
     bench.service.set_contacts("bob", ["alice", "carol"])
     bob, alice, carol = (bench.open(user) for user in ("bob", "alice", "carol"))
     bench.sweep(5)
@@ -67,8 +67,8 @@ def test_who_waits_for_a_window_is_told_before_the_user_is_gone(bench: Bench) ->
     assert [event["status"] for event in bench.pusher.changes(bob.id, "alice")] == ["offline"]
 
 
-def test_a_hidden_user_is_erased_without_a_word(bench: Bench) -> None:
-    """Whoever saw an offline user is told nothing."""
+def test_erasing_a_hidden_user_notifies_nobody(bench: Bench) -> None:
+    """A viewer who saw the user as offline gets no frame."""
     bench.service.set_contacts("alice", ["bob"])
     bob, _ = bench.open("bob"), bench.open("alice")
     bench.service.set_privacy("alice", invisible=True)
@@ -80,7 +80,7 @@ def test_a_hidden_user_is_erased_without_a_word(bench: Bench) -> None:
 
 
 def test_a_user_with_many_contacts_is_erased_in_bounded_calls(bench: Bench) -> None:
-    """Thousands of contacts take no more round trips than one, and no script call holds more than its share."""
+    """Thousands of contacts take no more round trips than one contact, and each script call is bounded."""
     counts = []
     for number in (1, 2500):
         bench.service.set_contacts("alice", [f"contact{place}" for place in range(number)])
@@ -93,8 +93,8 @@ def test_a_user_with_many_contacts_is_erased_in_bounded_calls(bench: Bench) -> N
     assert counts[1] <= counts[0] + 1
 
 
-def test_of_a_straggler_who_was_refused_nothing_is_left_after_a_minute(bench: Bench) -> None:
-    """A message that comes after the erasing is refused, which is remembered for a minute; the date stays for a day."""
+def test_a_late_message_leaves_nothing_after_a_minute(bench: Bench) -> None:
+    """A message after the erasure is refused; this is remembered for a minute, the erasure date for a day."""
     alice = bench.open("alice")
     assert erase(bench, "alice") == 0
     bench.beat(alice)

@@ -1,4 +1,4 @@
-"""Redis stops, hangs, refuses, comes back empty or without its last seconds; clocks differ. Nobody is shown wrong."""
+"""Redis stops, hangs, refuses, restarts empty or loses its last seconds; clocks differ. No status is shown wrong."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ USERS = ("alice", "bob", "carol", "dave")
 
 
 class Crowd:
-    """Four people who know each other, each with a client that beats as the protocol wants it."""
+    """Four mutual contacts, each with a client that follows the protocol."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
@@ -43,60 +43,60 @@ class Crowd:
         bench.pusher.deliver = self.deliver
 
     def deliver(self, frame: Frame) -> None:
-        """Hand a frame to the client whose connection it is for."""
+        """Hand a frame to the client that owns its connection."""
         for user, connection in self.connections.items():
             if connection.id == frame.connection_id:
                 self.clients[user].receive(json.loads(frame.data))
 
     def tell_graph(self) -> None:
-        """What the application's backend does: everybody knows everybody."""
+        """Load the graph as the application's backend does: everybody is everybody's contact."""
         for user in USERS:
             self.bench.service.set_contacts(user, USERS)
         self.bench.service.set_graph_loaded(True)
 
     def open(self, *users: str) -> None:
-        """Connect these people, or all."""
+        """Connect these users, or all."""
         for user in users or USERS:
             self.connections[user] = self.bench.connection(user, device=f"{user}-phone")
             self.bench.service.set_user_online(self.connections[user])
             self.bench.service.sync(self.connections[user], Sync(action="sync"))
 
     def choose(self, user: str, status: str) -> None:
-        """Somebody chooses a status."""
+        """A user chooses a status."""
         self.chosen[user] = status
         self.bench.update(self.connections[user], status=status)
 
     def beat(self) -> None:
-        """One heartbeat of everybody."""
+        """Send one heartbeat from every connected user."""
         for user, connection in self.connections.items():
             self.bench.beat(connection, status=self.chosen[user], seq=self.clients[user].seq)
 
     def others(self, user: str) -> list[Client]:
-        """The clients of those who are there and see somebody else."""
+        """The clients of the other connected users."""
         return [self.clients[viewer] for viewer in self.connections if viewer != user]
 
     def expected(self) -> dict[str, str]:
-        """Who is what."""
+        """The right status of each user."""
         return {user: self.chosen[user] if user in self.connections else "offline" for user in USERS}
 
     def shown(self, viewer: str) -> dict[str, str]:
-        """What somebody's client shows of the others, and themselves as they are."""
+        """What a viewer's client shows of the others, with the viewer's own right status added."""
         own = {viewer: self.expected()[viewer]}
         return {user: self.clients[viewer].status(user) for user in USERS if user != viewer} | own
 
     def served(self, viewer: str) -> dict[str, str]:
-        """What the service answers somebody who asks."""
+        """What the service returns when this viewer queries."""
         return {user: self.bench.sees(viewer, user)["status"] for user in USERS}
 
     def check(self) -> None:
-        """All that are there see everybody as they are."""
+        """Every connected user is served and shown the right status of everybody."""
         for viewer in self.connections:
             assert self.served(viewer) == self.expected(), viewer
             assert self.shown(viewer) == self.expected(), viewer
 
 
 def everywhere_unavailable(service: PresenceService, connection: Connection) -> None:
-    """Each of the use cases says `Unavailable`, and nothing else."""
+    """Each use case raises `Unavailable` and nothing else."""
     calls: list[Callable[[], object]] = [
         lambda: service.set_user_online(connection),
         lambda: service.set_user_offline(connection.user_id, connection.id),
@@ -113,17 +113,17 @@ def everywhere_unavailable(service: PresenceService, connection: Connection) -> 
             call()
 
 
-def test_28_a_stopped_redis_is_unavailable_and_a_restarted_one_shows_nobody_until_the_graph_is_there() -> None:
-    """Redis stops in the middle of life and comes back empty: first `unavailable`, then nobody, then all is right.
+def test_28_a_redis_restarted_empty_shows_nobody_until_the_graph_is_loaded() -> None:
+    """Line 28: Redis stops and restarts empty: first `unavailable`, then nobody is visible, then everything is right.
 
-    Everybody beats on all the time. Not one status is shown before the graph is loaded, and one heartbeat after it
-    every client shows everybody as they are.
+    All clients send heartbeats throughout. No status is shown before the graph is loaded. One heartbeat after that,
+    every client shows every user right.
     """
     port = free_port()
     with redis.Redis(port=port, protocol=2, socket_timeout=1, retry=Retry(NoBackoff(), 0)) as client:
         with RedisServer.start(port):
             bench = Bench(client, Settings(buckets=4))
-            bench.store._monotonic = itertools.count(0, 2 * BREATH).__next__  # no failure keeps the next call waiting
+            bench.store._monotonic = itertools.count(0, 2 * BREATH).__next__  # a failure does not delay the next call
             crowd = Crowd(bench)
             crowd.tell_graph()
             crowd.open()
@@ -154,24 +154,23 @@ def test_28_a_stopped_redis_is_unavailable_and_a_restarted_one_shows_nobody_unti
 
 
 def copy(client: redis.Redis) -> list[tuple[Any, int, Any]]:
-    """Everything in a Redis, as a replica has it."""
+    """Everything in a Redis, as a replica holds it."""
     return [(key, max(0, client.pttl(key)), client.dump(key)) for key in client.scan_iter()]
 
 
 def fail_over(client: redis.Redis, replica: list[tuple[Any, int, Any]]) -> None:
-    """Let a replica that is some seconds behind take over."""
+    """Promote a replica that is some seconds behind."""
     client.flushall()
     for key, ttl, value in replica:
         client.restore(key, ttl, value)
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_28_after_a_failover_that_loses_the_last_seconds_all_is_right_within_one_heartbeat(
-    bench: Bench, client: redis.Redis, seed: int
-) -> None:
-    """The replica that takes over does not know the last seconds: people who came, changed and went in them.
+def test_28_liveness_is_right_one_heartbeat_after_a_lost_tail(bench: Bench, client: redis.Redis, seed: int) -> None:
+    """Line 28: a failover loses the last seconds, in which users connected, changed and left.
 
-    One heartbeat later the living are right, on the service and in every client; who went is gone after the TTL.
+    One heartbeat later, live users are right on the service and in every client. Users who left are offline at their
+    TTL.
     """
     rng, crowd = random.Random(seed), Crowd(bench)
     crowd.tell_graph()
@@ -201,7 +200,7 @@ def test_28_after_a_failover_that_loses_the_last_seconds_all_is_right_within_one
             assert shown == expected, (viewer, beat)
     crowd.check()
     for user, rev in told.items():
-        assert bench.sees("carol" if user != "carol" else "dave", user)["rev"] >= rev, "no client takes it for old"
+        assert bench.sees("carol" if user != "carol" else "dave", user)["rev"] >= rev, "a client dropped it as old"
     crowd.choose("carol", "busy")
     crowd.choose("carol", "online")
     bench.sweep(3)
@@ -213,13 +212,13 @@ def test_28_after_a_failover_that_loses_the_last_seconds_all_is_right_within_one
 
 @pytest.fixture
 def own() -> Iterator[RedisServer]:
-    """A real server that the test may maltreat."""
+    """A real server that the test may stop or reconfigure."""
     with RedisServer.start() as server:
         yield server
 
 
 def context() -> dict[str, Any]:
-    """What the authorizer lets alice's connection carry, just now."""
+    """The authorizer's context of Alice's connection."""
     now = runtime.now_ms() // 1000
     return events.vouched("alice", now, now + 3600)
 
@@ -232,7 +231,7 @@ MESSAGES = {
 
 
 def told_unavailable(sandbox: WarmSandbox) -> None:
-    """Connects are let in, and every message is answered `unavailable`, with its id and when to try again."""
+    """Handshakes are accepted, and every message gets `unavailable`, with its `id` and when to retry."""
     connect = events.connect(context(), ID, runtime.now_ms())
     assert sandbox.invoke("connect", connect)["statusCode"] == 200
     for function, body in MESSAGES.items():
@@ -242,8 +241,8 @@ def told_unavailable(sandbox: WarmSandbox) -> None:
         assert (frame["type"], frame["code"], frame["id"], frame["retryAfter"]) == ("error", "unavailable", "m", 1000)
 
 
-def test_28_a_hanging_redis_holds_nobody_up_for_long(own: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Redis hangs: the first event waits for it about a second, those after it not at all, and none of them fails."""
+def test_28_a_hanging_redis_delays_only_the_first_event(own: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Line 28: Redis hangs: the first event waits about a second, later ones do not wait, and none fails."""
     with warm_sandbox(monkeypatch, redis_url=own.url) as sandbox:
         alice = sandbox.open("alice", ID)
         os.kill(own.pid, signal.SIGSTOP)
@@ -253,17 +252,17 @@ def test_28_a_hanging_redis_holds_nobody_up_for_long(own: RedisServer, monkeypat
             assert time.monotonic() - began < TIMEOUT + 0.7
         finally:
             os.kill(own.pid, signal.SIGCONT)
-        runtime.service()._store._refuse_until = 0  # type: ignore[attr-defined] # as if its pause were over
+        runtime.service()._store._refuse_until = 0  # type: ignore[attr-defined] # as if the pause were over
         before = len(sandbox.frames(ID))
         sandbox.say(alice, ID, MESSAGES["update"], function="update")
         assert [frame["type"] for frame in sandbox.frames(ID)[before:]] == ["presence_self"]
 
 
 @pytest.mark.parametrize("fault", ["stopped", "another password", "a password"])
-def test_28_a_redis_that_is_stopped_or_refuses_us_is_unavailable(
+def test_28_a_redis_that_is_stopped_or_refuses_authentication_is_unavailable(
     own: RedisServer, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    """Redis is stopped, or does not accept our password, or wants one: `unavailable`, never a crash."""
+    """Line 28: Redis is stopped, rejects our password, or requires one: `unavailable`, never a crash."""
     url = own.url
     if fault == "stopped":
         own.stop()
@@ -279,7 +278,7 @@ def test_28_a_redis_that_is_stopped_or_refuses_us_is_unavailable(
 
 
 class Drifting:
-    """Alice, and Bob who watches her, served by a sandbox whose clock is right or by one that is fast, at random."""
+    """Alice and her viewer Bob, served at random by an environment with a right clock or by one with a fast clock."""
 
     def __init__(self, bench: Bench, rng: random.Random, skew: float) -> None:
         self._bench, self._rng = bench, rng
@@ -288,7 +287,7 @@ class Drifting:
         self.alice, self._bob = bench.open("alice", device="browser"), bench.open("bob")
         self._client = Client()
         self.seen: list[str] = []
-        """The statuses that Bob's client showed, one after the other."""
+        """The statuses that Bob's client showed, in order."""
         bench.pusher.deliver = self._deliver
         bench.service.sync(self._bob, Sync(action="sync"))
 
@@ -299,7 +298,7 @@ class Drifting:
                 self.seen.append(self._client.status("alice"))
 
     def some(self) -> PresenceService:
-        """One of the sandboxes."""
+        """One of the environments."""
         return self._rng.choice(self._sandboxes)
 
     def live(self, seconds: int, *, active: bool) -> None:
@@ -328,8 +327,8 @@ class Drifting:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_29_two_sandboxes_three_seconds_apart_show_no_wrong_status(bench: Bench, seed: int) -> None:
-    """Events go to a sandbox whose clock is right or to one that is 3 s fast: every transition shown is a true one.
+def test_29_clocks_three_seconds_apart_show_no_wrong_status(bench: Bench, seed: int) -> None:
+    """Line 29: events go to an execution environment with a right clock or to one that is 3 s fast: no status is wrong.
 
     Alice uses her device, is idle for six minutes, comes back, is busy for a while, reloads the page, and leaves.
     """

@@ -1,4 +1,4 @@
-"""What a shaky network, a reload or a hasty user must not turn into events."""
+"""What an unreliable network, a reload or a quick change of mind must not turn into events."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ everywhere = pytest.mark.parametrize("client", ["fakeredis", "redis"], indirect=
 
 
 def statuses(bench: Bench, viewer: str, user_id: str) -> list[tuple[str, str]]:
-    """What a viewer's connection was told of a user, as (type, status)."""
+    """What was posted to a viewer's connection about a user, as (type, status)."""
     return [(change["type"], change["status"]) for change in bench.pusher.changes(viewer, user_id)]
 
 
 @pytest.mark.parametrize("away_for", [0, 0.2, 5, 9.9])
 @pytest.mark.parametrize("device", ["", "browser"])
 def test_11_a_reload_or_reconnect_within_the_grace_is_no_event(bench: Bench, device: str, away_for: float) -> None:
-    """A page is reloaded or a socket comes back within the grace: contacts hear nothing, and it may happen often."""
+    """Line 11: a page reload or a reconnect within the grace is no event, however often it happens."""
     bench.service.set_contacts("alice", ["bob"])
     bob, alice = bench.open("bob"), bench.open("alice", device=device)
     bench.sweep(2)
@@ -37,8 +37,8 @@ def test_11_a_reload_or_reconnect_within_the_grace_is_no_event(bench: Bench, dev
 
 
 @everywhere
-def test_11_who_does_not_come_back_is_offline_after_the_grace_as_of_the_disconnect(bench: Bench) -> None:
-    """A socket closed and nobody came back: offline exactly when the grace is over, last seen when it closed."""
+def test_11_without_a_reconnect_the_user_is_offline_after_the_grace(bench: Bench) -> None:
+    """Line 11: without a reconnect, the user is offline when the grace ends, last seen when the socket closed."""
     bench.service.set_contacts("alice", ["bob"])
     alice = bench.open("alice")
     bench.clock.advance(20)
@@ -53,7 +53,7 @@ def test_11_who_does_not_come_back_is_offline_after_the_grace_as_of_the_disconne
 
 @everywhere
 def test_11_an_explicit_leave_has_no_grace(bench: Bench) -> None:
-    """Who signs out is offline at once, and the socket is closed."""
+    """Line 11: after `leave` the user is offline immediately, and the socket is closed."""
     bench.service.set_contacts("alice", ["bob"])
     bob, alice = bench.open("bob"), bench.open("alice")
     bench.clock.advance(2)
@@ -64,8 +64,8 @@ def test_11_an_explicit_leave_has_no_grace(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("away_for", [0, 5, 9.9])
-def test_11_a_polling_page_is_loaded_anew_within_the_grace(bench: Bench, away_for: float) -> None:
-    """Its farewell asks for the grace, its first poll comes within it: contacts hear nothing, and busy stays busy."""
+def test_11_a_reload_of_a_polling_page_is_no_event(bench: Bench, away_for: float) -> None:
+    """Line 11: a polling page leaves with `grace` and polls within it: contacts get nothing, and busy stays busy."""
     bench.service.set_contacts("alice", ["bob"])
     bob, alice = bench.open("bob"), polling_device(bench)
     seq = bench.service.poll(alice, Heartbeat(action="heartbeat", status="busy"))["seq"]
@@ -82,8 +82,8 @@ def test_11_a_polling_page_is_loaded_anew_within_the_grace(bench: Bench, away_fo
 
 
 @everywhere
-def test_11_a_polling_page_that_does_not_come_back_is_offline_after_the_grace(bench: Bench) -> None:
-    """Offline when the grace is over, and not before; whoever polls after that begins anew."""
+def test_11_a_polling_page_that_left_is_offline_after_the_grace(bench: Bench) -> None:
+    """Line 11: a polling page that left with `grace` is offline when the grace ends; a later poll starts over."""
     bench.service.set_contacts("alice", ["bob"])
     alice = polling_device(bench)
     bench.service.poll(alice, Heartbeat(action="heartbeat", status="busy"))
@@ -99,7 +99,7 @@ def test_11_a_polling_page_that_does_not_come_back_is_offline_after_the_grace(be
 
 
 def polling_device(bench: Bench) -> Connection:
-    """Alice's, not seen yet."""
+    """Alice's polling device, not seen yet."""
     now = bench.clock() // 1000
     return Connection.of_polling_device(
         "alice", "browser", connected_at=bench.clock(), token_issued_at=now, token_expires_at=now + 3600
@@ -107,13 +107,13 @@ def polling_device(bench: Bench) -> Connection:
 
 
 def poll(bench: Bench, device: Connection, seq: int | None = None) -> dict[str, Any]:
-    """One poll; without `seq` it is the first of a page."""
+    """One poll; without `seq` it is a page's first."""
     return bench.service.poll(device, Heartbeat(action="heartbeat", seq=seq))
 
 
 @everywhere
 def test_11_a_leave_does_not_end_the_grace_of_another_connection(bench: Bench) -> None:
-    """One device signs out while another is between two sockets: the user stays, as long as that grace lasts."""
+    """Line 11: one device signs out while another is in its grace: the user stays until that grace ends."""
     bench.service.set_contacts("alice", ["bob"])
     phone, laptop = bench.open("alice", device="phone"), bench.open("alice", device="laptop")
     bench.service.set_user_offline("alice", phone.id)
@@ -125,7 +125,7 @@ def test_11_a_leave_does_not_end_the_grace_of_another_connection(bench: Bench) -
 
 
 def test_11_one_lost_heartbeat_never_flips_a_status(bench: Bench) -> None:
-    """Every second heartbeat is lost, for ten minutes: contacts hear nothing."""
+    """Line 11: every second heartbeat is lost for ten minutes: contacts get nothing."""
     bench.service.set_contacts("alice", ["bob"])
     bob, alice = bench.open("bob"), bench.open("alice")
     bench.sweep(2)
@@ -138,8 +138,8 @@ def test_11_one_lost_heartbeat_never_flips_a_status(bench: Bench) -> None:
 
 
 @everywhere
-def test_12_an_update_is_one_frame_and_never_offline_and_online(bench: Bench) -> None:
-    """Each change of status is one frame to each viewer, and none of them says offline."""
+def test_12_an_update_is_one_frame_never_offline_and_online(bench: Bench) -> None:
+    """Line 12: each status change is one frame to each viewer, and none of them says offline."""
     bench.service.set_contacts("alice", ["bob", "carol"])
     bob, carol, alice = bench.open("bob"), bench.open("carol"), bench.open("alice")
     bench.clock.advance(2)
@@ -156,7 +156,7 @@ def test_12_an_update_is_one_frame_and_never_offline_and_online(bench: Bench) ->
 
 @everywhere
 def test_12_status_and_custom_status_in_one_update_are_one_frame(bench: Bench) -> None:
-    """An update of both status and custom status is one frame that holds both."""
+    """Line 12: an update of both status and custom status is one frame that contains both."""
     bench.service.set_contacts("alice", ["bob"])
     bob, alice = bench.open("bob"), bench.open("alice")
     bench.clock.advance(2)
@@ -169,7 +169,7 @@ def test_12_status_and_custom_status_in_one_update_are_one_frame(bench: Bench) -
 
 @everywhere
 def test_12_an_update_that_changes_nothing_sends_nothing(bench: Bench) -> None:
-    """Saying again what is so already is told to nobody, oneself included."""
+    """Line 12: repeating the current status sends nothing, neither to contacts nor to the user's own connections."""
     bench.service.set_contacts("alice", ["bob"])
     alice, _bob = bench.open("alice"), bench.open("bob")
     bench.update(alice, status="busy", customStatus={"text": "In a call"})
@@ -184,8 +184,8 @@ def test_12_an_update_that_changes_nothing_sends_nothing(bench: Bench) -> None:
 
 
 @everywhere
-def test_12_a_second_change_while_the_first_is_being_announced_goes_out_at_once(bench: Bench) -> None:
-    """The user changes her mind while a slow function still posts the first change: the second does not wait for it."""
+def test_12_a_second_change_does_not_wait_for_the_first_announcement(bench: Bench) -> None:
+    """Line 12: the user changes status again while a slow function posts the first change: the second does not wait."""
     bench.service.set_contacts("alice", ["bob"])
     bob, alice = bench.open("bob"), bench.open("alice")
     bench.clock.advance(2)
@@ -206,12 +206,12 @@ def test_12_a_second_change_while_the_first_is_being_announced_goes_out_at_once(
     revs = [change["rev"] for change in bench.pusher.changes(bob.id, "alice")]
     assert revs == sorted(set(revs))
     bench.sweep(30)
-    assert statuses(bench, bob.id, "alice") == seen[0], "nothing is said twice once both were reported"
+    assert statuses(bench, bob.id, "alice") == seen[0], "a change was sent again after both were reported"
 
 
 @everywhere
-def test_12_of_changes_that_follow_while_one_is_posted_the_newest_is_never_lost(bench: Bench) -> None:
-    """A change that another sandbox made while the first was being reported is told by whoever reports."""
+def test_12_the_newest_of_several_changes_is_never_lost(bench: Bench) -> None:
+    """Line 12: a function reports its change while a newer one is stored: it announces the newer one too."""
     bench.service.set_contacts("alice", ["bob"])
     bob, alice = bench.open("bob"), bench.open("alice")
     bench.clock.advance(2)
@@ -220,7 +220,7 @@ def test_12_of_changes_that_follow_while_one_is_posted_the_newest_is_never_lost(
 
     def change_twice(frame: Frame) -> None:
         bench.pusher.deliver = lambda _frame: None
-        with bench.killed(at=1):  # the other function dies right after its change was written and leased
+        with bench.killed(at=1):  # the other function dies right after it has written and leased its change
             other.update_user_status(alice, PresenceUpdate(action="presence_update", status="away"))
 
     bench.pusher.deliver = change_twice
@@ -230,8 +230,8 @@ def test_12_of_changes_that_follow_while_one_is_posted_the_newest_is_never_lost(
 
 
 @everywhere
-def test_12_ones_own_devices_stay_in_step_with_one_frame_each(bench: Bench) -> None:
-    """A change on one device is one `presence_self` on each of the user's devices, as each of them sees it."""
+def test_12_each_of_a_users_devices_gets_one_frame(bench: Bench) -> None:
+    """Line 12: a change on one device is one `presence_self` on each of the user's connections, with its own `n`."""
     phone, laptop = bench.open("alice", device="phone"), bench.open("alice", device="laptop")
     bench.clock.advance(2)
     bench.pusher.clear()
@@ -245,8 +245,8 @@ def test_12_ones_own_devices_stay_in_step_with_one_frame_each(bench: Bench) -> N
 
 
 @everywhere
-def test_12_every_update_that_is_applied_is_shown_to_ones_own_devices(bench: Bench) -> None:
-    """An update that changes nothing over all devices is a frame to one's own, and one that is ignored is none."""
+def test_12_every_applied_update_is_a_frame_to_the_users_devices(bench: Bench) -> None:
+    """Line 12: an applied update with no visible effect is a frame to the user's own devices; an ignored one is not."""
     bench.service.set_contacts("alice", ["bob"])
     phone, laptop, bob = bench.open("alice", device="phone"), bench.open("alice", device="laptop"), bench.open("bob")
     bench.update(laptop, status="busy")
@@ -268,8 +268,8 @@ def test_12_every_update_that_is_applied_is_shown_to_ones_own_devices(bench: Ben
 
 
 @everywhere
-def test_11_a_replaced_connection_ends_without_a_trace(bench: Bench) -> None:
-    """A planned rotation: the new socket says which it replaces, the old one is closed, and contacts hear nothing."""
+def test_19_a_replaced_connection_is_no_event(bench: Bench) -> None:
+    """Line 19: the new socket names the one it replaces before that one closes: contacts see no transition."""
     bench.service.set_contacts("alice", ["bob"])
     bob, old = bench.open("bob"), bench.open("alice", device="browser")
     bench.update(old, status="busy")
@@ -285,4 +285,4 @@ def test_11_a_replaced_connection_ends_without_a_trace(bench: Bench) -> None:
     assert bench.pusher.changes(bob.id) == []
     assert bench.sees("bob", "alice")["status"] == "busy"
     bench.service.leave("alice", new.id)
-    assert bench.sees("bob", "alice")["status"] == "offline", "what was replaced has no grace that could keep her"
+    assert bench.sees("bob", "alice")["status"] == "offline", "the replaced connection still has a grace"

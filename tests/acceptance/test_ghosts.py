@@ -1,4 +1,4 @@
-"""Nobody stays online who is gone, and nobody is gone who is there: whatever is lost on the way."""
+"""A user who is gone does not stay online, and a live user is never offline, whatever is lost on the way."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ everywhere = pytest.mark.parametrize("client", ["fakeredis", "redis"], indirect=
 
 
 def watched(bench: Bench, connection: Connection) -> Client:
-    """A client on a connection that is open already: it is given everything posted to it, from its next sync on."""
+    """A client on an open connection; it receives everything posted there from its next `sync` on."""
     client, before = Client(), bench.pusher.deliver
 
     def deliver(frame: Frame) -> None:
@@ -33,7 +33,7 @@ def watched(bench: Bench, connection: Connection) -> Client:
 
 
 def agrees(bench: Bench, viewer: str, client: Client, *users: str) -> bool:
-    """Whether a client shows of each user what the server would say."""
+    """Whether a client shows each user as the server would."""
     views = {user: bench.sees(viewer, user) for user in users}
     return all(
         (client.status(user), client.custom(user)) == (view["status"], view.get("customStatus"))
@@ -41,8 +41,8 @@ def agrees(bench: Bench, viewer: str, client: Client, *users: str) -> bool:
     )
 
 
-def test_01_lost_disconnects_are_announced_offline_exactly_once(bench: Bench) -> None:
-    """Every `$disconnect` is lost: each user is announced offline once, between TTL and TTL + 2 s, without a grace."""
+def test_01_after_lost_disconnects_each_user_is_offline_once_by_the_ttl(bench: Bench) -> None:
+    """Line 1: without any `$disconnect`, each user is announced offline once, between TTL and TTL + 2 s."""
     users = [f"user{number}" for number in range(40)]
     bench.service.set_contacts("watcher", users)
     watcher = bench.open("watcher")
@@ -72,8 +72,8 @@ def test_01_lost_disconnects_are_announced_offline_exactly_once(bench: Bench) ->
         assert bench.sees("watcher", user)["lastSeen"] == last[user]
 
 
-def test_01_without_a_sweeper_living_neighbours_find_the_dead(bench: Bench) -> None:
-    """While no sweeper runs, a heartbeat of anybody in the same bucket announces who fell silent, each of them once."""
+def test_01_without_a_sweeper_heartbeats_of_the_same_bucket_settle_the_dead(bench: Bench) -> None:
+    """Line 1: while no sweeper runs, any heartbeat in the same bucket announces silent users, each once."""
     users = [f"user{number}" for number in range(60)]
     home = bench.store.bucket_of("watcher")
     here = [user for user in users if bench.store.bucket_of(user) == home][:10]
@@ -89,8 +89,8 @@ def test_01_without_a_sweeper_living_neighbours_find_the_dead(bench: Bench) -> N
     assert sorted(change["userId"] for change in bench.pusher.changes(watcher.id)) == sorted(here)
 
 
-def test_02_a_post_that_is_accepted_proves_nothing(bench: Bench) -> None:
-    """API Gateway accepts every post to a dead socket: it is offline at its TTL all the same."""
+def test_02_an_accepted_post_proves_nothing(bench: Bench) -> None:
+    """Line 2: API Gateway accepts every post to a dead socket: it still goes offline at its TTL."""
     bench.service.set_contacts("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     for second in range(75):
@@ -120,10 +120,10 @@ OPERATIONS: dict[str, Callable[[Bench, Connection], object]] = {
 
 
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS.keys())
-def test_03_a_function_killed_at_any_step_leaves_no_lasting_trace(
+def test_03_state_and_viewers_agree_one_lease_after_a_kill(
     bench: Bench, operation: Callable[[Bench, Connection], object]
 ) -> None:
-    """A function dies after any of its steps: one lease later state and viewers agree."""
+    """Line 3: a function dies after any of its steps: one lease later, state and viewers agree."""
     for step in range(1, 12):
         bench.client.flushall()
         bench.pusher.deliver = lambda _frame: None
@@ -137,7 +137,7 @@ def test_03_a_function_killed_at_any_step_leaves_no_lasting_trace(
             operation(bench, connections["alice"])
         finished = bench.steps.taken - before < step
         if not bench.service.inspect_user("alice")["devices"]:
-            del connections["alice"]  # it was the end of her
+            del connections["alice"]  # she is offline now
         bench.live(12, *connections.values())
         for viewer, connection in connections.items():
             bench.beat(connection, seq=clients[viewer].seq)
@@ -150,8 +150,8 @@ def test_03_a_function_killed_at_any_step_leaves_no_lasting_trace(
 
 
 @pytest.mark.parametrize("finder", ["a sweeper", "a neighbour's heartbeat"])
-def test_03_who_finds_the_silent_may_die_over_it(bench: Bench, finder: str) -> None:
-    """A sweeper, or the heartbeat of a neighbour, dies while it announces a silent user: another one does it."""
+def test_03_another_function_announces_a_silent_user_after_a_kill(bench: Bench, finder: str) -> None:
+    """Line 3: the sweeper or heartbeat that announces a silent user is killed: another one announces the user."""
     for step in range(1, 12):
         bench.client.flushall()
         bench.pusher.deliver = lambda _frame: None
@@ -190,7 +190,7 @@ def in_one_bucket(bench: Bench, *users: str) -> bool:
 @pytest.mark.parametrize("order", list(itertools.permutations(["heartbeat", "update", "disconnect", "connect"])))
 @pytest.mark.parametrize("device", ["phone", ""])
 def test_04_an_old_connection_never_changes_the_newer_state(bench: Bench, device: str, order: tuple[str, ...]) -> None:
-    """The last messages of an old connection, in any order around the new one's `$connect`: the new one decides."""
+    """Line 4: messages of an old connection, in any order around the new one's `$connect`: the new one decides."""
     bench.service.set_contacts("alice", ["bob"])
     bob, old = bench.open("bob"), bench.open("alice", device=device)
     new = bench.connection("alice", device=device, at=bench.clock() + 1)
@@ -234,8 +234,8 @@ def test_04_an_old_connection_never_changes_the_newer_state(bench: Bench, device
 
 @everywhere
 @pytest.mark.parametrize("end", ["leave", "disconnect", "replaces", "sign out"])
-def test_04_what_a_closed_connection_still_says_revives_nobody(bench: Bench, end: str) -> None:
-    """Messages that were under way when their connection ended come a minute later: they close it, and nothing else."""
+def test_04_late_messages_of_a_closed_connection_revive_nobody(bench: Bench, end: str) -> None:
+    """Line 4: messages of a closed connection arrive up to a minute late: they get it closed, and nothing else."""
     bench.service.set_contacts("alice", ["bob"])
     alice = bench.open("alice")
     match end:
@@ -263,7 +263,7 @@ def test_04_what_a_closed_connection_still_says_revives_nobody(bench: Bench, end
 
 @everywhere
 def test_04_a_disconnect_that_overtakes_its_own_connect_leaves_no_ghost(bench: Bench) -> None:
-    """`$disconnect` comes before `$connect`: the connection is refused, and nobody was ever online."""
+    """Line 4: `$disconnect` is handled before `$connect`: the connection is refused, and the user was never online."""
     bench.service.set_contacts("alice", ["bob"])
     bob, alice = bench.open("bob"), bench.connection("alice")
     bench.service.set_user_offline("alice", alice.id)
@@ -277,8 +277,8 @@ def test_04_a_disconnect_that_overtakes_its_own_connect_leaves_no_ghost(bench: B
 
 @everywhere
 @pytest.mark.parametrize("chosen", ["online", "busy", "away"])
-def test_05_a_user_whose_keys_are_lost_is_right_again_with_the_next_heartbeat(bench: Bench, chosen: str) -> None:
-    """The keys of a live user vanish: the next heartbeat brings the right status back, newer, and in one event."""
+def test_05_the_next_heartbeat_heals_a_user_whose_keys_were_lost(bench: Bench, chosen: str) -> None:
+    """Line 5: the keys of a live user are deleted: the next heartbeat restores the right status with one event."""
     bench.service.set_contacts("alice", ["bob"])
     bob, alice = bench.open("bob"), bench.open("alice", device="phone", device_type="mobile")
     client = watched(bench, bob)
@@ -297,8 +297,8 @@ def test_05_a_user_whose_keys_are_lost_is_right_again_with_the_next_heartbeat(be
     assert len(bench.pusher.changes(bob.id, "alice")) == 1
 
 
-def test_06_of_lost_pushes_every_viewer_recovers_within_two_heartbeats(bench: Bench) -> None:
-    """Of a hundred changes 5 % of all pushes are lost: two heartbeats later every viewer is right about everybody."""
+def test_06_every_viewer_recovers_from_lost_pushes_within_two_heartbeats(bench: Bench) -> None:
+    """Line 6: 5 % of the pushes for a hundred changes are lost: two heartbeats later every viewer is right."""
     rng, users = random.Random(6), [f"user{number}" for number in range(12)]
     for user in users:
         bench.service.set_contacts(user, users)
@@ -315,7 +315,7 @@ def test_06_of_lost_pushes_every_viewer_recovers_within_two_heartbeats(bench: Be
         bench.sweep(30)
         for connection, client in viewers:
             bench.beat(connection, seq=client.seq)
-        bench.pusher.drop = lambda _frame: False  # losing the same answer twice is not what this is about
+        bench.pusher.drop = lambda _frame: False  # this test does not lose the same response twice
     assert wrong, "nothing was lost"
     for connection, client in viewers:
         assert agrees(bench, connection.user_id, client, *others[connection.user_id])

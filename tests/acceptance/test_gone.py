@@ -1,4 +1,4 @@
-"""What a post that finds a socket gone (410) may change, and what it must not."""
+"""What a 410 (the socket is gone) changes, and what it must not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.support.service import Bench
 
 
 def test_17_gone_removes_exactly_that_connection(bench: Bench) -> None:
-    """A post finds one of two sockets gone: that connection ends, the other stays, and nobody is told anything."""
+    """Line 17: one of two sockets is gone: that connection ends, the other stays, and contacts get nothing."""
     bench.service.set_contacts("alice", ["bob"])
     alice, phone, laptop = bench.open("alice"), bench.open("bob", device="phone"), bench.open("bob", device="laptop")
     bench.sweep(6)
@@ -22,8 +22,8 @@ def test_17_gone_removes_exactly_that_connection(bench: Bench) -> None:
     assert bench.sees("alice", "bob")["status"] == "online"
 
 
-def test_17_the_last_connection_gone_is_offline_after_the_grace(bench: Bench) -> None:
-    """A post finds a user's only socket gone: after the grace the user is offline, with one event."""
+def test_17_a_user_whose_only_socket_is_gone_is_offline_after_the_grace(bench: Bench) -> None:
+    """Line 17: a user's only socket is gone: the user is offline after the grace, with one event."""
     bench.service.set_contacts("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     bench.sweep(6)
@@ -36,8 +36,8 @@ def test_17_the_last_connection_gone_is_offline_after_the_grace(bench: Bench) ->
     assert [change["type"] for change in bench.pusher.changes(alice.id)] == ["user_offline"]
 
 
-def test_17_gone_lengthens_nobodys_life_and_is_no_sign_of_it(bench: Bench) -> None:
-    """A post finds a socket gone shortly before its TTL runs out: offline at the TTL, last seen at the last beat."""
+def test_17_a_410_extends_no_deadline_and_does_not_change_last_seen(bench: Bench) -> None:
+    """Line 17: a 410 shortly before the TTL: the user is still offline at the TTL, last seen at the last heartbeat."""
     bench.service.set_contacts("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     beaten = bench.clock()
@@ -51,8 +51,8 @@ def test_17_gone_lengthens_nobodys_life_and_is_no_sign_of_it(bench: Bench) -> No
     assert (change["type"], change["lastSeen"]) == ("user_offline", beaten)
 
 
-def test_17_gone_counts_only_for_the_connection_that_was_posted_to(bench: Bench) -> None:
-    """A 410 says nothing about a connection that may still be opening, nor about the one that came after it."""
+def test_17_a_410_affects_only_the_connection_that_was_posted_to(bench: Bench) -> None:
+    """Line 17: a 410 changes neither a connection that may still be opening nor the one that came after it."""
     bench.service.set_contacts("alice", ["bob"])
     alice, young = bench.open("alice"), bench.open("bob", device="phone")
     bench.sweep(4)
@@ -74,8 +74,8 @@ def test_17_gone_counts_only_for_the_connection_that_was_posted_to(bench: Bench)
     assert [device["connectionId"] for device in bench.service.inspect_user("bob")["devices"]] == after
 
 
-def test_17_gone_cascades_into_nothing(bench: Bench) -> None:
-    """Fifty sockets are found gone in one announcement: one more stage removes them, and nothing is posted for it."""
+def test_17_a_410_cascades_into_nothing(bench: Bench) -> None:
+    """Line 17: one announcement finds fifty sockets gone: one more round trip removes them, with no further posts."""
     users = [f"user{number}" for number in range(50)]
     bench.service.set_contacts("alice", users)
     alice = bench.open("alice")
@@ -90,8 +90,8 @@ def test_17_gone_cascades_into_nothing(bench: Bench) -> None:
     assert all(bench.service.inspect_user(user)["devices"] == [] for user in users)
 
 
-def test_17_a_socket_wrongly_found_gone_may_speak_again(bench: Bench) -> None:
-    """A connection whose posts answered 410 sends a heartbeat: it lives, with its status, and no transition."""
+def test_17_a_heartbeat_revives_a_connection_after_a_false_410(bench: Bench) -> None:
+    """Line 17: a connection sends a heartbeat after a false 410: it is live with its status, and there is no event."""
     bench.service.set_contacts("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     bench.update(bob, status="busy")

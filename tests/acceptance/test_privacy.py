@@ -1,4 +1,4 @@
-"""What somebody wants to hide stays hidden, on every surface, and so does that it is hidden."""
+"""Whatever a user hides stays hidden on every surface, and so does the fact that it is hidden."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ everywhere = pytest.mark.parametrize("client", ["fakeredis", "redis"], indirect=
 
 
 def surfaces(bench: Bench, viewer: Connection, user_id: str) -> dict[str, Any]:
-    """What a viewer learns of a user on every surface that it can ask."""
+    """What a viewer learns of a user on each surface that it can query."""
     asked = bench.service.get_user_presence(viewer.user_id, user_id)
     bench.pusher.clear()
     bench.service.answer_query(viewer, GetPresence(action="get_presence", userIds=[user_id, "nobody"]))
@@ -38,7 +38,7 @@ def surfaces(bench: Bench, viewer: Connection, user_id: str) -> dict[str, Any]:
 
 
 def anonymous(value: Any, *names: str) -> str:
-    """A value as text, in which one name looks like another."""
+    """A value as text, with the two names made alike."""
     text = json.dumps(value, sort_keys=True)
     for name in names:
         text = text.replace(name, "X")
@@ -53,8 +53,10 @@ HIDINGS: dict[str, Callable[[Bench, str], None]] = {
 
 
 @pytest.mark.parametrize("hide", HIDINGS.values(), ids=HIDINGS.keys())
-def test_20_a_hidden_user_is_an_offline_user_on_every_surface(bench: Bench, hide: Callable[[Bench, str], None]) -> None:
-    """Of two users who did the same, one hides and one signs out at the same moment: no viewer can tell which."""
+def test_20_a_hidden_user_equals_an_offline_one_on_every_surface(
+    bench: Bench, hide: Callable[[Bench, str], None]
+) -> None:
+    """Line 20: of two users with the same past, one hides and one signs out: no viewer can tell which."""
     bench.service.set_contacts("viewer", ["hider", "leaver"])
     viewer = bench.open("viewer")
     twins = {user: bench.open(user, device_type="mobile") for user in ("hider", "leaver")}
@@ -77,12 +79,12 @@ def test_20_a_hidden_user_is_an_offline_user_on_every_surface(bench: Bench, hide
         seen = {user: surfaces(bench, viewer, user) for user in twins}
         assert anonymous(seen["hider"], "hider") == anonymous(seen["leaver"], "leaver")
     assert seen["hider"]["read"]["status"] == "offline"
-    assert seen["hider"]["read"]["customStatus"] is None, "it had an end, which passed"
+    assert seen["hider"]["read"]["customStatus"] is None, "its end has passed"
 
 
 @everywhere
-def test_20_a_batch_that_is_pending_already_tells_what_may_be_seen_when_it_is_sent(bench: Bench) -> None:
-    """A change waits for the viewer's window, and its user hides: the batch that goes out shows an offline user."""
+def test_20_a_pending_batch_shows_what_the_viewer_may_see_when_it_is_sent(bench: Bench) -> None:
+    """Line 20: a user hides while a change waits for the viewer's window: the batch shows an offline user."""
     users = [f"user{number}" for number in range(12)]
     bench.service.set_contacts("viewer", users)
     viewer, *others = [bench.open(user) for user in ["viewer", *users]]
@@ -94,7 +96,7 @@ def test_20_a_batch_that_is_pending_already_tells_what_may_be_seen_when_it_is_se
         bench.update(connection, status="busy")
         bench.service.set_privacy(user, **hidden)
         bench.update(connection, customStatus={"text": "secret"})
-    assert bench.pusher.changes(viewer.id) == [], "all wait for the viewer's window since the first were told"
+    assert bench.pusher.changes(viewer.id) == [], "all wait for the viewer's window after the first frames"
     bench.sweep(3)
     assert {change["userId"]: change["status"] for change in bench.pusher.changes(viewer.id)} == {
         **dict.fromkeys(set(users) - told, "online"),
@@ -105,8 +107,8 @@ def test_20_a_batch_that_is_pending_already_tells_what_may_be_seen_when_it_is_se
 
 
 @everywhere
-def test_20_who_is_no_contact_learns_nothing_and_neither_from_whom_does_not_exist(bench: Bench) -> None:
-    """A stranger, and a user whom nobody has ever seen, are both `offline` and nothing more, whatever they do."""
+def test_20_a_stranger_cannot_tell_who_exists(bench: Bench) -> None:
+    """Line 20: to a viewer who is no contact, every user is just `offline`, whether or not the user exists."""
     viewer, stranger = bench.open("viewer"), bench.open("stranger")
     bench.update(stranger, status="busy", customStatus={"text": "secret"})
     for user in ("stranger", "nobody"):
@@ -116,8 +118,8 @@ def test_20_who_is_no_contact_learns_nothing_and_neither_from_whom_does_not_exis
 
 
 @everywhere
-def test_20_whoever_was_shown_when_somebody_was_last_here_is_told_when_that_is_hidden(bench: Bench) -> None:
-    """The policy of an offline user changes: contacts are told at once; one who is hidden from notices nothing."""
+def test_20_a_last_seen_policy_acts_immediately_on_those_who_saw_it(bench: Bench) -> None:
+    """Line 20: an offline user's policy changes: contacts are notified; a viewer hidden from sees no change."""
     bench.service.set_contacts("alice", ["bob", "carol"])
     alice, bob, carol = bench.open("alice"), bench.open("bob"), bench.open("carol")
     bench.service.leave("alice", alice.id)
@@ -139,10 +141,10 @@ def test_20_whoever_was_shown_when_somebody_was_last_here_is_told_when_that_is_h
 
 @everywhere
 @pytest.mark.parametrize(("policy", "shown"), [("everyone", True), ("nobody", False)])
-def test_20_what_a_hidden_viewer_keeps_is_what_the_policy_showed_when_that_began(
+def test_20_a_frozen_last_seen_follows_the_policy_at_the_time_of_hiding(
     bench: Bench, policy: LastSeenPolicy, shown: bool
 ) -> None:
-    """Who is hidden from keeps the moment when that began, if it was seen then; showing again shows the present."""
+    """Line 20: a frozen record keeps the time of hiding if the policy showed it; showing again shows the present."""
     bench.service.set_contacts("alice", ["bob"])
     alice = bench.open("alice")
     bench.service.set_privacy("alice", last_seen=policy)
@@ -157,8 +159,8 @@ def test_20_what_a_hidden_viewer_keeps_is_what_the_policy_showed_when_that_began
 
 
 @everywhere
-def test_20_nobody_is_told_of_a_policy_that_changes_nothing_to_see(bench: Bench) -> None:
-    """The policy of an online user changes: no record shows when somebody who is here was last here."""
+def test_20_a_policy_change_of_an_online_user_is_no_event(bench: Bench) -> None:
+    """Line 20: an online user's policy changes: no frame is sent, since no record of an online user has `lastSeen`."""
     bench.service.set_contacts("alice", ["bob"])
     bob = bench.open("bob")
     bench.open("alice")
@@ -170,8 +172,8 @@ def test_20_nobody_is_told_of_a_policy_that_changes_nothing_to_see(bench: Bench)
 
 
 @everywhere
-def test_20_last_seen_is_only_told_where_its_owner_lets_it(bench: Bench) -> None:
-    """`lastSeen` is null while somebody is there, a time when they have gone, and always null if they say so."""
+def test_20_last_seen_is_shown_only_where_the_policy_allows_it(bench: Bench) -> None:
+    """Line 20: `lastSeen` is null while the user is online, then a time, and always null if the policy hides it."""
     bench.service.set_contacts("alice", ["bob"])
     alice = bench.open("alice")
     assert bench.sees("bob", "alice")["lastSeen"] is None
@@ -185,7 +187,7 @@ def test_20_last_seen_is_only_told_where_its_owner_lets_it(bench: Bench) -> None
 
 
 def related(bench: Bench) -> tuple[Connection, Connection]:
-    """Alice and Bob, who see each other, are online, and have been told so."""
+    """Alice and Bob: mutual contacts, online, with everything announced."""
     bench.service.set_contacts("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     bench.sweep(3)
@@ -199,8 +201,8 @@ def seen(bench: Bench) -> tuple[str, str]:
 
 
 @everywhere
-def test_22_a_block_acts_at_once_on_both_sides(bench: Bench) -> None:
-    """Alice blocks Bob: neither sees the other on any surface, and each gets one ordinary `user_offline`."""
+def test_22_a_block_acts_immediately_on_both_sides(bench: Bench) -> None:
+    """Line 22: Alice blocks Bob: neither sees the other on any surface, and each gets one ordinary `user_offline`."""
     alice, bob = related(bench)
     bench.service.set_privacy("alice", blocks=["bob"])
     assert seen(bench) == ("offline", "offline")
@@ -219,8 +221,8 @@ def test_22_a_block_acts_at_once_on_both_sides(bench: Bench) -> None:
 
 
 @everywhere
-def test_22_a_block_while_a_change_is_being_announced_is_told_right_after_it(bench: Bench) -> None:
-    """Alice blocks Bob while a function still posts a change of hers: it tells Bob when it is done, no lease later."""
+def test_22_a_block_during_an_announcement_is_announced_right_after_it(bench: Bench) -> None:
+    """Line 22: Alice blocks Bob while a function posts her change: Bob is notified right after, not a lease later."""
     alice, bob = related(bench)
 
     def block(_frame: Frame) -> None:
@@ -229,14 +231,14 @@ def test_22_a_block_while_a_change_is_being_announced_is_told_right_after_it(ben
 
     bench.pusher.deliver = block
     bench.update(alice, status="busy")
-    bench.sweep(1.5)  # a viewer's window, at most
+    bench.sweep(1.5)  # at most one viewer's window
     assert bench.pusher.changes(bob.id)[-1]["status"] == "offline"
     assert bench.pusher.changes(alice.id)[-1]["status"] == "offline"
 
 
 @everywhere
-def test_22_hiding_and_removal_act_at_once_on_one_side(bench: Bench) -> None:
-    """Alice hides from Bob, or lets him see her no longer: Bob gets one offline, and Alice still sees Bob."""
+def test_22_hiding_and_removal_act_immediately_on_one_side(bench: Bench) -> None:
+    """Line 22: Alice hides from Bob or removes him: Bob gets one offline, and Alice still sees Bob."""
     for way in ("hide", "remove"):
         alice, bob = related(bench)
         if way == "hide":
@@ -251,8 +253,8 @@ def test_22_hiding_and_removal_act_at_once_on_one_side(bench: Bench) -> None:
 
 
 @everywhere
-def test_22_whoever_is_offline_already_hides_without_a_word(bench: Bench) -> None:
-    """To hide, block or remove while offline is told to nobody: there is nothing that would change."""
+def test_22_an_offline_user_hides_without_an_event(bench: Bench) -> None:
+    """Line 22: hiding, blocking or removing while offline sends nothing, because nothing visible changes."""
     alice, bob = related(bench)
     bench.service.leave("alice", alice.id)
     bench.sweep(3)
@@ -267,7 +269,7 @@ def test_22_whoever_is_offline_already_hides_without_a_word(bench: Bench) -> Non
 
 @everywhere
 def test_22_unblocking_does_not_unhide_and_unhiding_does_not_unblock(bench: Bench) -> None:
-    """Each reason not to be seen ends by itself alone, and who has two of them is hidden until both have ended."""
+    """Line 22: each reason to be hidden ends on its own; with two reasons, the user is hidden until both end."""
     related(bench)
     steps: list[tuple[dict[str, Any], tuple[str, str]]] = [
         ({"hide_from": ["bob"]}, ("online", "offline")),
@@ -289,8 +291,8 @@ def test_22_unblocking_does_not_unhide_and_unhiding_does_not_unblock(bench: Benc
 
 
 @everywhere
-def test_22_a_block_by_the_other_side_ends_only_there(bench: Bench) -> None:
-    """Both block each other: when one unblocks, nothing changes for either until the other does so too."""
+def test_22_each_side_ends_only_its_own_block(bench: Bench) -> None:
+    """Line 22: both users block each other: when one unblocks, nothing changes until the other does too."""
     alice, bob = related(bench)
     bench.service.set_privacy("alice", blocks=["bob"])
     bench.service.set_privacy("bob", blocks=["alice"])
@@ -307,7 +309,7 @@ def test_22_a_block_by_the_other_side_ends_only_there(bench: Bench) -> None:
 
 @everywhere
 def test_22_adding_a_contact_again_does_not_unblock(bench: Bench) -> None:
-    """The application adds a blocked contact once more: the block stands."""
+    """Line 22: the application adds a blocked contact again: the block remains."""
     related(bench)
     bench.service.set_privacy("alice", blocks=["bob"])
     bench.service.set_contacts("alice", remove=["bob"])
@@ -319,7 +321,7 @@ def test_22_adding_a_contact_again_does_not_unblock(bench: Bench) -> None:
 
 @everywhere
 def test_22_a_removed_contact_leaves_the_snapshot(bench: Bench) -> None:
-    """Who was removed is in no snapshot any more; a question still gets the offline record of a former contact."""
+    """Line 22: a removed contact is in no snapshot; a query still gets the former contact's offline record."""
     alice, bob = related(bench)
     bench.service.set_contacts("alice", remove=["bob"])
     answers = surfaces(bench, bob, "alice")
@@ -332,7 +334,7 @@ def test_22_a_removed_contact_leaves_the_snapshot(bench: Bench) -> None:
 
 
 def test_23_a_connection_does_not_outlive_its_token_by_more_than_a_minute(bench: Bench) -> None:
-    """A client beats on after its token has ended: a minute later it is closed, and offline for everybody."""
+    """Line 23: a client keeps sending heartbeats after its token has ended: a minute later it is closed and offline."""
     bench.service.set_contacts("alice", ["bob"])
     bob = bench.open("bob")
     ends = bench.clock() + 120_000
@@ -351,10 +353,8 @@ def test_23_a_connection_does_not_outlive_its_token_by_more_than_a_minute(bench:
 
 
 @everywhere
-def test_23_a_sign_out_that_was_cut_short_closes_what_is_open_when_it_is_said_again_or_somebody_speaks(
-    bench: Bench,
-) -> None:
-    """The function dies before it has closed a socket: nothing is posted there, and each way to end it still works."""
+def test_23_an_interrupted_sign_out_still_closes_every_socket(bench: Bench) -> None:
+    """Line 23: a sign-out dies before it closes a socket: nothing is posted there; a repeat or a message closes it."""
     bench.service.set_contacts("alice", ["bob"])
     first, second, bob = bench.open("alice"), bench.open("alice"), bench.open("bob")
     with bench.killed(at=1):
@@ -373,8 +373,8 @@ def test_23_a_sign_out_that_was_cut_short_closes_what_is_open_when_it_is_said_ag
 
 @everywhere
 @pytest.mark.parametrize("later", [0, 70])
-def test_23_whoever_goes_on_speaking_on_a_dead_connection_has_it_closed_once_a_second(bench: Bench, later: int) -> None:
-    """A hundred messages of a signed-out client within two seconds cost two attempts to close it, not a hundred."""
+def test_23_messages_on_a_dead_connection_close_it_once_a_second(bench: Bench, later: int) -> None:
+    """Line 23: a hundred messages of a signed-out client within two seconds cost two close calls, not a hundred."""
     alice = bench.open("alice")
     bench.service.sign_out("alice")
     bench.clock.advance(later)
@@ -387,8 +387,8 @@ def test_23_whoever_goes_on_speaking_on_a_dead_connection_has_it_closed_once_a_s
 
 
 @everywhere
-def test_23_sign_out_everywhere_ends_every_connection_and_every_token_before_it(bench: Bench) -> None:
-    """After a sign-out everywhere nothing that began before it can speak or come back; a newer token can."""
+def test_23_sign_out_everywhere_ends_all_earlier_connections_and_tokens(bench: Bench) -> None:
+    """Line 23: after a sign-out everywhere, older connections and tokens are refused; a newer token works."""
     bench.service.set_contacts("alice", ["bob"])
     bob = bench.open("bob")
     old = [bench.open("alice", device=device) for device in ("phone", "laptop", "laptop")]
@@ -416,8 +416,8 @@ def test_23_sign_out_everywhere_ends_every_connection_and_every_token_before_it(
 
 
 @everywhere
-def test_23_a_message_moves_nobody_but_its_sender(bench: Bench) -> None:
-    """`replaces` and `leave` reach the sender's own connections only: another user's id in them does nothing."""
+def test_23_a_message_affects_only_its_sender(bench: Bench) -> None:
+    """Line 23: `replaces` and `leave` reach the sender's own connections only; another user's id has no effect."""
     bench.service.set_contacts("alice", ["mallory"])
     alice, mallory = bench.open("alice"), bench.open("mallory")
     bench.service.sync(mallory, Sync(action="sync", replaces=alice.id))
@@ -430,8 +430,8 @@ def test_23_a_message_moves_nobody_but_its_sender(bench: Bench) -> None:
 
 
 @everywhere
-def test_24_one_sees_ones_own_real_state_and_not_who_blocks_one(bench: Bench) -> None:
-    """Invisible, claimed and blocked by somebody: one's own state says all of it but the last."""
+def test_24_a_user_sees_the_real_own_state_but_not_who_blocks(bench: Bench) -> None:
+    """Line 24: `GET /v1/me` shows the user's real status and settings, but never who blocks the user."""
     alice, _ = related(bench)
     bench.update(alice, status="busy", scope="user", until=bench.clock() + 60_000)
     before = bench.service.inspect_user("alice"), bench.service.get_privacy("alice")

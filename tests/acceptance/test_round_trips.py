@@ -1,4 +1,4 @@
-"""What an event costs: the stages (round trips to Redis) that it needs, however many contacts it concerns."""
+"""What an event costs: the round trips to Redis that it needs, however many contacts it concerns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ sizes = pytest.mark.parametrize("contacts", [1, 120])
 
 
 def settled(bench: Bench, contacts: int) -> None:
-    """Alice has so many contacts, all are online, and everything has been told."""
+    """Alice with this many contacts, all online, with everything announced."""
     bench.service.set_contacts("alice", CONTACTS[:contacts])
     for contact in CONTACTS[:contacts]:
         bench.open(contact)
@@ -22,8 +22,8 @@ def settled(bench: Bench, contacts: int) -> None:
 
 
 @sizes
-def test_a_handshake_is_one_stage_and_posts_nothing(bench: Bench, contacts: int) -> None:
-    """`$connect` is one stage, whoever would have to be told: the first message tells them."""
+def test_a_handshake_is_one_round_trip_and_posts_nothing(bench: Bench, contacts: int) -> None:
+    """`$connect` takes one round trip and posts nothing; the first message announces the user."""
     settled(bench, contacts)
     with bench.counted() as stages:
         bench.service.set_user_online(bench.connection("alice"))
@@ -32,8 +32,8 @@ def test_a_handshake_is_one_stage_and_posts_nothing(bench: Bench, contacts: int)
 
 
 @sizes
-def test_a_first_sync_that_announces_is_three_stages(bench: Bench, contacts: int) -> None:
-    """The first sync reads all contacts and tells all of them, in three stages and one post each."""
+def test_a_first_sync_that_announces_is_three_round_trips(bench: Bench, contacts: int) -> None:
+    """The first `sync` reads and notifies all contacts in three round trips, with one post for each."""
     settled(bench, contacts)
     alice = bench.connection("alice")
     bench.service.set_user_online(alice)
@@ -44,8 +44,8 @@ def test_a_first_sync_that_announces_is_three_stages(bench: Bench, contacts: int
 
 
 @sizes
-def test_a_sync_that_announces_nothing_is_two_stages_and_a_resumed_one_one(bench: Bench, contacts: int) -> None:
-    """A later sync is two stages; one that missed nothing has nothing to read, and still answers."""
+def test_a_sync_that_announces_nothing_is_two_round_trips_and_a_resumed_one_one(bench: Bench, contacts: int) -> None:
+    """A later `sync` takes two round trips; a resumed one reads no records, so it takes one."""
     settled(bench, contacts)
     alice = bench.open("alice")
     bench.sweep(3)
@@ -59,8 +59,8 @@ def test_a_sync_that_announces_nothing_is_two_stages_and_a_resumed_one_one(bench
     assert bench.pusher.to(alice.id)[-1]["resumed"]
 
 
-def test_a_heartbeat_is_one_stage_and_posts_nothing(bench: Bench) -> None:
-    """A heartbeat that missed nothing is one stage, also when it is the user's turn to be settled."""
+def test_a_heartbeat_is_one_round_trip_and_posts_nothing(bench: Bench) -> None:
+    """A heartbeat that missed nothing takes one round trip, also when the user is due."""
     settled(bench, 120)
     alice = bench.open("alice")
     bench.sweep(3)
@@ -68,7 +68,7 @@ def test_a_heartbeat_is_one_stage_and_posts_nothing(bench: Bench) -> None:
     bench.pusher.clear()
     for _ in range(6):
         bench.clock.advance(29)
-        for contact in CONTACTS:  # nobody else is due, so that there is nobody to help
+        for contact in CONTACTS:  # no neighbor is due, so the heartbeat settles nobody else
             bench.client.zrem(f"presence:{{{bench.store.bucket_of(contact)}}}:due", contact)
         with bench.counted() as stages:
             bench.beat(alice, seq=seq)
@@ -77,8 +77,8 @@ def test_a_heartbeat_is_one_stage_and_posts_nothing(bench: Bench) -> None:
 
 
 @sizes
-def test_an_update_is_three_stages(bench: Bench, contacts: int) -> None:
-    """A change of status is settled, its viewers are looked up, and it is reported: three stages for any number."""
+def test_an_update_is_three_round_trips(bench: Bench, contacts: int) -> None:
+    """A status change settles, looks up its viewers and reports: three round trips for any number of viewers."""
     settled(bench, contacts)
     alice = bench.open("alice")
     bench.sweep(3)
@@ -93,8 +93,8 @@ def test_an_update_is_three_stages(bench: Bench, contacts: int) -> None:
 
 
 @sizes
-def test_sockets_found_gone_are_removed_within_one_more_stage(bench: Bench, contacts: int) -> None:
-    """However many sockets are found gone by an update, to remove them takes one stage more at most."""
+def test_removing_gone_sockets_is_at_most_one_more_round_trip(bench: Bench, contacts: int) -> None:
+    """However many sockets an update finds gone, removing them takes at most one more round trip."""
     settled(bench, contacts)
     alice = bench.open("alice")
     bench.sweep(6)
@@ -106,8 +106,8 @@ def test_sockets_found_gone_are_removed_within_one_more_stage(bench: Bench, cont
 
 
 @sizes
-def test_a_query_is_two_stages(bench: Bench, contacts: int) -> None:
-    """`get_presence` counts as a heartbeat and reads all users that it names: two stages."""
+def test_a_query_is_two_round_trips(bench: Bench, contacts: int) -> None:
+    """`get_presence` counts as a heartbeat and reads all named users: two round trips."""
     settled(bench, contacts)
     alice = bench.open("alice")
     bench.sweep(3)
@@ -117,8 +117,8 @@ def test_a_query_is_two_stages(bench: Bench, contacts: int) -> None:
 
 
 @sizes
-def test_calls_over_http_are_one_or_two_stages(bench: Bench, contacts: int) -> None:
-    """That a token is still good is asked in the same stage as the rest, and a poll costs what a sync does."""
+def test_http_calls_are_one_or_two_round_trips(bench: Bench, contacts: int) -> None:
+    """An HTTP call checks its token in the same round trip as the rest; a poll costs what a `sync` costs."""
     settled(bench, contacts)
     now = bench.clock() // 1000
     device = Connection.of_polling_device(
@@ -139,8 +139,8 @@ def test_calls_over_http_are_one_or_two_stages(bench: Bench, contacts: int) -> N
     assert [len(stages) for stages in (query, me, poll, resumed, snapshot)] == [1, 1, 2, 1, 2]
 
 
-def test_a_disconnect_is_one_stage(bench: Bench) -> None:
-    """A socket that closed is one stage: whoever it concerns is told when the grace is over."""
+def test_a_disconnect_is_one_round_trip(bench: Bench) -> None:
+    """`$disconnect` takes one round trip; contacts are notified when the grace ends."""
     settled(bench, 120)
     alice = bench.open("alice")
     bench.sweep(3)
@@ -149,8 +149,8 @@ def test_a_disconnect_is_one_stage(bench: Bench) -> None:
     assert len(stages) == 1
 
 
-def test_a_look_of_the_sweeper_is_one_stage_when_nobody_is_due(bench: Bench) -> None:
-    """A sweeper that finds nobody due has looked at all buckets in one stage, and naps for a second."""
+def test_a_sweep_with_nobody_due_is_one_round_trip(bench: Bench) -> None:
+    """A sweeper that finds nobody due checks all buckets in one round trip and sleeps for a second."""
     naps: list[float] = []
 
     def nap(seconds: float) -> None:
@@ -163,8 +163,8 @@ def test_a_look_of_the_sweeper_is_one_stage_when_nobody_is_due(bench: Bench) -> 
     assert len(stages) == len(naps) == 150
 
 
-def test_what_is_asked_grows_with_contacts_and_not_with_users(bench: Bench) -> None:
-    """Two thousand others who are online cost an update nothing: it asks about its own viewers only."""
+def test_requests_grow_with_contacts_and_not_with_users(bench: Bench) -> None:
+    """Two thousand unrelated online users add nothing to an update: it asks about its own viewers only."""
     settled(bench, 5)
     alice = bench.open("alice")
     bench.sweep(3)

@@ -1,4 +1,4 @@
-"""Everybody at once, frames in any order, and peers that hang or are gone."""
+"""Many changes at once, frames in any order, and peers that hang or are gone."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from tests.support.service import Bench
 everywhere = pytest.mark.parametrize("client", ["fakeredis", "redis"], indirect=True)
 
 
-def test_13_a_thousand_contacts_within_ten_seconds_are_at_most_twenty_frames_for_a_viewer(bench: Bench) -> None:
-    """A thousand people come online within ten seconds, and four who know all of them get at most 20 frames each.
+def test_13_a_thousand_contacts_within_ten_seconds_are_at_most_twenty_frames(bench: Bench) -> None:
+    """Line 13: a thousand users come online within ten seconds; viewers who see all of them get at most 20 frames each.
 
-    The four are among the thousand. That all know all would only cost time: what a viewer gets does not depend on it.
+    Four of the thousand are the viewers. A thousand mutual contacts would only take longer: what a viewer gets does not
+    depend on what the others see.
     """
     users = [f"user{number}" for number in range(1000)]
     for user in users[:4]:
@@ -58,8 +59,8 @@ def test_13_a_thousand_contacts_within_ten_seconds_are_at_most_twenty_frames_for
         assert not shown.behind
 
 
-def test_13_in_calm_times_a_change_is_told_at_once(bench: Bench) -> None:
-    """After a storm the window closes again: a change is posted by the function that made it, not a second later."""
+def test_13_after_a_storm_changes_are_sent_immediately_again(bench: Bench) -> None:
+    """Line 13: after a storm the window closes: the function that makes a change posts it, without a second's delay."""
     users = [f"user{number}" for number in range(60)]
     bench.service.set_contacts("viewer", users)
     viewer, *others = [bench.open(user) for user in ["viewer", *users]]
@@ -74,8 +75,8 @@ def test_13_in_calm_times_a_change_is_told_at_once(bench: Bench) -> None:
     assert [change["status"] for change in bench.pusher.changes(viewer.id)] == ["away"]
 
 
-def test_13_a_few_changes_at_once_are_told_at_once(bench: Bench) -> None:
-    """Only who is told more than a few changes in a moment waits: three, now and then, come as they are made."""
+def test_13_a_few_changes_do_not_wait(bench: Bench) -> None:
+    """Line 13: changes wait only when a viewer gets many in a short time: three in a row are posted immediately."""
     bench.service.set_contacts("viewer", ["user"])
     viewer, user = bench.open("viewer"), bench.open("user")
     for _ in range(5):
@@ -87,7 +88,7 @@ def test_13_a_few_changes_at_once_are_told_at_once(bench: Bench) -> None:
 
 
 def test_13_a_superseded_state_is_never_sent(bench: Bench) -> None:
-    """Whoever changes often within a viewer's window is told of once, as of the end."""
+    """Line 13: several changes of one user within a viewer's window are one event with the final state."""
     users = [f"user{number}" for number in range(50)]
     bench.service.set_contacts("viewer", users)
     viewer, *others = [bench.open(user) for user in ["viewer", *users]]
@@ -125,14 +126,14 @@ def pusher(bench: Bench, management: ManagementServer) -> Iterator[Pusher]:
 
 @pytest.fixture
 def posting(bench: Bench, pusher: Pusher) -> PresenceService:
-    """The service with it, over the bench's state."""
+    """A service with the real pusher on the bench's state."""
     return PresenceService(bench.store, pusher, bench.settings, bench.clock, bench.meter)
 
 
-def test_14_throttled_posts_are_tried_again_and_nothing_is_lost(
+def test_14_throttled_posts_are_retried_and_nothing_is_lost(
     bench: Bench, management: ManagementServer, posting: PresenceService
 ) -> None:
-    """API Gateway answers 429 to every first try: the service backs off, and every viewer is told, once."""
+    """Line 14: every first post gets 429: the service backs off, and every viewer gets one frame."""
     viewers = [bench.open(f"viewer{number}") for number in range(30)]
     bench.service.set_contacts("alice", [viewer.user_id for viewer in viewers])
     alice = bench.open("alice")
@@ -146,25 +147,25 @@ def test_14_throttled_posts_are_tried_again_and_nothing_is_lost(
     management.answer = throttle
     posting.update_user_status(alice, PresenceUpdate(action="presence_update", status="busy"))
     waits = [times[1] - times[0] for times in tries.values()]
-    assert [len(times) for times in tries.values()] == [2] * 31, "thirty viewers, and alice herself"
+    assert [len(times) for times in tries.values()] == [2] * 31, "thirty viewers and Alice herself"
     assert min(waits) >= 0.05
-    assert len({round(wait, 3) for wait in waits}) > 5, "they do not all come back at one moment"
+    assert len({round(wait, 3) for wait in waits}) > 5, "all retries came at one moment"
     assert bench.meter.counts["PostsSent"] == bench.meter.counts["PostsThrottled"] == 31
     bench.pusher.clear()
     bench.sweep(15)
-    assert bench.pusher.frames == [], "all was reported"
+    assert bench.pusher.frames == [], "a change was not reported"
 
 
-def test_14_what_stays_throttled_heals_with_the_viewers_next_heartbeat(
+def test_14_a_post_that_stays_throttled_heals_with_the_next_heartbeat(
     bench: Bench, management: ManagementServer, posting: PresenceService
 ) -> None:
-    """One viewer's posts are throttled until the time budget is over: the heartbeat that misses it gets a snapshot."""
+    """Line 14: a viewer's posts are throttled until the budget ends: the viewer's next heartbeat gets a snapshot."""
     bench.service.set_contacts("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     bench.sweep(2)
     seq = bench.pusher.to(bob.id)[-1]["seq"]
     management.answer = lambda received: 429 if received.connection_id == bob.id else 200
-    posting._delivery._pusher._budget = 0.3  # type: ignore[attr-defined] # a Pusher; the test does not want to wait
+    posting._delivery._pusher._budget = 0.3  # type: ignore[attr-defined] # a Pusher; the test does not wait
     posting.update_user_status(alice, PresenceUpdate(action="presence_update", status="busy"))
     assert bench.meter.counts["PostsFailed"] == 1
     bench.sweep(3)
@@ -174,10 +175,10 @@ def test_14_what_stays_throttled_heals_with_the_viewers_next_heartbeat(
     assert [(user["userId"], user["status"]) for user in snapshot["users"]] == [("alice", "busy")]
 
 
-def test_14_a_peer_that_hangs_delays_nobody_else(
+def test_14_a_hanging_peer_delays_nobody_else(
     bench: Bench, management: ManagementServer, posting: PresenceService
 ) -> None:
-    """One connection never answers: all others have their frame at once, and the function ends within its budget."""
+    """Line 14: one connection never responds: the others get their frame, and the function stays within its budget."""
     viewers = [bench.open(f"viewer{number}") for number in range(40)]
     bench.service.set_contacts("alice", [viewer.user_id for viewer in viewers])
     alice = bench.open("alice")
@@ -194,10 +195,10 @@ def test_14_a_peer_that_hangs_delays_nobody_else(
     assert bench.meter.counts["PostsFailed"] == 1
 
 
-def test_14_forty_peers_that_hang_do_not_hold_up_the_sweeper(
+def test_14_forty_hanging_peers_do_not_delay_the_sweeper(
     bench: Bench, management: ManagementServer, pusher: Pusher
 ) -> None:
-    """Forty sockets hang, and the sweeper has to tell them first: the others hear at once, and so at the next look."""
+    """Line 14: forty sockets hang and come first in a sweep: the others are notified, in this sweep and the next."""
     crowd = [bench.open(f"viewer{number}") for number in range(40)]
     ends = ["alice", "carol", "erin"]
     for user in ends:
@@ -225,8 +226,8 @@ def test_14_forty_peers_that_hang_do_not_hold_up_the_sweeper(
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_15_frames_in_any_order_and_twice_give_the_same_picture(bench: Bench, seed: int) -> None:
-    """What a client was sent arrives in any order, some of it twice: its picture is the server's all the same."""
+def test_15_reordered_and_repeated_frames_give_the_same_state(bench: Bench, seed: int) -> None:
+    """Line 15: frames arrive in any order, some twice: the client's state equals the server's."""
     rng, users = random.Random(seed), ["bob", "carol", "dave", "erin"]
     bench.service.set_contacts("alice", users)
     alice = bench.open("alice")
@@ -270,8 +271,8 @@ UPDATES = [
 
 
 @pytest.mark.parametrize("order", [*itertools.permutations(range(5))][::7])
-def test_15_updates_in_any_order_and_twice_end_the_same(bench: Bench, order: Sequence[int]) -> None:
-    """A connection's updates overtake each other and come twice: each field is as its newest update says."""
+def test_15_reordered_and_repeated_updates_give_the_same_state(bench: Bench, order: Sequence[int]) -> None:
+    """Line 15: a connection's updates arrive in any order, some twice: each field is that of its newest update."""
     bench.service.set_contacts("alice", ["bob"])
     alice = bench.open("alice")
     for place in (*order, *reversed(order)):
@@ -283,8 +284,8 @@ def test_15_updates_in_any_order_and_twice_end_the_same(bench: Bench, order: Seq
 
 
 @everywhere
-def test_15_updates_of_two_connections_are_counted_apart(bench: Bench) -> None:
-    """A new connection counts from 1 again, and its first update is not taken for an old one of another connection."""
+def test_15_each_connection_counts_its_own_updates(bench: Bench) -> None:
+    """Line 15: a new connection counts from 1; its first update is not taken for an old one of another connection."""
     old = bench.open("alice", device="browser")
     bench.update(old, status="busy", n=7)
     new = bench.open("alice", device="browser")
@@ -294,7 +295,7 @@ def test_15_updates_of_two_connections_are_counted_apart(bench: Bench) -> None:
 
 
 class MeanwhileStore:
-    """The bench's store, on which something happens right before one of its stages."""
+    """The bench's store, with a hook that runs right before one of its round trips."""
 
     def __init__(self, bench: Bench, before: int, happens: Callable[[], None]) -> None:
         self.buckets, self._bench, self._before, self._happens = bench.store.buckets, bench, before, happens
@@ -315,7 +316,7 @@ class MeanwhileStore:
 @everywhere
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_16_no_change_is_missed_between_reading_and_subscribing(bench: Bench, stage: int) -> None:
-    """A contact changes at any moment of a sync, its frame comes before or after the snapshot: the picture is right."""
+    """Line 16: a contact changes at any moment of a `sync`, before or after the snapshot: the client is right."""
     bench.service.set_contacts("alice", ["bob"])
     alice = bench.connection("alice")
     bob = bench.open("bob")
@@ -338,8 +339,8 @@ def test_16_no_change_is_missed_between_reading_and_subscribing(bench: Bench, st
 
 
 @everywhere
-def test_16_a_frame_in_flight_causes_no_snapshot_and_a_lost_one_does(bench: Bench) -> None:
-    """A heartbeat that misses a frame of the last two seconds is not answered; one that misses an older frame is."""
+def test_16_a_frame_in_flight_causes_no_snapshot_but_a_lost_one_does(bench: Bench) -> None:
+    """Line 16: a heartbeat that misses a frame of the last two seconds gets no response; an older frame, a snapshot."""
     bench.service.set_contacts("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     bench.clock.advance(5)
@@ -359,12 +360,12 @@ def test_16_a_frame_in_flight_causes_no_snapshot_and_a_lost_one_does(bench: Benc
     bench.clock.advance(5)
     bench.beat(alice, seq=snapshot["seq"])
     bench.beat(alice)
-    assert len(bench.pusher.to(alice.id)) == 1, "up to date, and without a number, a heartbeat has no answer"
+    assert len(bench.pusher.to(alice.id)) == 1, "a heartbeat that is up to date or has no `seq` got a response"
 
 
 @everywhere
-def test_16_whoever_missed_nothing_resumes(bench: Bench) -> None:
-    """A reconnect with the last number is answered `resumed` and without users, and with any other number in full."""
+def test_16_a_client_that_missed_nothing_resumes(bench: Bench) -> None:
+    """Line 16: a reconnect with the current `seq` gets `resumed` and no users; with any other, the full snapshot."""
     bench.service.set_contacts("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     bench.clock.advance(1)
@@ -387,14 +388,14 @@ def test_16_whoever_missed_nothing_resumes(bench: Bench) -> None:
 
 
 @everywhere
-def test_16_a_change_that_still_waits_for_the_window_is_something_missed(bench: Bench) -> None:
-    """A reconnect with the current number while a change waits to be told is answered in full, with that change."""
+def test_16_a_pending_change_prevents_a_resume(bench: Bench) -> None:
+    """Line 16: a reconnect with the current `seq` while a change is pending gets a full snapshot with that change."""
     bench.service.set_contacts("alice", ["bob"])
     alice, bob = bench.open("alice", device="browser"), bench.open("bob")
     bench.sweep(3)
     bench.crowd(bob)
     bench.update(bob, status="busy")
-    assert bench.client.exists(bench.store.key("pending", "alice")), "the last change waits for alice's window"
+    assert bench.client.exists(bench.store.key("pending", "alice")), "the last change waits for Alice's window"
     seq = bench.pusher.to(alice.id)[-1]["seq"]
     bench.service.set_user_offline("alice", alice.id)
     again = bench.connection("alice", device="browser")
@@ -405,8 +406,8 @@ def test_16_a_change_that_still_waits_for_the_window_is_something_missed(bench: 
     assert [user["status"] for user in frame["users"]] == ["busy"]
 
 
-def test_16_a_large_snapshot_comes_in_parts_that_fit(bench: Bench) -> None:
-    """A snapshot too large for one frame comes in parts of at most 32 KB, with one number, complete."""
+def test_16_a_large_snapshot_comes_in_parts_of_32_kb(bench: Bench) -> None:
+    """Line 16: a snapshot too large for one frame comes complete, in parts of at most 32 KB with one `seq`."""
     users = [f"user{number:04}" for number in range(1200)]
     bench.service.set_contacts("viewer", users, mutual=True)
     for user in users[::100]:

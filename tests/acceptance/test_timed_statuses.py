@@ -1,4 +1,4 @@
-"""What a user chooses for a time ends on time, once, and what was before it returns."""
+"""A claim or custom status ends on time and once, and the status before it returns."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def timed(bench: Bench, kind: str, until: int) -> dict[str, Any]:
 
 
 def shown(record: Any, kind: str) -> Any:
-    """What of a record tells that it has not ended."""
+    """The part of a record that shows whether the timed status is still in effect."""
     return record["status"] if kind == "claim" else record["customStatus"] and record["customStatus"]["text"]
 
 
 @everywhere
 @pytest.mark.parametrize("kind", ["claim", "custom status"])
-def test_25_it_ends_to_the_millisecond_on_read(bench: Bench, kind: str) -> None:
-    """Whoever reads sees a timed status until the millisecond of its end, and from then on what was before it."""
+def test_25_a_read_shows_the_end_to_the_millisecond(bench: Bench, kind: str) -> None:
+    """Line 25: a read shows a timed status until the millisecond of its end, and the previous status from then on."""
     bench.service.set_contacts("alice", ["bob"])
     alice = bench.open("alice")
     bench.update(alice, status="away")
@@ -46,8 +46,8 @@ def test_25_it_ends_to_the_millisecond_on_read(bench: Bench, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["claim", "custom status"])
 @pytest.mark.parametrize("after", [3, 59.7, 301])
-def test_25_it_ends_on_time_for_those_who_are_told(bench: Bench, kind: str, after: float) -> None:
-    """Contacts are told of the end in one frame within two seconds of it, and what was before returns."""
+def test_25_the_end_is_announced_within_two_seconds(bench: Bench, kind: str, after: float) -> None:
+    """Line 25: contacts get one frame within two seconds of the end, and the previous status returns."""
     bench.service.set_contacts("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     bench.update(alice, status="away")
@@ -70,8 +70,8 @@ def test_25_it_ends_on_time_for_those_who_are_told(bench: Bench, kind: str, afte
 
 
 @pytest.mark.parametrize("kind", ["claim", "custom status"])
-def test_25_two_sweepers_end_it_once(bench: Bench, kind: str) -> None:
-    """Two sweepers and a heartbeat come upon the same end at the same moment: it is announced once."""
+def test_25_two_sweepers_end_a_status_once(bench: Bench, kind: str) -> None:
+    """Line 25: two sweepers and a heartbeat find the same end at the same moment: it is announced once."""
     bench.service.set_contacts("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     until = bench.clock() + 10_000
@@ -97,7 +97,7 @@ def test_25_two_sweepers_end_it_once(bench: Bench, kind: str) -> None:
 
 @everywhere
 def test_25_a_newer_claim_is_not_ended_by_the_older_ones_time(bench: Bench) -> None:
-    """A claim is made longer before it ends: the first end passes without effect."""
+    """Line 25: a claim is extended before it ends: the first end has no effect."""
     bench.service.set_contacts("alice", ["bob"])
     alice = bench.open("alice")
     bench.update(alice, status="busy", scope="user", until=bench.clock() + 5_000)
@@ -106,12 +106,12 @@ def test_25_a_newer_claim_is_not_ended_by_the_older_ones_time(bench: Bench) -> N
     assert bench.sees("bob", "alice")["status"] == "busy"
     bench.update(alice, status="away", scope="user")
     bench.clock.advance(50)
-    assert bench.sees("bob", "alice")["status"] == "away", "the last one has no end"
+    assert bench.sees("bob", "alice")["status"] == "away", "the last claim has no end"
 
 
 @everywhere
-def test_25_what_returns_is_what_the_devices_say_by_then(bench: Bench) -> None:
-    """A device chose another status under the claim: when the claim ends, that is what contacts see."""
+def test_25_after_a_claim_the_current_device_status_returns(bench: Bench) -> None:
+    """Line 25: a device chooses another status during the claim: when the claim ends, contacts see that status."""
     bench.service.set_contacts("alice", ["bob"])
     alice = bench.open("alice")
     bench.update(alice, status="busy", scope="user", until=bench.clock() + 5_000)
@@ -122,8 +122,8 @@ def test_25_what_returns_is_what_the_devices_say_by_then(bench: Bench) -> None:
 
 
 @everywhere
-def test_25_a_claim_shows_only_while_a_device_lives(bench: Bench) -> None:
-    """A claim makes nobody appear who is gone, and is there again when the user comes back before its end."""
+def test_25_a_claim_shows_only_while_a_device_is_live(bench: Bench) -> None:
+    """Line 25: a claim does not make an offline user visible; it applies again if the user returns before its end."""
     bench.service.set_contacts("alice", ["bob"])
     bench.service.set_status("alice", StatusChange(status="busy", scope="user", until=bench.clock() + 100_000))
     assert bench.sees("bob", "alice")["status"] == "offline"
@@ -136,7 +136,7 @@ def test_25_a_claim_shows_only_while_a_device_lives(bench: Bench) -> None:
 
 
 def test_26_a_custom_status_is_readable_while_offline_until_its_end(bench: Bench) -> None:
-    """Its owner is offline: contacts read the custom status all the same, and its end is one frame."""
+    """Line 26: contacts can read an offline user's custom status until its end, which is one frame."""
     bench.service.set_contacts("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     until = bench.clock() + 300_000
@@ -150,12 +150,12 @@ def test_26_a_custom_status_is_readable_while_offline_until_its_end(bench: Bench
     bench.live(30, bob)
     [change] = bench.pusher.changes(bob.id)
     assert (change["type"], change["status"], change["customStatus"]) == ("presence_status", "offline", None)
-    assert change["lastSeen"] == record["lastSeen"], "the end of a status is no sign of life"
+    assert change["lastSeen"] == record["lastSeen"], "the end of a status changed lastSeen"
 
 
 @everywhere
-def test_26_one_may_be_chosen_for_somebody_who_is_offline(bench: Bench) -> None:
-    """The backend sets a custom status for a user who is offline: contacts are told, and see an offline user."""
+def test_26_the_backend_can_set_an_offline_users_custom_status(bench: Bench) -> None:
+    """Line 26: the backend sets an offline user's custom status: contacts get one frame; the user stays offline."""
     bench.service.set_contacts("alice", ["bob"])
     bob = bench.open("bob")
     change = StatusChange(customStatus=CustomStatus(text="Back on Monday"))
@@ -176,8 +176,8 @@ HIDINGS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("way", HIDINGS)
-def test_26_a_frozen_custom_status_still_ends_at_its_time(bench: Bench, way: str) -> None:
-    """A viewer from whom its owner hides keeps the custom status as it was, until its end, whatever the owner does."""
+def test_26_a_frozen_custom_status_still_ends_on_time(bench: Bench, way: str) -> None:
+    """Line 26: a viewer from whom the user hides keeps the custom status of that moment until its `until`."""
     bench.service.set_contacts("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     until = bench.clock() + 100_000
@@ -202,8 +202,8 @@ def test_26_a_frozen_custom_status_still_ends_at_its_time(bench: Bench, way: str
 
 
 @everywhere
-def test_26_the_record_is_kept_for_a_month_after_the_user_was_last_seen(bench: Bench) -> None:
-    """A user's record lives as long as the retention says, and what the application gave for ever."""
+def test_26_a_record_expires_after_the_retention(bench: Bench) -> None:
+    """Line 26: a user's record expires after the retention; what the application stored never expires."""
     alice = bench.open("alice")
     bench.beat(alice)
     assert 29 * 86_400 < bench.client.ttl(bench.store.key("user", "alice")) <= 30 * 86_400

@@ -1,4 +1,4 @@
-"""Two worlds that differ only in what a hidden user does: no viewer can tell in which one it is."""
+"""Two worlds that differ only in what a hidden user does: a viewer cannot tell them apart."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.service import Bench
 
 
 def secretly(bench: Bench, rng: random.Random, connections: list[Connection]) -> None:
-    """Something that a hidden user may do."""
+    """One random action of a hidden user."""
     match rng.randrange(8):
         case 0 | 1:
             connections.append(bench.open("hider", device=rng.choice(["", "phone"])))
@@ -34,9 +34,9 @@ def secretly(bench: Bench, rng: random.Random, connections: list[Connection]) ->
 
 
 def world(client: redis.Redis, seed: int, hidden: dict[str, Any], *, quiet: bool) -> tuple[list[str], Bench]:
-    """A history in which somebody hides from a viewer, and does nothing more or a lot; all else is the same in each.
+    """A history in which a user hides from a viewer and then does nothing (`quiet`) or a lot; the rest is the same.
 
-    Gives everything that the viewer gets to know, with its times, and the world in its end.
+    Returns everything that the viewer learns, with its times, and the service at the end.
     """
     client.flushall()
     bench, script, secret = Bench(client, Settings(buckets=4)), random.Random(seed), random.Random(seed + 1000)
@@ -83,18 +83,16 @@ SHOWN: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("way", HIDDEN)
-def test_21_two_worlds_that_differ_in_what_a_hidden_user_does_look_the_same(
-    client: redis.Redis, way: str, seed: int
-) -> None:
-    """In one world the hidden user does nothing, in the other a lot: a viewer gets the same at the same times."""
+def test_21_two_worlds_give_a_viewer_identical_traces(client: redis.Redis, way: str, seed: int) -> None:
+    """Line 21: a hidden user does nothing in one world and a lot in the other: the viewer gets identical frames."""
     quiet, _ = world(client, seed, HIDDEN[way], quiet=True)
     busy, _ = world(client, seed, HIDDEN[way], quiet=False)
     assert quiet == busy
 
 
 @pytest.mark.parametrize("way", HIDDEN)
-def test_21_showing_again_reveals_the_present_record_and_nothing_before_it(client: redis.Redis, way: str) -> None:
-    """After hiding, a viewer gets one frame with what is so now, newer than all it had, and nothing of what was."""
+def test_21_showing_again_reveals_only_the_present_record(client: redis.Redis, way: str) -> None:
+    """Line 21: when the user shows again, the viewer gets one newer frame with the present record and nothing older."""
     _, bench = world(client, 7, HIDDEN[way], quiet=False)
     connection = bench.open("hider", device="desk", device_type="desktop")
     bench.service.set_status("hider", StatusChange(status="away", scope="user"))

@@ -1,4 +1,4 @@
-"""docs/protocol.md says the truth: its examples are messages and frames, bodies and answers; so does the schema."""
+"""docs/protocol.md is right: its examples are valid messages, frames, bodies and responses; so is the schema."""
 
 from __future__ import annotations
 
@@ -46,32 +46,32 @@ FRAMES: dict[str, Any] = {
 
 
 def _check(kind: Any, example: Any) -> None:
-    """An example is of this kind, and has no field that it does not name."""
+    """An example is valid for this type and has no unknown field."""
     TypeAdapter(kind).validate_python(example, strict=True, extra="forbid")
 
 
 @pytest.mark.parametrize("example", [value for kind, value in EXAMPLES if kind == "client"], ids=str)
-def test_every_message_of_a_client_is_one(example: dict[str, Any]) -> None:
-    """A message that the document shows is accepted by the service, and loses no field."""
+def test_every_client_message_is_valid(example: dict[str, Any]) -> None:
+    """The service accepts each message in the document without dropping a field."""
     message = parse_message(json.dumps(example))
     assert set(example) <= set(type(message).model_fields)
 
 
 @pytest.mark.parametrize("example", [value for kind, value in EXAMPLES if kind == "server"], ids=str)
-def test_every_frame_of_the_service_is_one(example: dict[str, Any]) -> None:
-    """A frame that the document shows has the fields of its type, and no other."""
+def test_every_frame_is_valid(example: dict[str, Any]) -> None:
+    """Each frame in the document has exactly the fields of its type."""
     _check(FRAMES[example["type"]], example)
 
 
 @pytest.mark.parametrize("example", [value for kind, value in EXAMPLES if kind == "record"], ids=str)
-def test_the_record_is_one(example: dict[str, Any]) -> None:
-    """The record that the document shows is a whole one."""
+def test_the_record_is_complete(example: dict[str, Any]) -> None:
+    """The record in the document has every field."""
     _check(Record, example)
     assert set(example) == set(Record.__annotations__)
 
 
-def test_nothing_is_left_out() -> None:
-    """Every action and every frame has an example."""
+def test_every_action_and_frame_type_has_an_example() -> None:
+    """Every action and every frame type has an example."""
     assert {value["action"] for kind, value in EXAMPLES if kind == "client"} == set(ACTIONS)
     assert {value["type"] for kind, value in EXAMPLES if kind == "server"} == set(FRAMES)
 
@@ -80,8 +80,8 @@ def test_nothing_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(("kind", "call", "text"), CALLS, ids=[f"{kind} {call}" for kind, call, _ in CALLS])
-def test_every_body_and_answer_is_one(kind: str, call: str, text: str) -> None:
-    """What the document shows of a call is what its function reads or answers, field by field."""
+def test_every_body_and_response_is_valid(kind: str, call: str, text: str) -> None:
+    """Each body and response in the document has exactly the fields that its call reads or returns."""
     assert routes.__doc__
     [operation] = [o for o in OPERATIONS if f"{o.route.method} {o.route.path}" == call]
     if kind == "answer":
@@ -93,25 +93,25 @@ def test_every_body_and_answer_is_one(kind: str, call: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", PROBLEMS)
-def test_the_problem_is_one(text: str) -> None:
-    """What the document shows of problem details has their fields."""
+def test_the_problem_details_are_valid(text: str) -> None:
+    """The problem details in the document have exactly their fields."""
     _check(ProblemDetails, json.loads(text))
 
 
 @pytest.mark.parametrize("operation", [o for o in OPERATIONS if o.body], ids=lambda o: o.function.__name__)
-def test_every_example_of_the_openapi_document_is_a_body(operation: Any) -> None:
-    """Each call that reads a body has examples, and reads them."""
+def test_every_openapi_example_is_a_valid_body(operation: Any) -> None:
+    """Each call that reads a body has examples, and accepts them."""
     for example in BODIES[operation.function.__name__]:
         operation.body.model_validate_json(json.dumps(example))
 
 
-def test_every_call_is_told_of() -> None:
-    """Each route of the HTTP API stands in the document."""
+def test_every_route_is_documented() -> None:
+    """Each route of the HTTP API appears in the document."""
     told = re.sub(r"`([A-Z]+)`, `([A-Z]+) (/v1/[^`? ]+)`", r"`\1 \3` `\2 \3`", TEXT)
     for operation in OPERATIONS:
         assert f"`{operation.route.method} {operation.route.path}" in told, operation.route
 
 
-def test_the_schema_is_that_of_the_types() -> None:
-    """docs/protocol.schema.json is up to date; `python -m local.protocol_schema` writes it anew."""
+def test_the_schema_matches_the_types() -> None:
+    """docs/protocol.schema.json is up to date; `python -m local.protocol_schema` regenerates it."""
     assert protocol_schema.PATH.read_text("utf-8") == protocol_schema.text(protocol_schema.schema())

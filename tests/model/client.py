@@ -1,6 +1,6 @@
-"""A client as the protocol wants it: frames go in, late, twice or in any order, and a picture of the contacts is kept.
+"""A client that follows the protocol: frames arrive late, twice or in any order, and it keeps all contacts' state.
 
-Written from the protocol alone, to be compared with what the server would say. It decides nothing about presence.
+Written from the protocol alone, and compared with what the server would return. It decides nothing about presence.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ Record = dict[str, Any]
 
 
 class Client:
-    """What one connection has been told.
+    """What one connection has received.
 
     Attributes:
         records: the newest record of each user.
-        own: one's own real state, and under which number it came.
-        seq: the highest frame number received without a hole; None before the first snapshot.
+        own: the user's own real state, and the frame number with which it came.
+        seq: the highest frame number received without a gap; None before the first snapshot.
     """
 
     def __init__(self) -> None:
@@ -28,18 +28,18 @@ class Client:
 
     @property
     def behind(self) -> bool:
-        """Whether a frame is missing below one that came."""
+        """Whether a frame is missing below one that has arrived."""
         return self.seq is not None and any(seq > self.seq for seq in self._above)
 
     def receive(self, frame: dict[str, Any]) -> None:
-        """Take a frame."""
+        """Process a frame."""
         if frame["type"] == "presence_snapshot":
             parts = self._parts.setdefault(frame["seq"], {})
             parts[frame["part"]] = frame
             if len(parts) == frame["parts"]:
                 self._replace(list(parts.values()))
                 del self._parts[frame["seq"]]
-        elif frame.get("seq", -1) > (self.seq or 0):  # else it came before, or a snapshot was read after it
+        elif frame.get("seq", -1) > (self.seq or 0):  # otherwise it is a repeat, or older than the snapshot
             records = frame.get("events", [frame] if "userId" in frame else [])
             self._above[frame["seq"]] = [record["userId"] for record in records]
             if frame["type"] == "presence_self":
@@ -50,16 +50,16 @@ class Client:
         self._close_up()
 
     def status(self, user_id: str) -> str:
-        """What this client shows of a user."""
+        """The status that this client shows for a user."""
         return str(self.records.get(user_id, {}).get("status", "offline"))
 
     def custom(self, user_id: str) -> dict[str, Any] | None:
-        """The custom status that this client shows of a user."""
+        """The custom status that this client shows for a user."""
         custom: dict[str, Any] | None = self.records.get(user_id, {}).get("customStatus")
         return custom
 
     def last_seen(self, user_id: str) -> int | None:
-        """When this client shows a user to have been there last."""
+        """The time at which this client shows a user as last seen."""
         seen: int | None = self.records.get(user_id, {}).get("lastSeen")
         return seen
 
@@ -69,7 +69,7 @@ class Client:
             return
         self._learn_own(parts[0])
         if not parts[0]["resumed"]:
-            # A store that lost a user begins its record anew, so that only what came later outdoes a snapshot.
+            # A store that lost a user starts a new record, so only later frames override a snapshot.
             later = {user for above, users in self._above.items() if above > seq for user in users}
             self.records = {user: record for user, record in self.records.items() if user in later}
             self._learn([record for part in parts for record in part["users"]])

@@ -19,14 +19,14 @@ Client = redis.Redis | RedisCluster
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[redis.Redis]:
-    """A real server: the quickest of the three, and so the one for many histories."""
+    """A real server: the fastest of the three, so most histories run on it."""
     with RedisServer.start() as server, redis.Redis.from_url(server.url, protocol=2) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[RedisCluster]:
-    """Three nodes, which share the slots."""
+    """Three nodes that share the slots."""
     with start_cluster() as servers:
         client = RedisCluster.from_url(servers[0].url, protocol=2)
         yield client
@@ -35,7 +35,7 @@ def cluster() -> Iterator[RedisCluster]:
 
 @pytest.fixture(scope="session", params=["fakeredis", "server", "cluster"])
 def client(request: pytest.FixtureRequest) -> Client:
-    """A Redis of each kind; whoever uses it empties it first."""
+    """A Redis of each kind; the test that uses it must empty it first."""
     if request.param == "fakeredis":
         return fakeredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2)
     client: Client = request.getfixturevalue(request.param)
@@ -44,7 +44,7 @@ def client(request: pytest.FixtureRequest) -> Client:
 
 @pytest.fixture
 def bench(client: Client) -> Iterator[Bench]:
-    """A service on an empty Redis whose graph is loaded."""
+    """A service on an empty Redis whose graph is marked as loaded."""
     client.flushall()
     bench = Bench(client, Settings(buckets=4))
     yield bench

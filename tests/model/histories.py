@@ -1,7 +1,7 @@
 """Histories: what may happen to a presence service, as data that hypothesis can draw, shrink and print.
 
-A history is a list of steps, each a name and its arguments. Sockets and users are small numbers, so that a step means
-something wherever it stands, and a shorter history is still one.
+A history is a list of steps, each a name and its arguments. Sockets and users are small numbers, so a step is valid at
+any position, and a shortened history is still a history.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ _FAULTS = [
 
 
 def histories(*, faulty: bool, size: int) -> st.SearchStrategy[list[Step]]:
-    """Lists of steps; with `faulty` functions die, and frames are lost, late, shuffled and doubled."""
+    """Lists of steps. With `faulty`, functions die, and frames are lost, late, reordered and duplicated."""
     steps = _COMMON + (_FAULTS if faulty else [])
     names = st.sampled_from([name for name, weight, _ in steps for _ in range(weight)])
     by_name = {name: step for name, _, step in steps}
@@ -88,7 +88,7 @@ def histories(*, faulty: bool, size: int) -> st.SearchStrategy[list[Step]]:
 
 
 def steps_of(*names: str, users: Sequence[str], named: Sequence[str], kill: bool = True) -> st.SearchStrategy[Step]:
-    """Steps of these kinds: by one of `users` or on one of their sockets, about others among `named`."""
+    """Steps of these kinds, by one of `users` or on one of their sockets, that affect users among `named`."""
     weighted = [name for name, weight, _ in _COMMON for _ in range(weight) if name in names]
     by_name = {name: step for name, _, step in _COMMON}
 
@@ -108,13 +108,13 @@ def steps_of(*names: str, users: Sequence[str], named: Sequence[str], kill: bool
 
 
 class Player:
-    """Makes steps happen in a world."""
+    """Executes steps in a world."""
 
     def __init__(self, world: World) -> None:
         self.world = world
 
     def play(self, step: Step) -> None:
-        """Make one step happen; one that means nothing now does nothing."""
+        """Execute one step; a step that does not apply now does nothing."""
         name, arguments = step
         arguments = dict(arguments)
         if "socket" in arguments:
@@ -198,7 +198,7 @@ class Player:
         self.world.bench.pusher.gone.add(socket.connection.id)
 
     def _backwards(self, user: str, kill: int) -> None:
-        """`$disconnect` overtakes `$connect`."""
+        """`$disconnect` is handled before `$connect`."""
         self.world.disconnect(user, f"{user}-{len(self.world.of(user)) + 1}=")
         self.world.connect(user, kill=kill)
 

@@ -1,8 +1,7 @@
-"""The rules of presence once more, as plain dictionaries: what histories are compared with.
+"""The rules of presence again, as plain dictionaries, for comparison with histories.
 
-Written from the design, not from the script: it has one process, no keys, no leases and no announcements, it keeps
-times as times, and it looks at everything again whenever it is asked. What viewers are told is not here, only what
-they may see; `world.py` holds the two against each other.
+Written from the design, not from the script: one process, no keys, no leases, no announcements, times as times, and a
+full recomputation at every query. It models what viewers may see, not what is sent to them; `world.py` compares both.
 
 A user is a dictionary of `connections`, settings (`claim`, `custom`, `invisible`, `last_seen`, `ended_at`), relations
 (`contacts`, and `hidden`: viewer → why, frozen record), and the visible record. All times are ms.
@@ -16,20 +15,20 @@ from shared.presence import Connection
 from shared.settings import Settings
 
 TOMBSTONE = 60_000
-"""How long a closed connection is remembered."""
+"""How long a closed connection is remembered, in ms."""
 YOUNG = 5_000
-"""A 410 says nothing about a connection younger than this."""
+"""A 410 has no effect on a connection younger than this, in ms."""
 FORMER = 86_400_000
-"""How long a former contact keeps the frozen record."""
+"""How long a former contact keeps the frozen record, in ms."""
 LEEWAY = 60_000
-"""How long a connection may outlive its token."""
+"""How long a connection may outlive its token, in ms."""
 
 User = dict[str, Any]
 Live = dict[str, Any]
 
 
 class Model:
-    """Users, and what happens to them."""
+    """All users and everything that happens to them."""
 
     def __init__(self, settings: Settings) -> None:
         self.ttl, self.grace = round(settings.device_ttl * 1000), round(settings.grace * 1000)
@@ -39,7 +38,7 @@ class Model:
         self.loaded = True
 
     def user(self, id: str) -> User:
-        """A user, who may never have come."""
+        """A user, who may never have connected."""
         if id not in self.users:
             self.users[id] = {
                 "connections": {}, "claim": None, "custom": None, "invisible": False, "last_seen": "everyone",
@@ -50,7 +49,7 @@ class Model:
     # What happens to connections
 
     def connect(self, connection: Connection, now: int) -> bool:
-        """A handshake; says whether the connection may speak."""
+        """A handshake; returns whether the connection may send messages."""
         u = self.user(connection.user_id)
         known = self._known(u, connection.id, now)
         if known is None:
@@ -71,7 +70,7 @@ class Model:
         status: str | None = None,
         settle: bool = True,
     ) -> Live | None:
-        """A message of a connection; gives the live connection, or None when it may not speak."""
+        """A message of a connection; returns the live connection, or None if it may not send messages."""
         u = self.user(connection.user_id)
         c = self._known(u, connection.id, now)
         if c is not None and c["state"] not in ("live", "lost"):
@@ -95,7 +94,7 @@ class Model:
         return dict(c)
 
     def resume_polling(self, connection: Connection, now: int, *, begins: bool) -> None:
-        """A device that polls opens again where it begins anew, or left a while ago; its newest token counts."""
+        """A polling device reopens if it starts over or left a while ago; its newest token counts."""
         u = self.user(connection.user_id)
         c = self._known(u, connection.id, now)
         if c and c["state"] in ("live", "lost"):
@@ -104,11 +103,11 @@ class Model:
             del u["connections"][connection.id]
 
     def knows(self, id: str, connection_id: str, now: int) -> bool:
-        """Whether a connection is the user's, as far as is known."""
+        """Whether the user is known to own this connection."""
         return self._known(self.user(id), connection_id, now) is not None
 
     def replace(self, connection: Connection, old_id: str, now: int) -> None:
-        """The rest of a sync with `replaces`: the new connection takes over from the old one, which ends."""
+        """The rest of a `sync` with `replaces`: the new connection takes over from the old one, which ends."""
         u = self.user(connection.user_id)
         new, old = u["connections"].get(connection.id), u["connections"].get(old_id)
         if new is None or old_id == connection.id:
@@ -124,7 +123,7 @@ class Model:
         self.settle(connection.user_id, now)
 
     def disconnect(self, id: str, connection_id: str, now: int) -> None:
-        """The socket closed: its grace begins, unless nothing was live there any more."""
+        """The socket closed: its grace starts, unless it was not live any more."""
         self.settle(id, now)
         u = self.user(id)
         c = u["connections"].get(connection_id)
@@ -138,7 +137,7 @@ class Model:
         self.settle(id, now)
 
     def leave(self, id: str, connection_id: str, now: int) -> None:
-        """Sign-out of one connection: no grace."""
+        """Sign-out of one connection, without a grace."""
         self.settle(id, now)
         u = self.user(id)
         c = u["connections"].get(connection_id)
@@ -152,7 +151,7 @@ class Model:
         self.settle(id, now)
 
     def lost(self, id: str, connection_ids: list[str], now: int) -> None:
-        """Posts to these sockets were answered with 410."""
+        """Posts to these sockets got 410."""
         self.settle(id, now)
         for connection_id in connection_ids:
             c = self.user(id)["connections"].get(connection_id)
@@ -161,7 +160,7 @@ class Model:
         self.settle(id, now)
 
     def sign_out(self, id: str, now: int) -> None:
-        """Every connection ends, and what began before now may not speak again."""
+        """Every connection ends, and connections and tokens from before now are refused."""
         self.settle(id, now)
         u = self.user(id)
         u["ended_at"] = now
@@ -199,7 +198,7 @@ class Model:
         self.settle(id, now)
 
     def set_invisible(self, id: str, invisible: bool, now: int) -> None:
-        """Look offline to everybody, or no longer."""
+        """Appear offline to everybody, or no longer."""
         self.settle(id, now)
         u = self.user(id)
         u["invisible"] = invisible
@@ -210,7 +209,7 @@ class Model:
         self.settle(id, now)
 
     def set_last_seen(self, id: str, policy: str, now: int) -> None:
-        """Who may see when the user was there last."""
+        """Who may see when the user was last online."""
         self.settle(id, now)
         u = self.user(id)
         if u["last_seen"] != policy:
@@ -224,7 +223,7 @@ class Model:
         return {viewer for viewer, entry in self.user(id)["hidden"].items() if reason in entry["why"]}
 
     def relate(self, id: str, viewer: str, edit: str, now: int) -> None:  # noqa: C901 - the rules in one place
-        """One change of what stands between a user and a viewer."""
+        """One change of the relation between a user and a viewer."""
         self.settle(id, now)
         u = self.user(id)
         entry = u["hidden"].get(viewer) or {"why": set(), "frozen": None, "left": None, "at": now}
@@ -267,7 +266,7 @@ class Model:
     # What follows
 
     def settle(self, id: str, now: int) -> None:  # noqa: C901 - the rules in one place
-        """Look at a user again: what has ended, what the user is now, and what contacts may see of it."""
+        """Recompute a user: what has ended, what the user is now, and what contacts may see."""
         u = self.user(id)
         for connection_id, c in list(u["connections"].items()):
             if c["state"] == "live":
@@ -298,7 +297,7 @@ class Model:
             u["status"], u["shown"], u["type"] = status, custom, best["type"] if best else None
 
     def real(self, id: str, now: int) -> str:
-        """What a user really is."""
+        """The user's real status."""
         u = self.user(id)
         best = self._best(u, now)
         if best is None:
@@ -306,7 +305,7 @@ class Model:
         return str(u["claim"]["status"] if u["claim"] else self._status(u, best, now))
 
     def next_change(self, id: str, now: int) -> int | None:
-        """When something about this user next changes by itself."""
+        """When the user next changes through time alone."""
         u = self.user(id)
         times = [c["deadline"] for c in u["connections"].values() if self._is_live(c, now)]
         times += [c["deadline"] for c in u["connections"].values() if self._lingers(c, now)]
@@ -320,7 +319,7 @@ class Model:
         return min((time for time in times if time > now), default=None)
 
     def related_view(self, viewer: str, id: str, now: int) -> dict[str, Any]:
-        """What a viewer may see of a user by the relations between the two: a record of the protocol."""
+        """What a viewer may see of a user by the relation between the two: a record of the protocol."""
         u = self.user(id)
         entry = u["hidden"].get(viewer) if viewer != id else None
         bare = {"userId": id, "status": "offline"}
@@ -354,7 +353,7 @@ class Model:
         return {name for name, c in connections if self._is_live(c, now) and not c["polling"]}
 
     def own(self, id: str, now: int) -> dict[str, Any]:
-        """A user's own real state, apart from the devices."""
+        """The user's own real state, except the devices."""
         u = self.user(id)
         return {
             "status": self.real(id, now),
@@ -365,7 +364,7 @@ class Model:
         }
 
     def devices(self, id: str, now: int) -> dict[str, tuple[str, str, int, int]]:
-        """The live connections of a user: device, status, when it began and when it was used last."""
+        """The live connections of a user: device, status, when it connected and when it was last active."""
         connections = self.user(id)["connections"].items()
         return {
             name: (c["device"], c["status"], c["connected"], c["active"])
@@ -374,7 +373,7 @@ class Model:
         }
 
     def numbers(self, id: str, connection_id: str) -> dict[str, int] | None:
-        """The counters of one connection."""
+        """The update counters of one connection."""
         c = self.user(id)["connections"].get(connection_id)
         return dict(c["n"]) if c else None
 
@@ -422,7 +421,7 @@ class Model:
             elif before["state"] != "lost":
                 u["connections"][max(others)[2]] = before
             if before["state"] == "disconnected":
-                self._close(before, "closed", now)  # its grace goes over to the new one
+                self._close(before, "closed", now)  # the new one takes over its grace
         c["deadline"] = min(now + self.ttl, cap)
         u["connections"][said.id] = c
         return True

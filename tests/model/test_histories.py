@@ -1,6 +1,6 @@
-"""Random histories of the whole service, held against the model.
+"""Random histories of the whole service, compared with the model.
 
-Most run on a real server, which is the quickest; a few on fakeredis and on a cluster, where keys and slots matter.
+Most run on a real server, which is the fastest; a few run on fakeredis and on a cluster, where keys and slots matter.
 A failing history is shrunk and printed with its seed. In CI there are four times as many (`tests/conftest.py`).
 """
 
@@ -20,7 +20,7 @@ ACQUAINTED = st.sampled_from([True, True, True, False])
 
 
 def play(client: Client, steps: list[Step], *, faulty: bool, watched: bool, seed: int, acquainted: bool) -> None:
-    """Play a history, compare at each step, and let things settle."""
+    """Play a history, compare after each step, and let the world settle."""
     client.flushall()
     world = World(client, USERS, lossless=not faulty, watched=watched, seed=seed)
     try:
@@ -44,27 +44,27 @@ def play(client: Client, steps: list[Step], *, faulty: bool, watched: bool, seed
 
 @settings(max_examples=HISTORIES)
 @given(steps=histories(faulty=False, size=40), seed=SEEDS, acquainted=ACQUAINTED)
-def test_a_history_without_faults(server: redis.Redis, steps: list[Step], seed: int, acquainted: bool) -> None:
-    """Every record is exact at every moment, and each change is told once, to those who may see it and nobody else."""
+def test_records_are_exact_without_faults(server: redis.Redis, steps: list[Step], seed: int, acquainted: bool) -> None:
+    """Every record is exact at every moment, and each change is sent once, only to those who may see it."""
     play(server, steps, faulty=False, watched=True, seed=seed, acquainted=acquainted)
 
 
 @settings(max_examples=HISTORIES // 2)
 @given(steps=histories(faulty=False, size=40), seed=SEEDS, acquainted=ACQUAINTED)
-def test_a_history_that_nobody_looks_at(server: redis.Redis, steps: list[Step], seed: int, acquainted: bool) -> None:
-    """Reading settles, so what is read all the time could hide what goes wrong when nobody reads."""
+def test_users_settle_without_reads(server: redis.Redis, steps: list[Step], seed: int, acquainted: bool) -> None:
+    """Reading settles a user, so constant reads could hide faults that occur when nobody reads."""
     play(server, steps, faulty=False, watched=False, seed=seed, acquainted=acquainted)
 
 
 @settings(max_examples=HISTORIES)
 @given(steps=histories(faulty=True, size=40), seed=SEEDS, acquainted=ACQUAINTED)
-def test_a_history_with_faults(server: redis.Redis, steps: list[Step], seed: int, acquainted: bool) -> None:
-    """Functions die at every step; frames are lost, late, shuffled and doubled: in the end every picture is right."""
+def test_clients_end_up_right_after_faults(server: redis.Redis, steps: list[Step], seed: int, acquainted: bool) -> None:
+    """Functions die at any step; frames are lost, late, reordered, duplicated: in the end every client is right."""
     play(server, steps, faulty=True, watched=True, seed=seed, acquainted=acquainted)
 
 
 @settings(max_examples=HISTORIES // 8, suppress_health_check=list(HealthCheck))
 @given(steps=histories(faulty=True, size=25), seed=SEEDS, acquainted=ACQUAINTED)
-def test_a_history_on_every_kind_of_store(client: Client, steps: list[Step], seed: int, acquainted: bool) -> None:
-    """The same on fakeredis, on a server and on three nodes: what is kept for a user lies in one slot."""
+def test_histories_hold_on_every_kind_of_store(client: Client, steps: list[Step], seed: int, acquainted: bool) -> None:
+    """The same on fakeredis, a server and a cluster of three nodes: all keys of a user share one slot."""
     play(client, steps, faulty=True, watched=True, seed=seed, acquainted=acquainted)

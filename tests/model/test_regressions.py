@@ -1,4 +1,4 @@
-"""Faults that random histories and a careful reader have found, each as the shortest history that showed it."""
+"""Faults found by random histories and by review, each as the shortest history that showed it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from shared.messages import GetPresence, Sync
 from tests.support.service import Bench
 
 
-def test_a_user_who_hid_while_waiting_in_a_viewers_window_is_not_shown_to_it(bench: Bench) -> None:
-    """A frame that carries what waited never shows a viewer what only the watchers of that moment may see."""
+def test_a_user_who_hid_while_pending_is_not_shown(bench: Bench) -> None:
+    """A pending change is never sent with the view that only current viewers share."""
     bench.service.set_contacts("vic", ["xan", "yul", "wim"])
     bench.service.set_contacts("xan", ["wim"])
     xan, yul, vic, wim = (bench.open(user) for user in ("xan", "yul", "vic", "wim"))
@@ -26,7 +26,7 @@ def test_a_user_who_hid_while_waiting_in_a_viewers_window_is_not_shown_to_it(ben
 
     def settle_slowly(requests: list[Request], _now: int) -> None:
         if any(request.verb == "settle" for request in requests):
-            bench.clock.advance(0.2)  # meanwhile vic's window ends
+            bench.clock.advance(0.2)  # Vic's window ends meanwhile
 
     bench.on_stage = settle_slowly
     bench.clock.now = began + 60
@@ -36,8 +36,8 @@ def test_a_user_who_hid_while_waiting_in_a_viewers_window_is_not_shown_to_it(ben
     assert [event["status"] for event in told][-1] == "offline"
 
 
-def test_news_of_a_stranger_are_not_sent(bench: Bench) -> None:
-    """When nobody may see anybody any more, a frame that waited says nothing, rather than news without a `rev`."""
+def test_a_pending_change_of_a_stranger_is_not_sent(bench: Bench) -> None:
+    """When nobody may see anybody any more, a pending change is dropped, because its record has no `rev`."""
     bench.service.set_contacts("vic", ["wim"])
     wim, vic = bench.open("wim"), bench.open("vic")
     bench.sweep(5)
@@ -51,7 +51,7 @@ def test_news_of_a_stranger_are_not_sent(bench: Bench) -> None:
 
 
 def test_a_former_contact_sees_the_same_whether_or_not_it_is_blocked(bench: Bench) -> None:
-    """A day after a contact was removed nothing is left to see, even if the user has blocked the viewer as well."""
+    """A day after a contact was removed nothing is visible, even if the user has also blocked the viewer."""
     bench.service.set_contacts("ann", ["bob", "cat"])
     bench.open("ann")
     bench.service.set_contacts("ann", remove=["bob", "cat"])
@@ -61,8 +61,8 @@ def test_a_former_contact_sees_the_same_whether_or_not_it_is_blocked(bench: Benc
     assert bench.sees("bob", "ann") == bench.sees("cat", "ann") == {"userId": "ann", "status": "offline"}
 
 
-def test_going_invisible_ends_no_grace_while_a_polling_device_lives(bench: Bench) -> None:
-    """A device without a socket is a live device too: only where nothing lives does invisibility end the grace."""
+def test_going_invisible_ends_no_grace_while_a_polling_device_is_live(bench: Bench) -> None:
+    """Invisibility ends a grace only if no device is live, and a polling device is a live device."""
     socket = bench.open("ann", device="phone", status="busy")
     polling = bench.connection("ann", device="tablet", polling=True)
     bench.service.set_user_online(polling)
@@ -72,8 +72,8 @@ def test_going_invisible_ends_no_grace_while_a_polling_device_lives(bench: Bench
     assert bench.service.inspect_user("ann")["status"] == "busy"
 
 
-def test_a_connection_that_was_wrongly_found_gone_keeps_its_counters(bench: Bench) -> None:
-    """After a false 410 an update that was overtaken is still ignored."""
+def test_a_connection_keeps_its_counters_after_a_false_410(bench: Bench) -> None:
+    """After a false 410, an update that was overtaken is still ignored."""
     ann = bench.open("ann")
     bench.clock.advance(6)
     bench.update(ann, status="busy", n=7)
@@ -85,7 +85,7 @@ def test_a_connection_that_was_wrongly_found_gone_keeps_its_counters(bench: Benc
 
 
 def test_a_frozen_custom_status_ends_on_time_after_a_loss(bench: Bench) -> None:
-    """When a frozen custom status ends is remembered where it is kept, not in a record that may be evicted."""
+    """The end of a frozen custom status is stored with it, not in a record that may be evicted."""
     bench.service.set_contacts("ann", ["bob"])
     ann, bob = bench.open("ann"), bench.open("bob")
     bench.update(ann, customStatus={"text": "lunch", "until": bench.clock() + 40_000})
@@ -96,8 +96,8 @@ def test_a_frozen_custom_status_ends_on_time_after_a_loss(bench: Bench) -> None:
     assert bench.pusher.changes(bob.id, "ann")[-1]["customStatus"] is None
 
 
-def test_a_user_whose_record_was_evicted_and_who_never_comes_back_goes_offline(bench: Bench) -> None:
-    """An entry in the due queue without a record means that viewers may show somebody who is not there."""
+def test_a_user_whose_record_was_evicted_goes_offline(bench: Bench) -> None:
+    """A due entry without a record means that viewers may show a user who is gone."""
     bench.service.set_contacts("ann", ["bob"])
     bench.open("ann")
     bob = bench.open("bob")
@@ -108,12 +108,12 @@ def test_a_user_whose_record_was_evicted_and_who_never_comes_back_goes_offline(b
     assert [event["status"] for event in bench.pusher.changes(bob.id, "ann")] == ["offline"]
 
 
-def test_whoever_hides_while_its_end_is_still_to_be_told_is_no_ghost(bench: Bench) -> None:
-    """A viewer who is hidden from between a user's end and its announcement is told of the end all the same."""
+def test_hiding_before_an_offline_is_announced_leaves_no_ghost(bench: Bench) -> None:
+    """A user hides after going offline and before that is announced: the viewer still gets the offline."""
     bench.service.set_contacts("ann", ["bob"])
     bench.open("ann")
     bob = bench.open("bob")
-    bench.clock.advance(75)  # nobody swept
+    bench.clock.advance(75)  # no sweeper ran
     bench.beat(bob)
     bench.service.set_privacy("ann", hide_from=["bob"])
     bench.live(12, bob)
@@ -121,7 +121,7 @@ def test_whoever_hides_while_its_end_is_still_to_be_told_is_no_ghost(bench: Benc
 
 
 def test_an_unblock_that_was_overtaken_undoes_no_later_block(bench: Bench) -> None:
-    """The word of an unblock reaches the other side after that of the block that followed it, and is ignored."""
+    """An unblock that reaches the other side after the block that followed it is ignored."""
     service, store = bench.service, bench.store
     service.set_contacts("alice", ["bob"])
     bench.open("alice")
@@ -139,8 +139,8 @@ def _is_word(request: Request, edit: str) -> bool:
     return request.verb == "relate" and request.user == "bob" and request.args["edits"][0][1] == edit
 
 
-def test_a_record_that_cannot_be_read_stops_nobody_elses_sweep(bench: Bench) -> None:
-    """One user's hash holds nonsense: the others who are due at the same moment are settled, and it is counted."""
+def test_an_unreadable_record_stops_no_other_users_sweep(bench: Bench) -> None:
+    """One user's hash contains garbage: the other users due at that moment are settled, and the failure is counted."""
     others = [f"user{number}" for number in range(12)]
     for user in ["broken", *others]:
         bench.open(user)
@@ -153,8 +153,8 @@ def test_a_record_that_cannot_be_read_stops_nobody_elses_sweep(bench: Bench) -> 
 
 
 @pytest.mark.parametrize("first", ["sync", "query", "describe"])
-def test_a_chosen_status_comes_back_whatever_is_said_before_the_first_heartbeat(bench: Bench, first: str) -> None:
-    """The store lost a connection: its status is a guess until a heartbeat says it, once; then updates decide again."""
+def test_a_chosen_status_returns_whatever_message_comes_first(bench: Bench, first: str) -> None:
+    """After a loss, a connection's status is a guess until one heartbeat provides it; then updates decide again."""
     bench.service.set_contacts("ann", ["bob"])
     ann = bench.open("ann", status="away")
     bench.update(ann, status="busy")
@@ -174,8 +174,8 @@ def test_a_chosen_status_comes_back_whatever_is_said_before_the_first_heartbeat(
     assert bench.sees("bob", "ann")["status"] == "busy"
 
 
-def test_a_late_heartbeat_undoes_no_update_that_came_after_a_loss(bench: Bench) -> None:
-    """What an update says is no guess, even on a connection that the store had lost."""
+def test_a_late_heartbeat_does_not_undo_an_update_after_a_loss(bench: Bench) -> None:
+    """A status set by an update is not a guess, even on a connection that the store had lost."""
     ann = bench.open("ann")
     bench.client.delete(bench.store.key("user", "ann"))
     bench.service.sync(ann, Sync(action="sync"))
@@ -184,8 +184,8 @@ def test_a_late_heartbeat_undoes_no_update_that_came_after_a_loss(bench: Bench) 
     assert bench.service.inspect_user("ann")["status"] == "busy"
 
 
-def test_whoever_was_idle_is_idle_after_a_loss(bench: Bench) -> None:
-    """A connection that is re-created begins as idle if its heartbeat, or else its handshake, said that it is."""
+def test_an_idle_user_is_idle_after_a_loss(bench: Bench) -> None:
+    """A recreated connection starts as idle if its heartbeat, or else its handshake, says so."""
     idle, background = bench.open("ann"), bench.open("bob", active=False)
     for user in ("ann", "bob"):
         bench.client.delete(bench.store.key("user", user))
@@ -196,8 +196,8 @@ def test_whoever_was_idle_is_idle_after_a_loss(bench: Bench) -> None:
     assert bench.service.inspect_user("ann")["status"] == "online"
 
 
-def test_a_client_that_lies_about_its_number_has_its_user_told_once_within_a_ttl(bench: Bench) -> None:
-    """A number above all that were given looks like a loss: the record is told anew, once, and not with each lie."""
+def test_a_false_seq_causes_one_announcement_per_ttl(bench: Bench) -> None:
+    """A `seq` above all assigned numbers looks like a loss: the record is announced again once, not for each lie."""
     bench.service.set_contacts("ann", ["bob"])
     ann, bob = bench.open("ann"), bench.open("bob")
     bench.live(6, ann, bob)
@@ -206,7 +206,7 @@ def test_a_client_that_lies_about_its_number_has_its_user_told_once_within_a_ttl
         bench.sweep(0.5)
         bench.beat(ann, seq=bench.clock())
     assert len(bench.pusher.changes(bob.id, "ann")) == 1
-    assert bench.pusher.to(ann.id)[-1]["type"] == "presence_snapshot", "it is told where it stands all the same"
+    assert bench.pusher.to(ann.id)[-1]["type"] == "presence_snapshot", "the client got no snapshot"
     bench.beat(bob)
     bench.sweep(26)
     bench.beat(ann, seq=bench.clock())
@@ -214,8 +214,8 @@ def test_a_client_that_lies_about_its_number_has_its_user_told_once_within_a_ttl
     assert len(bench.pusher.changes(bob.id, "ann")) == 2
 
 
-def test_showing_again_tells_when_the_user_was_last_here(bench: Bench) -> None:
-    """Ann fell silent while she hid: whoever sees her again is told when that was, and not when she began to hide."""
+def test_showing_again_sends_the_real_last_seen(bench: Bench) -> None:
+    """Ann went silent while hidden: a viewer who sees her again gets that time, not the time at which she hid."""
     bench.service.set_contacts("ann", ["bob"])
     bob, ann = bench.open("bob"), bench.open("ann")
     bench.sweep(5)
@@ -228,8 +228,8 @@ def test_showing_again_tells_when_the_user_was_last_here(bench: Bench) -> None:
     assert told["lastSeen"] == bench.sees("bob", "ann")["lastSeen"] == ann.connected_at
 
 
-def test_a_straggler_on_a_dead_connection_does_not_hide_that_a_record_was_evicted(bench: Bench) -> None:
-    """Whoever was online, and is forgotten by the store, is announced offline, whatever a closed connection says."""
+def test_a_late_message_does_not_hide_an_evicted_record(bench: Bench) -> None:
+    """An online user whose record was evicted is announced offline, whatever a closed connection sends."""
     bench.service.set_contacts("ann", ["bob"])
     dead = bench.open("ann", device="old")
     bench.clock.advance(2)
@@ -244,8 +244,8 @@ def test_a_straggler_on_a_dead_connection_does_not_hide_that_a_record_was_evicte
     assert [event["status"] for event in bench.pusher.changes(bob.id, "ann")][-1:] == ["offline"]
 
 
-def test_a_frozen_custom_status_ends_aloud_after_a_loss_whatever_is_said_first(bench: Bench) -> None:
-    """Its end is found again where the record was evicted, even if the first to be heard is an update."""
+def test_the_end_of_a_frozen_custom_status_is_announced_after_a_loss(bench: Bench) -> None:
+    """Its end is found again after an eviction, even if the first message is an update."""
     bench.service.set_contacts("ann", ["bob"])
     ann, bob = bench.open("ann"), bench.open("bob")
     bench.update(ann, customStatus={"text": "lunch", "until": bench.clock() + 60_000})
@@ -258,8 +258,8 @@ def test_a_frozen_custom_status_ends_aloud_after_a_loss_whatever_is_said_first(b
     assert (told["status"], told["customStatus"]) == ("offline", None)
 
 
-def test_the_first_message_announces_even_if_it_asks_something(bench: Bench) -> None:
-    """Contacts need not wait for a sweeper where a client begins with a query."""
+def test_the_first_message_announces_even_if_it_is_a_query(bench: Bench) -> None:
+    """Contacts do not wait for a sweeper when a client starts with a query."""
     bench.service.set_contacts("ann", ["bob"])
     bob = bench.open("bob")
     ann = bench.connection("ann")

@@ -1,9 +1,9 @@
 """Two worlds that differ only in what a hidden user does: a viewer cannot tell them apart, by any surface or number.
 
-"hid" hides from "vic" in one way or another and goes on living in one world; in the other nothing is heard of it. What
-vic receives (every byte, on every connection, with every poll) and could read, over HTTP too, is written down in both
-and has to be the same, until hid shows itself again. From then on the model says what vic may see, which is the present
-record and nothing older.
+"hid" hides from "vic" in some way. In one world hid then continues to act; in the other hid does nothing. Whatever vic
+receives (every byte, on every connection, with every poll) or could read, also over HTTP, is recorded in both worlds
+and must be equal until hid shows again. From then on the model decides what vic may see: the present record, nothing
+older.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HIDDEN, VIEWER, OTHERS = "hid", "vic", ("ann", "bob")
 USERS = (HIDDEN, VIEWER, *OTHERS)
 WAYS = ("invisible", "hide", "block", "remove")
 
-deeds = steps_of(  # none of which takes time: both worlds have the same
+deeds = steps_of(  # none of them takes time, so both worlds have the same clock
     "connect", "sync", "beat", "update", "describe", "query", "poll", "stop_polling", "leave", "disconnect", "vanish",
     "sign_out", "set_status", "gone", "policy", users=[HIDDEN], named=OTHERS, kill=False,
 )  # fmt: skip
@@ -53,7 +53,7 @@ class Trace:
         self.world.bench.pusher.deliver = deliver
 
     def play(self, steps: list[Step]) -> None:
-        """Make steps happen; whoever is due is settled between them, and vic looks at everything."""
+        """Execute steps; due users are settled after each of them."""
         for step in steps:
             self.player.play(step)
             self.world.sweep(0)
@@ -94,10 +94,10 @@ class Trace:
     during=st.lists(st.tuples(st.lists(deeds, max_size=3), st.one_of(events, events, events, policies)), max_size=10),
     after=st.lists(st.one_of(deeds, events), max_size=4),
 )
-def test_what_a_hidden_user_does_shows_nowhere(
+def test_a_hidden_users_actions_are_visible_nowhere(
     server: redis.Redis, way: str, before: list[Step], during: list[tuple[list[Step], Step]], after: list[Step]
 ) -> None:
-    """Frames, snapshots, answers and their numbers are the same whatever the hidden user does; and then it shows."""
+    """Frames, snapshots, responses and numbers do not depend on what the hidden user does, until the user shows."""
     traces = []
     for lives in (True, False):
         trace = Trace(server)
@@ -109,9 +109,9 @@ def test_what_a_hidden_user_does_shows_nowhere(
         trace.hide(way, on=True)
         trace.world.sweep(0)
         for hidden_steps, step in during:
-            trace.world.sweep(0)  # looking may have made somebody due: in both worlds at this moment
+            trace.world.sweep(0)  # reading may have made a user due: settle at this moment in both worlds
             if lives:
-                # An invisible user's policy is that of an offline one, which acts on what contacts see.
+                # An invisible user's policy acts like an offline user's: on what contacts see.
                 trace.play([deed for deed in hidden_steps if way != "invisible" or deed[0] != "policy"])
             trace.play([step])
             trace.look()

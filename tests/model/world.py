@@ -1,8 +1,8 @@
-"""Users, their clients and the service, held against the model: what histories are made of.
+"""Users, their clients and the service, compared with the model: the material of histories.
 
-Each method is one thing that may happen. It happens to the model first and then to the service; whatever the service
-posts meanwhile is compared, frame by frame, with what the model lets that viewer see at that moment. `check` compares
-what anybody could read. Which things happen, and when, is for the histories to choose.
+Each method is one possible event. It happens to the model first and then to the service. Every frame that the service
+posts is compared with what the model lets that viewer see at that moment. `check` compares everything that could be
+read. Histories decide which events happen, and when.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.model.presence_model import Model
 from tests.support.service import TOKEN_LIFE, Bench
 
 SETTINGS = Settings(buckets=4, rate_burst=10_000, away_after=100)
-"""Few buckets, so that users share some; away before a device's second TTL; and histories in no hurry."""
+"""Few buckets, so that users share some; away before a device's second TTL; and no rate limit."""
 
 
 @dataclass(slots=True)
@@ -37,16 +37,16 @@ class Socket:
     connection: Connection
     client: Client = field(default_factory=Client)
     synced: bool = False
-    """Whether a snapshot has come since the connection is live: before that a client knows nothing, and need not."""
+    """Whether a snapshot has arrived since the connection became live; before that a client need not know anything."""
     speaks: bool = True
-    """False once the client has closed it, was told that it is closed, or vanished."""
+    """False once it was closed by the client or the service, or the client vanished."""
     n: int = 0
     numbers: set[int] = field(default_factory=set)
-    """Those of the frames that were posted to it."""
+    """The numbers of the frames that were posted to it."""
     told: dict[str, int] = field(default_factory=dict)
-    """user → `rev` of the latest event about them."""
+    """user → `rev` of the latest event about the user."""
     read: set[str] = field(default_factory=set)
-    """Users of whom that event was read when a window was over, and not announced."""
+    """Users whose latest event was read at the end of a window instead of announced."""
 
 
 class World:
@@ -54,10 +54,10 @@ class World:
 
     Args:
         redis_client: an empty Redis.
-        users: who there is.
-        lossless: every frame arrives at once, in order; then exactly what has to be told is told, once.
+        users: the ids of all users.
+        lossless: every frame arrives immediately, in order; then each change must be sent exactly once.
         watched: everything is read after each event, so that nothing settles late and `rev` is exact.
-        seed: for what is lost or shuffled on the way to clients.
+        seed: for what is lost or reordered on the way to clients.
     """
 
     def __init__(
@@ -74,17 +74,17 @@ class World:
         self.model = Model(SETTINGS)
         self.sockets: dict[str, Socket] = {}
         self.told: list[tuple[int, str, dict[str, Any]]] = []
-        """(when, connection, event) for all that was posted about contacts."""
+        """(when, connection, event) for every event posted about contacts."""
         self.loss = 0.0
         self.answers: list[tuple[int, str, dict[str, Any] | None]] = []
-        """(when, user, answer) for all polls; None where the device may not poll."""
+        """(when, user, response) for all polls; None if the device may not poll."""
         self._random = random.Random(seed)
         self._in_flight: list[Frame] = []
         self._related: dict[tuple[str, str], dict[str, Any]] = {}
-        """(viewer, user) → what the viewer could see before the latest stage, where that stage changed it."""
+        """(viewer, user) → what the viewer could see before the latest round trip, if that changed it."""
         self._closed_at: dict[str, int] = {}
         self._renumbered: set[str] = set()
-        """Connections whose numbers of updates the store lost. Their clients need not hear: newer ones are higher."""
+        """Connections whose update counters the store lost. Their clients need not know: newer numbers are higher."""
         self._settled: dict[str, int] = dict.fromkeys(users, self.now)
         self.bench.pusher.deliver = self._posted
         self.bench.on_stage = self._ran
@@ -110,7 +110,7 @@ class World:
         return socket
 
     def sync(self, socket: Socket, *, replaces: str | None = None, resume: bool = False, kill: int = 0) -> None:
-        """A sync, with the number of the last frame where `resume` says so."""
+        """A `sync`, with the number of the last frame if `resume` is set."""
         self._lapse(socket)
         message = Sync(action="sync", replaces=replaces, seq=socket.client.seq if resume else None)
         heard = self.model.hear(socket.connection, self.now, settle=False)
@@ -135,7 +135,7 @@ class World:
             self.bench.service.update_heartbeat(socket.connection, message)
 
     def update(self, socket: Socket, change: dict[str, Any], *, n: int | None = None, kill: int = 0) -> None:
-        """A presence update, numbered as clients number them; `n` lags behind where it is given."""
+        """A `presence_update`, numbered as clients number them; `n` is how many numbers it lags behind."""
         self._lapse(socket)
         socket.n += 1
         change = {**change, "n": max(1, socket.n - n) if n is not None else socket.n}
@@ -147,14 +147,14 @@ class World:
             self.bench.service.update_user_status(socket.connection, message)
 
     def query(self, socket: Socket, users: list[str]) -> None:
-        """A bulk query over the socket."""
+        """A `get_presence` over the socket."""
         self._lapse(socket)
         heard = self.model.hear(socket.connection, self.now)
         with self._speaking(socket, heard, 0):
             self.bench.service.answer_query(socket.connection, GetPresence(action="get_presence", userIds=users))
 
     def poll(self, user: str, device: str, *, begins: bool, active: bool, kill: int = 0) -> None:
-        """A poll of a device without a socket, with the number of its last answer unless it begins anew."""
+        """A poll of a device without a socket, with the number of its last response unless it starts over."""
         seconds = self.now // 1000
         connection = Connection.of_polling_device(
             user, device, connected_at=self.now, token_issued_at=seconds, token_expires_at=seconds + TOKEN_LIFE
@@ -165,7 +165,7 @@ class World:
         seq = last[-1]["seq"] if last and not begins else None
         self.model.resume_polling(connection, self.now, begins=seq is None)
         heard = self.model.hear(connection, self.now, active=active, idle=not active)
-        # The answer is read before anything is posted, and a post may find that a connection is gone.
+        # The response is read before anything is posted, and a post may find a connection gone.
         before = {other: self.model.view(user, other, self.now) for other in self.users}
         answer = None
         with self._dying(kill), suppress(DeviceLeft, SignedOut):
@@ -179,7 +179,7 @@ class World:
                 self._compare(user, seen)
 
     def stop_polling(self, user: str, device: str, kill: int = 0) -> None:
-        """A device without a socket leaves, if it is there."""
+        """A device without a socket leaves, if it exists."""
         id = Connection.of_polling_device(user, device, connected_at=0, token_issued_at=0, token_expires_at=0).id
         if self.model.knows(user, id, self.now):
             self.model.leave(user, id, self.now)
@@ -203,7 +203,7 @@ class World:
             self.bench.service.set_user_offline(user, connection_id)
 
     def vanish(self, socket: Socket, *, gone: bool) -> None:
-        """A client that is not heard of again; posts to it succeed, or are answered with 410."""
+        """A client stops sending; posts to it succeed or get 410."""
         socket.speaks = False
         if gone:
             self.bench.pusher.gone.add(socket.connection.id)
@@ -226,7 +226,7 @@ class World:
             self.bench.service.set_status(user, StatusChange.model_validate({"scope": "user", **change}))
 
     def set_privacy(self, user: str, *, kill: int = 0, **wanted: Any) -> None:
-        """Invisibility, the policy for `lastSeen`, and who is hidden from or blocked; as the service takes them."""
+        """Invisibility, the `lastSeen` policy, and who is hidden from or blocked, as the service takes them."""
         model = self.model
         if wanted.get("invisible") is not None:
             model.set_invisible(user, wanted["invisible"], self.now)
@@ -243,7 +243,7 @@ class World:
     def set_contacts(
         self, user: str, *, add: Sequence[str] = (), remove: Sequence[str] = (), mutual: bool = True, kill: int = 0
     ) -> None:
-        """The application changes the graph; the model hears of it when the service gets there."""
+        """The application changes the graph; the model follows when the service applies it."""
         with self._dying(kill):
             self.bench.service.set_contacts(user, add, remove, mutual=mutual)
 
@@ -263,7 +263,7 @@ class World:
         self._walk()
 
     def lose(self, user: str, first: str, *, active: bool) -> None:
-        """The store loses what it knows of a user, a second after all else, and the user's clients are heard again."""
+        """The store loses a user, a second after everything else, and then the user's clients send messages."""
         if not any(socket.speaks for socket in self.of(user)) or self.model.user(user)["invisible"]:
             return
         self.advance(1)
@@ -276,7 +276,7 @@ class World:
         self._heard_again(chosen, first, active=active)
 
     def restart(self, first: str, *, active: bool) -> None:
-        """The store comes back empty; the backend loads privacy, then contacts; then clients are heard again."""
+        """The store restarts empty; the backend loads privacy, then contacts; then clients send messages."""
         self.advance(1)
         chosen = self._chosen(self.sockets.values())
         self.bench.client.flushall()
@@ -299,11 +299,11 @@ class World:
         self._heard_again(chosen, first, active=active)
 
     def _chosen(self, sockets: Iterable[Socket]) -> list[tuple[Socket, str | None]]:
-        """What each client that is still there will say about its status."""
+        """The status that each client that is still there will send."""
         return [(socket, self._own_status(socket)) for socket in sockets if socket.speaks]
 
     def _heard_again(self, chosen: Sequence[tuple[Socket, str | None]], first: str, *, active: bool) -> None:
-        """Clients beat, perhaps after another message, which does not say what their status is."""
+        """Clients send heartbeats, perhaps after another message, which does not carry their status."""
         for socket, status in chosen:
             if first == "sync":
                 self.sync(socket)
@@ -313,7 +313,7 @@ class World:
                 self.beat(socket, status=status, active=active)
 
     def _lose_counters(self, users: Sequence[str]) -> None:
-        """After a loss a user's frames are numbered anew, and what its viewers were told is forgotten."""
+        """After a loss a user's frames get new numbers, and what was sent to its viewers is forgotten."""
         for socket in self.sockets.values():
             if socket.connection.user_id in users:
                 socket.synced, socket.numbers = False, set()
@@ -321,7 +321,7 @@ class World:
                 socket.told.pop(user, None)
 
     def arrive(self) -> None:
-        """What is on its way arrives: in any order, and some of it twice."""
+        """Frames in flight arrive: in any order, and some of them twice."""
         frames = self._in_flight + self._random.choices(self._in_flight, k=len(self._in_flight) // 4)
         self._in_flight = []
         self._random.shuffle(frames)
@@ -335,7 +335,7 @@ class World:
     # Comparisons
 
     def check(self) -> None:
-        """What anybody could read is what the model says, and nothing is due too late."""
+        """Everything that anybody could read equals the model, and nothing is due too late."""
         self._walk()
         self._check_due()
         pairs = [(viewer, user) for viewer in self.users for user in self.users]
@@ -361,7 +361,7 @@ class World:
             assert devices == self.model.devices(user, self.now), user
 
     def check_pictures(self) -> None:
-        """Every client that is still there shows what the server would say."""
+        """Every client that is still there shows what the server would return."""
         for socket in self.sockets.values():
             user = socket.connection.user_id
             if not socket.speaks or not socket.synced or socket.connection.id not in self.model.sockets(user, self.now):
@@ -372,12 +372,12 @@ class World:
                     shown = socket.client.status(other), socket.client.custom(other), socket.client.last_seen(other)
                     right = [(seen["status"], seen.get("customStatus"), seen.get("lastSeen"))]
                     if user not in self.model.user(other)["contacts"] or user in self.model.user(other)["hidden"]:
-                        # Snapshots do not list former contacts; one who is a contact again is told of what changes.
+                        # Snapshots do not list former contacts; a former contact who is one again gets changes only.
                         right.append(("offline", None, None))
                     assert shown in right, (socket.connection.id, other)
             own = self.model.own(user, self.now)
             assert {name: socket.client.own[1][name] for name in own} == own, socket.connection.id
-            latest = socket.client.own[1]  # after a reconnect it may be one that was on its way to the old socket
+            latest = socket.client.own[1]  # after a reconnect it may be a frame that was in flight to the old socket
             if latest["connectionId"] == socket.connection.id:
                 told, kept = latest["n"], self.model.numbers(user, socket.connection.id)
                 assert kept, socket.connection.id
@@ -386,7 +386,7 @@ class World:
                 assert told == kept, socket.connection.id
 
     def fall_silent(self, survivor: str) -> None:
-        """Everybody but one vanishes; whoever that one saw is offline, and told once, when TTL or grace is over."""
+        """All but one vanish: each user that the survivor saw is announced offline once, when TTL or grace ends."""
         for socket in self.sockets.values():
             socket.speaks = False
         observer = self.connect(survivor)
@@ -407,16 +407,16 @@ class World:
                 for when, name, event in self.told[before:]
                 if name == observer.connection.id and event["userId"] == user and event["status"] == "offline"
             ]
-            # The end of a custom status is told as well, of somebody who is offline by then.
+            # The end of an offline user's custom status is an event as well.
             told = [
                 when for place, (when, custom) in enumerate(offline) if not place or custom == offline[place - 1][1]
             ]
-            assert len(told) == 1, f"{user} was said to be offline {len(told)} times"
+            assert len(told) == 1, f"{user} was announced offline {len(told)} times"
             assert told[0] <= end + 2000, f"{user} was a ghost for {told[0] - end} ms"
             assert end <= self.now
 
     def settle_down(self) -> None:
-        """Leases run out, everybody beats twice, and what was missed is made up for."""
+        """Leases expire, every client sends two heartbeats, and missed frames are recovered."""
         self.loss = 0
         self.sweep(12)
         for _ in range(2):
@@ -432,13 +432,13 @@ class World:
         self.arrive()
 
     def _unsettled(self, user: str) -> bool:
-        """Something ended just now: no sweeper has looked, or a frame waits for the viewer's window."""
+        """Something ended just now: no sweeper has run, or a frame waits for the viewer's window."""
         due = self.bench.client.hget(self.bench.store.key("user", user), "due")
         return bool(self.bench.client.exists(self.bench.store.key("pending", user)) or (due and int(due) <= self.now))
 
     def _compare(self, viewer: str, seen: Any) -> None:
         expected = self.model.view(viewer, seen["userId"], self.now)
-        # Between two users a block ends or begins in the very stage that finds where to post.
+        # A block between two users starts or ends in the same round trip that looks up the targets.
         if self._exact(seen) != self._exact(self._related.get((viewer, seen["userId"]), {})):
             assert self._exact(seen) == self._exact(expected), viewer
 
@@ -450,8 +450,8 @@ class World:
             due = self.bench.client.hget(self.bench.store.key("user", user), "due")
             following = self.model.next_change(user, self.now)
             if following is not None and self.bench.client.exists(self.bench.store.key("user", user)):
-                assert due, f"{user} changes at {following} and is never due"
-                assert int(due) <= following, f"{user} changes at {following} and is due at {due!r}"
+                assert due, f"{user} changes at {following} but is never due"
+                assert int(due) <= following, f"{user} changes at {following} but is due at {due!r}"
                 bucket = self.bench.store.key("user", user).partition("user:")[0]
                 assert self.bench.client.zscore(bucket + "due", user) is not None, user
 
@@ -467,7 +467,7 @@ class World:
 
     @contextmanager
     def _speaking(self, socket: Socket, heard: object, kill: int) -> Iterator[None]:
-        """A message comes in; the service closes the connection if and only if it may not speak."""
+        """A message arrives; the service closes the connection if and only if it may not send messages."""
         before = len(self.bench.pusher.closed)
         with self._dying(kill):
             yield
@@ -481,7 +481,7 @@ class World:
             socket.speaks = False
 
     def _lapse(self, socket: Socket) -> None:
-        """Sweep a connection that is over by now: unswept it would be as it was, swept it begins anew."""
+        """Settle a connection that has ended by now: unsettled it would continue, settled it starts over."""
         if not self.watched and socket.connection.id not in self.model.devices(socket.connection.user_id, self.now):
             self.bench.service.inspect_user(socket.connection.user_id)
 
@@ -500,13 +500,13 @@ class World:
         self._note_lapses()
 
     def _note_lapses(self) -> None:
-        """A client that was silent for too long is told nothing, and has to sync when it is heard again."""
+        """A client that was silent for too long gets nothing, and must sync when it sends messages again."""
         for socket in self.sockets.values():
             if socket.synced and socket.connection.id not in self.model.devices(socket.connection.user_id, self.now):
                 socket.synced = False
 
     def _ran(self, requests: list[Request], now: int) -> None:
-        """A stage was run: what it changed between users is now so."""
+        """A round trip was run: apply its changes of relations to the model."""
         self._walk()
         self._related.clear()
         for request in requests:
@@ -518,7 +518,7 @@ class World:
                 self.model.lost(request.user, request.args["ids"], now)
 
     def _posted(self, frame: Frame) -> None:
-        """The service posts a frame: it goes to an open socket, and says what that viewer may see now."""
+        """The service posts a frame: it goes to an open socket, and contains what that viewer may see now."""
         socket, said = self.sockets[frame.connection_id], json.loads(frame.data)
         viewer = socket.connection.user_id
         events = said.get("events", [said] if "userId" in said else [])
@@ -545,21 +545,21 @@ class World:
         for event in events:
             user, known = event["userId"], client.records.get(event["userId"])
             told = socket.told.get(user, -1)
-            # A frame that waited for the viewer's window says the newest, whether or not that is being announced too.
+            # A frame that waited for the viewer's window carries the newest record, even if it is being announced too.
             viewer = socket.connection.user_id
             read = any(request == view(viewer, user) for stage in self.bench.stages[-2:] for request in stage)
             again = event["rev"] == told and (read or user in socket.read)
-            assert event["rev"] > told or again, f"{socket.connection.id} was told {event} again"
+            assert event["rev"] > told or again, f"{socket.connection.id} got {event} again"
             socket.told[user] = event["rev"]
             (socket.read.add if read else socket.read.discard)(user)
-            # A snapshot may have been quicker than an event; the hint is about the one before it.
+            # A snapshot may have overtaken an event; the hint refers to the record before it.
             if socket.synced and known and known.get("rev") == told < event["rev"]:
                 on, was_on = event["status"] != "offline", known["status"] != "offline"
                 hint = {(False, True): "user_online", (True, False): "user_offline"}
                 assert event["type"] == hint.get((was_on, on), "presence_status"), event
                 if event["rev"] == known["rev"] + 1:
                     before, after = ((r["status"], r["customStatus"], r["lastSeen"]) for r in (known, event))
-                    assert before != after, f"{socket.connection.id} was told {event}, and nothing has changed"
+                    assert before != after, f"{socket.connection.id} got {event}, but nothing has changed"
 
     def _arrived(self, frame: Frame) -> None:
         socket, said = self.sockets[frame.connection_id], json.loads(frame.data)
