@@ -12,9 +12,9 @@ import asyncio
 from bench.processes import resident
 from bench.report import Amount, Row, Scale, Target
 from bench.served import Measured, Service, crowd_at, ours
-from local.cli.crowd import ring
-from local.cli.open_files import allow
-from local.cli.tally import Tally, percentiles
+from cli.open_files import allow
+from load.contacts import ring
+from load.statistics import Tally, percentiles
 
 CONTACTS = 20
 RATE = 20.0

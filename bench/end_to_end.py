@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 from bench.report import Amount, Plot, Row, Scale, Target
 from bench.served import Measured, Service, crowd_at, ours, socketio
-from local.cli.crowd import ring
-from local.cli.tally import NEAR_ITS_LIMIT, percentiles
+from load.contacts import ring
+from load.statistics import NEAR_ITS_LIMIT, percentiles
 
 CONTACTS = 20
 CONNECT_RATE = 100.0

@@ -15,10 +15,10 @@ from typing import Any
 import redis
 
 from bench.endpoint import Endpoint, tls_endpoint
+from bench.environment import PATIENT, Sandbox, Stage, connection, sandbox
 from bench.measure import RedisMeter, RedisUse, Spent, in_turns, ratio, spent
 from bench.people import People, Ring
 from bench.report import Amount, Plot, Row, Scale, Target
-from bench.sandbox import PATIENT, Sandbox, Stage, connection, sandbox
 from bench.transports import CHANGE, Post, common_runtime
 from local.elasticache import RedisServer
 from shared.delivery import Frame

@@ -16,10 +16,10 @@ from functools import partial
 from statistics import median
 
 from bench.endpoint import endpoint
+from bench.environment import PATIENT, Sandbox, sandbox
 from bench.measure import RedisMeter, RedisUse, Spent, in_turns, ratio, spent
 from bench.people import People, Ring
 from bench.report import Amount, Plot, Row, Scale, Target
-from bench.sandbox import PATIENT, Sandbox, sandbox
 from local.elasticache import RedisServer
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 import redis
 
 from bench.endpoint import endpoint
+from bench.environment import EPOCH, sandbox
 from bench.people import People, Ring
 from bench.report import Amount, Plot, Row, Scale, Target
-from bench.sandbox import EPOCH, sandbox
 from local.elasticache import RedisServer
 
 CONTACTS = (10, 50)

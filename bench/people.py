@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench.sandbox import Sandbox, connection
+from bench.environment import Sandbox, connection
 from shared.presence import Connection
 from shared.store import KINDS
 

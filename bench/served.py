@@ -24,13 +24,14 @@ import redis
 
 from bench.processes import cpu, cpu_between
 from bench.transports import Counts
-from local.cli import garbage
-from local.cli.crowd import Crowd, Heard, Language
-from local.cli.home import Home
-from local.cli.identity_provider import IdentityProvider
-from local.cli.load import Presence
-from local.cli.tally import Tally
-from local.cli.target import Target
+from cli import garbage
+from cli.home import Home
+from cli.identity_provider import IdentityProvider
+from cli.target import Target
+from load.clients import Crowd
+from load.presence_protocol import Presence
+from load.protocol import Heard, Language
+from load.statistics import Tally
 from local.elasticache import RedisServer
 from shared.settings import Settings
 from shared.store import Store

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from statistics import mean
 
 from bench.endpoint import endpoint
+from bench.environment import PATIENT, Sandbox, connection, sandbox
 from bench.measure import spent
 from bench.report import Amount, Row, Scale, Target
-from bench.sandbox import PATIENT, Sandbox, connection, sandbox
 from local.elasticache import RedisServer
 from shared.delivery import Frame
 from shared.presence import Connection

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from local.awslambda.environment import OnLine, Owner, Sandbox
 from local.awslambda.invocation import Call, Function, FunctionError, Invoker, Throttled, decode, encode, require
-from local.awslambda.sandbox import OnLine, Owner, Sandbox
 from shared.routes import FUNCTIONS, SCHEDULES
 
 __all__ = ["SERVICE", "Function", "FunctionError", "Functions", "Invoker", "Policy", "Throttled"]

@@ -14,10 +14,10 @@ import pytest
 
 from bench.__main__ import REGISTRY, write
 from bench.endpoint import endpoint, tls_endpoint
+from bench.environment import PATIENT, Sandbox, sandbox
 from bench.measure import RedisMeter, environment, in_turns, ratio, spent
 from bench.people import People, Ring
 from bench.report import Amount, Chapter, Plot, Row
-from bench.sandbox import PATIENT, Sandbox, sandbox
 from bench.transports import CHANGE, CREDENTIALS, TRANSPORTS
 from local.elasticache import RedisServer
 from shared.delivery import Frame

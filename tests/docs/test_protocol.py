@@ -14,7 +14,6 @@ from functions.api import routes
 from functions.api.openapi import EXAMPLES as BODIES
 from functions.api.requests import ProblemDetails
 from functions.api.resolver import OPERATIONS
-from local import protocol_schema
 from shared.messages import (
     ACTIONS,
     BatchFrame,
@@ -26,6 +25,7 @@ from shared.messages import (
     SnapshotFrame,
     parse_message,
 )
+from tools import protocol_schema
 
 TEXT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text("utf-8")
 EXAMPLES = [
@@ -113,5 +113,5 @@ def test_every_call_is_told_of() -> None:
 
 
 def test_the_schema_is_that_of_the_types() -> None:
-    """docs/protocol.schema.json is up to date; `python -m local.protocol_schema` writes it anew."""
+    """docs/protocol.schema.json is up to date; `python -m tools.protocol_schema` writes it anew."""
     assert protocol_schema.PATH.read_text("utf-8") == protocol_schema.text(protocol_schema.schema())

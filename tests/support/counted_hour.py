@@ -21,7 +21,7 @@ import jwt
 import websockets
 from websockets.asyncio.client import ClientConnection
 
-from bench.sandbox import EPOCH, YEAR, Sandbox, sandbox
+from bench.environment import EPOCH, YEAR, Sandbox, sandbox
 from bench.transports import CREDENTIALS
 from local.apigateway.http_api import HttpApi
 from local.apigateway.server import HOST, serve

@@ -1,0 +1,1 @@
+"""The load generator: simulated clients, what each of them knows, and latency statistics."""

@@ -1,0 +1,247 @@
+"""Files of contacts: bad lines are told before anything is written, and nobody sees too much meanwhile."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from botocore.credentials import ReadOnlyCredentials
+
+from cli.backend import Backend
+from cli.errors import Complaint
+from cli.graph_files import BATCH, Line, export, load, read_backup, read_edges, restore
+from tests.support.local_gateway import REGION, Event, Gateway, running_gateway
+
+NOW = time.time_ns() // 1_000_000
+TOMORROW = NOW + 86_400_000
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    """A gateway whose `api` answers that all is done."""
+    async with running_gateway() as gateway:
+        gateway.functions.answers["api"] = {"statusCode": 204}
+        yield gateway
+
+
+@pytest.fixture
+async def backend(gateway: Gateway) -> AsyncIterator[Backend]:
+    """The backend of that gateway."""
+    keys = ReadOnlyCredentials(gateway.keys.access_key_id, gateway.keys.secret_access_key, None)
+    async with aiohttp.ClientSession() as session:
+        yield Backend(session, gateway.url, keys, REGION)
+
+
+class Steps:
+    """What progress was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int]] = []
+
+    def __call__(self, done: int, total: int) -> None:
+        self.told.append((done, total))
+
+
+def calls(gateway: Gateway) -> list[tuple[str, str, Any]]:
+    """Which call, about whom, and what it said, in order."""
+    return [
+        (event["routeKey"], event.get("pathParameters", {}).get("id", ""), json.loads(event.get("body", "null")))
+        for event in gateway.functions.events_of("api")
+    ]
+
+
+def complaints(read: Any, text: str) -> list[str]:
+    """What is said about the lines of a text."""
+    with pytest.raises(Complaint) as complaint:
+        read(text.splitlines(keepends=True), "f")
+    return str(complaint.value).splitlines()
+
+
+def test_pairs_are_read_once() -> None:
+    """A pair is one however often, and in whichever direction, it is written; spaces and empty lines do not matter."""
+    lines = ["alice,bob\n", "\n", " bob , alice \r\n", '"carol","dave"\n', "a=b@c.d,x|y~z"]
+    assert read_edges(lines, "f") == [("alice", "bob"), ("carol", "dave"), ("a=b@c.d", "x|y~z")]
+
+
+def test_every_bad_line_is_named() -> None:
+    """Each line that is no pair is told with its number, and none hides another."""
+    text = "alice,bob\nalice\na,b,c\nalice,b/c\nalice,alice\n,bob\n"
+    said = complaints(read_edges, text)
+    assert [line.split(" ")[0] for line in said] == ["f:2:", "f:3:", "f:4:", "f:5:", "f:6:"]
+    assert said[0] == "f:2: a line is two user ids with a comma between"
+    assert "'b/c' is no user id" in said[2]
+    assert said[3] == "f:5: alice cannot be a contact of alice"
+
+
+def test_a_file_of_another_kind_is_not_told_line_by_line() -> None:
+    """After twenty bad lines it is enough to say how many more there are."""
+    said = complaints(read_edges, "nonsense\n" * 1000)
+    assert len(said) == 21
+    assert said[-1] == "and 980 more bad lines"
+
+
+async def test_pairs_are_loaded_in_batches_and_then_marked(gateway: Gateway, backend: Backend) -> None:
+    """Contacts go in few calls, both ways; the mark comes last, and progress is told."""
+    edges = [("alice", f"u{number}") for number in range(BATCH + 1)] + [("bob", "carol")]
+    steps = Steps()
+    await load(backend, edges, steps)
+    *contacts, last = calls(gateway)
+    assert last == ("PUT /v1/graph", "", {"loaded": True})
+    assert sorted((user, len(body["add"]), body["mutual"]) for _, user, body in contacts) == [
+        ("alice", 1, True),
+        ("alice", BATCH, True),
+        ("bob", 1, True),
+    ]
+    assert steps.told == [(1, 3), (2, 3), (3, 3)]
+
+
+async def test_a_failure_leaves_the_graph_unmarked(gateway: Gateway, backend: Backend) -> None:
+    """Where a call fails nothing more is begun, and the graph is not said to be loaded."""
+    gateway.functions.answers["api"] = {"statusCode": 409, "body": '{"detail": "too many"}'}
+    with pytest.raises(Complaint, match="409: too many"):
+        await load(backend, [(f"u{number}", "bob") for number in range(100)], Steps())
+    assert 1 <= len(calls(gateway)) <= 4
+    assert all(call[0] != "PUT /v1/graph" for call in calls(gateway))
+
+
+def test_a_backup_is_checked_line_by_line() -> None:
+    """What is no JSON, names nobody, or says something that cannot be is told with its line and field."""
+    bad = [
+        "{",
+        "[]",
+        "{}",
+        '{"userId":"a b"}',
+        '{"userId":"a","viewers":["b",7]}',
+        '{"userId":"a","lastSeen":"some"}',
+        '{"userId":"a","claim":{"status":"gone"}}',
+    ]
+    said = complaints(read_backup, "\n".join(['{"userId":"alice","viewers":["bob"]}', *bad]))
+    assert [line.split(" ")[0] for line in said] == [f"f:{number}:" for number in range(2, 9)]
+    for line, words in zip(
+        said, ("JSON", "object", "userId", "userId", "viewers.1", "lastSeen", "claim.status"), strict=True
+    ):
+        assert words in line
+
+
+def test_what_is_wrong_with_a_line_is_said_in_plain_words() -> None:
+    """Nobody needs to know with what a line is checked."""
+    bad = ["{", "[]", "{}", '{"userId":1}', '{"userId":"a","viewers":"b"}', '{"userId":"a","lastSeen":"some"}']
+    long = json.dumps({"userId": "a", "customStatus": {"text": "x" * 141}})
+    assert [line.partition(" ")[2] for line in complaints(read_backup, "\n".join([*bad, long]))] == [
+        "is not a line of JSON",
+        "must be an object",
+        "userId: is missing",
+        "userId: must be a valid string",
+        "viewers: must be a valid array",
+        "lastSeen: must be 'everyone' or 'nobody'",
+        "customStatus.text: must have at most 140 characters",
+    ]
+
+
+def test_a_backup_without_a_field_has_its_default() -> None:
+    """A field that is absent is what a user has who never chose."""
+    assert read_backup(['{"userId":"alice"}\n', "\n"], "f") == [Line(userId="alice")]
+
+
+async def test_a_backup_hides_before_it_shows(gateway: Gateway, backend: Backend) -> None:
+    """All privacy is written before any contact, contacts go one way, and the mark comes last."""
+    steps = Steps()
+    await restore(
+        backend,
+        [
+            Line(userId="alice", viewers=["bob"], invisible=True, hideFrom=["carol"], lastSeen="nobody"),
+            Line(userId="bob", viewers=["alice", "carol"], blocks=["mallory"]),
+        ],
+        steps,
+    )
+    assert steps.told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    told = calls(gateway)
+    assert [route for route, _, _ in told] == [
+        *["PUT /v1/users/{id}/privacy"] * 2,
+        *["PUT /v1/users/{id}/contacts"] * 2,
+        "PUT /v1/graph",
+    ]
+    bodies = {(route.rpartition("/")[2], user): body for route, user, body in told}
+    assert bodies["privacy", "alice"] == {
+        "invisible": True,
+        "lastSeen": "nobody",
+        "hideFrom": ["carol"],
+        "blocks": [],
+    }
+    assert bodies["privacy", "bob"]["blocks"] == ["mallory"]
+    assert bodies["contacts", "bob"] == {"add": ["alice", "carol"], "remove": [], "mutual": False}
+
+
+async def test_a_backup_brings_chosen_statuses_back_unless_they_are_over(gateway: Gateway, backend: Backend) -> None:
+    """Custom statuses and claims come back with their ends; what would have ended meanwhile does not."""
+    lines = [
+        {"userId": "alice", "claim": {"status": "busy", "until": TOMORROW}, "customStatus": {"text": "Lunch"}},
+        {
+            "userId": "bob",
+            "claim": {"status": "busy", "until": None},
+            "customStatus": {"text": "Old", "until": 1_000_000_000_000},
+        },
+        {"userId": "carol", "claim": {"status": "away", "until": NOW - 1}},
+    ]
+    await restore(backend, read_backup(map(json.dumps, lines), "f"), Steps())
+    statuses = {user: body for route, user, body in calls(gateway) if route.endswith("/status")}
+    assert statuses == {
+        "alice": {
+            "scope": "user",
+            "status": "busy",
+            "until": TOMORROW,
+            "customStatus": {"text": "Lunch", "emoji": ""},
+        },
+        "bob": {"scope": "user", "status": "busy"},
+    }
+
+
+async def test_a_replacement_takes_away_what_it_does_not_name(gateway: Gateway, backend: Backend) -> None:
+    """Contacts that are not in the backup go before others come; users who are not in it keep nothing."""
+
+    async def known(event: Event) -> Any:
+        alice = {"userId": "alice", "viewers": ["bob", "mallory"]}
+        users = [alice, {"userId": "dave", "viewers": ["alice"]}]
+        return {"users": users, "next": ""} if event["routeKey"] == "GET /v1/graph" else {"statusCode": 204}
+
+    gateway.functions.answers["api"] = known
+    steps = Steps()
+    await restore(backend, [Line(userId="alice", viewers=["bob", "carol"])], steps, replace=True)
+    assert steps.told[-1] == (5, 5)
+    _, *told, last = calls(gateway)
+    assert last[0] == "PUT /v1/graph"
+    contacts = [(user, body["remove"], body["add"]) for route, user, body in told if route.endswith("/contacts")]
+    assert sorted(contacts[:2]) == [("alice", ["mallory"], []), ("dave", ["alice"], [])]
+    assert contacts[2:] == [("alice", [], ["bob", "carol"])]
+    nothing = {"invisible": False, "lastSeen": "everyone", "hideFrom": [], "blocks": []}
+    assert [body for route, user, body in told if user == "dave" and route.endswith("/privacy")] == [nothing]
+    cleared = {"scope": "user", "status": "online", "customStatus": None}
+    assert [body for route, _, body in told if route.endswith("/status")] == [cleared, cleared]
+
+
+async def test_an_export_has_each_user_once(gateway: Gateway, backend: Backend) -> None:
+    """Pages may name a user twice; a backup does not, and it can be read back."""
+    pages: dict[str, Any] = {
+        "": {"users": [{"userId": "alice", "viewers": ["bob"]}, {"userId": "bob"}], "next": "0-9"},
+        "0-9": {"users": [{"userId": "bob"}, {"userId": "çarol"}], "next": None},
+    }
+
+    async def page(event: Event) -> Any:
+        return pages[event.get("queryStringParameters", {}).get("cursor", "")]
+
+    gateway.functions.answers["api"] = page
+    lines = [line async for line in export(backend)]
+    assert [json.loads(line)["userId"] for line in lines] == ["alice", "bob", "çarol"]
+    assert read_backup(lines[:2], "f") == [Line(userId="alice", viewers=["bob"]), Line(userId="bob")]
+
+
+def test_lines_come_from_any_iterable(tmp_path: Path) -> None:
+    """A file is read as it is iterated, its line ends and all."""
+    (tmp_path / "edges.csv").write_bytes(b"alice,bob\r\ncarol,dave")
+    with (tmp_path / "edges.csv").open() as lines:
+        assert read_edges(lines, "edges.csv") == [("alice", "bob"), ("carol", "dave")]

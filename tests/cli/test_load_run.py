@@ -1,0 +1,195 @@
+"""`presence load` against a service that runs: its numbers, how it ends, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.load_run import Plan
+from local.elasticache import RedisServer
+from tests.support.presence_run import PATIENCE, PresenceRun, presence, presence_run
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PresenceRun]:
+    """A service that is well, for all tests that leave it so."""
+    with presence_run(tmp_path_factory.mktemp("load"), "--in-process") as running:
+        yield running
+
+
+def load(service: PresenceRun, *arguments: str) -> dict[str, Any]:
+    """The report of a load that ends well."""
+    result = service.command("load", "--json", "report.json", *arguments)
+    assert result.returncode == 0, result.stderr
+    report: dict[str, Any] = json.loads((service.directory / "report.json").read_text())
+    told = report["deliveries"]
+    assert told["expected"] == told["delivered"] + told["withdrawn"] + told["lost"]
+    assert f"{told['expected']:,} expected, {told['delivered']:,} shown" in result.stdout
+    return report
+
+
+def known(service: PresenceRun) -> set[str]:
+    """Everybody whom the service knows."""
+    lines = service.command("graph", "export").stdout.splitlines()
+    return {json.loads(line)["userId"] for line in lines}
+
+
+def test_the_numbers_add_up(service: PresenceRun) -> None:
+    """Each change is expected on every device of every contact, all are shown, and the times are in order."""
+    report = load(service, "--users", "12", "--contacts", "4", "--devices", "2", "--rate", "12", "--duration", "2s")
+    plan = {"users": 12, "pairs": 24, "devices": 2, "rate": 12, "churn": 0, "seconds": 2, "connectRate": 50}
+    assert report["plan"] == plan
+    assert report["connects"]["opened"] == 24
+    assert report["connects"]["refused"] == report["connects"]["closed"] == report["errors"] == {}
+    assert report["changes"]["sent"] == 24
+    assert report["deliveries"]["expected"] == 24 * 4 * 2
+    assert report["deliveries"]["lost"] == report["deliveries"]["withdrawn"] == 0
+    assert report["frames"]["presence_snapshot"] >= 24
+    assert report["frames"]["presence_self"] >= 24 * 2
+    for times in (
+        report["deliveries"]["latencyMs"],
+        report["connects"]["handshakeMs"],
+        report["connects"]["pictureMs"],
+    ):
+        assert 0 < times["p50"] <= times["p95"] <= times["p99"] <= times["max"]
+
+
+def test_nothing_of_it_is_left(service: PresenceRun) -> None:
+    """Its users are erased, and those of others are as they were."""
+    service.command("contacts", "add", "alice", "bob")
+    load(service, "--users", "6", "--contacts", "2", "--rate", "3", "--duration", "1s")
+    assert known(service) == {"alice", "bob"}
+
+
+def test_who_comes_back_is_not_lost(service: PresenceRun) -> None:
+    """With churn there are more handshakes than connections, and what nobody could be shown is told apart."""
+    report = load(service, "--users", "8", "--contacts", "4", "--rate", "20", "--churn", "4", "--duration", "2s")
+    assert report["connects"]["opened"] > 8
+    assert report["deliveries"]["lost"] == 0
+
+
+def test_of_a_graph_the_shape_is_taken(service: PresenceRun) -> None:
+    """Users who are named in it are nobody's business here."""
+    (service.directory / "edges.csv").write_text("carol,dave\ncarol,erin\n")
+    report = load(service, "--graph", "edges.csv", "--rate", "6", "--duration", "1s")
+    assert (report["plan"]["users"], report["plan"]["pairs"]) == (3, 2)
+    assert report["deliveries"]["expected"] == 2 * 2 + 4 * 1
+    assert not known(service) & {"carol", "dave", "erin"}
+
+
+def test_json_on_stdout_is_nothing_else(service: PresenceRun) -> None:
+    """So that it can be piped."""
+    result = service.command("load", "--users", "2", "--contacts", "1", "--duration", "1s", "--json", "-")
+    assert json.loads(result.stdout)["deliveries"]["lost"] == 0
+
+
+def test_ctrl_c_ends_it_with_the_report(service: PresenceRun) -> None:
+    """What was measured until then is told, and the users are erased."""
+    arguments = ["load", "--users", "4", "--contacts", "2", "--duration", "1h", "--json", "ended.json"]
+    before = known(service)
+    with subprocess.Popen(
+        presence(*arguments), cwd=service.directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not known(service) - before:
+            pass  # Asking takes long enough.
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, stderr
+    assert stderr == "presence: ending early\n"
+    told = json.loads((service.directory / "ended.json").read_text())["deliveries"]
+    assert told["expected"] == told["delivered"] + told["withdrawn"]
+    assert known(service) == before
+
+
+def test_users_that_were_left_are_erased_later(service: PresenceRun) -> None:
+    """A load that was killed could not clean up; --clean-up does, and touches nobody else."""
+    service.command("contacts", "add", "alice", "bob")
+    service.command("contacts", "add", "load-0badcafe-0", "load-0badcafe-1")
+    result = service.command("load", "--clean-up")
+    assert result.stdout == "erased 2 users of earlier loads\n"
+    assert known(service) == {"alice", "bob"}
+
+
+def test_a_service_that_dies_is_told(tmp_path: Path) -> None:
+    """In one line, after the report of what there was; and that its users could not be erased."""
+    with (
+        presence_run(tmp_path, "--in-process") as service,
+        subprocess.Popen(
+            presence("load", "--users", "4", "--contacts", "2", "--duration", "1h"),
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        while not known(service):
+            pass
+        url, ws_url = service.run.url, service.run.ws_url
+        service.end(signal.SIGKILL)
+        _, stderr = process.communicate(timeout=PATIENCE)
+    *remarks, why = stderr.splitlines()
+    assert process.returncode == 1
+    assert "Traceback" not in stderr
+    assert f"nothing answers at {url}: is `presence run` running?" in remarks[-1]
+    assert "--clean-up" in remarks[-1]
+    assert why in (
+        f"presence: nothing answers at {ws_url}: is `presence run` running?",
+        f"presence: nothing answers at {url}: is `presence run` running?",
+    )
+
+
+def test_contacts_that_are_not_loaded_are_left_alone(tmp_path: Path) -> None:
+    """A load does not mark a Redis as loaded into which a backup is still to come."""
+    with RedisServer.start() as redis, presence_run(tmp_path, "--in-process", "--redis", redis.url) as service:
+        result = service.command("load", "--users", "2", "--contacts", "1", "--duration", "1s")
+        assert result.returncode == 1
+        assert "marked as loaded" in result.stderr
+        assert known(service) == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--users", "3", "--contacts", "3"], "3 users have 2 contacts each at most, and not 3"),
+        (["--users", "5", "--contacts", "3"], "one of the two numbers has to be even"),
+        (["--duration", "soon"], "is no duration"),
+        (["--graph", "nothing.csv"], "nothing.csv: No such file or directory"),
+        (["--graph", "bad.csv"], "bad.csv:1: a line is two user ids with a comma between"),
+        (["--graph", "empty.csv"], "empty.csv has no pairs"),
+        (["--json", "."], ".: Is a directory"),
+        (["--url", "http://127.0.0.1:1"], "nothing answers at http://127.0.0.1:1"),
+        (["--url", "nonsense"], "is no URL of an HTTP API"),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line(service: PresenceRun, arguments: list[str], words: str) -> None:
+    """Before anything is done."""
+    (service.directory / "bad.csv").write_text("alice\n")
+    (service.directory / "empty.csv").write_text("\n")
+    result = service.command("load", *arguments)
+    assert result.returncode == 1
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        (Plan([[1], [0]], rate=30), "15.0 messages a second"),
+        (Plan([[1, 2, 3], [0], [0], [0]], rate=20, devices=20), "15 changes a second to see"),
+        (Plan([[], []]), "nobody is anybody's contact"),
+    ],
+)
+def test_a_load_that_measures_a_limit_says_so(plan: Plan, words: str) -> None:
+    """Numbers that are those of a rate limit, or of changes that are held back, are not taken for the service's."""
+    assert any(words in doubt for doubt in plan.doubts())
+
+
+def test_an_ordinary_load_is_not_doubted() -> None:
+    """The default one, say."""
+    assert Plan([[1, 2], [0, 2], [0, 1]], rate=3).doubts() == []

@@ -1,0 +1,182 @@
+"""What the terminal shows of contacts: the same facts in a table and in lines."""
+
+from __future__ import annotations
+
+import io
+import time
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from cli.watch import ContactTable, Lines, custom_status, last_seen, link_words
+from load.session import Link
+from load.state import Change, Picture, Record
+
+NOW = 1_764_000_000.0
+"""Seconds."""
+
+
+def record(user: str, status: str = "online", **fields: Any) -> Record:
+    """What is known of a contact."""
+    return {
+        "userId": user,
+        "status": status,
+        "customStatus": None,
+        "deviceType": None if status == "offline" else "web",
+        "lastSeen": None,
+        "rev": 1,
+        **fields,
+    }
+
+
+def shown(renderable: Any, width: int = 100) -> list[str]:
+    """The lines that a terminal of this width shows, without colours."""
+    out = io.StringIO()
+    Console(file=out, width=width, color_system=None).print(renderable)
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+class TestLines:
+    @pytest.fixture
+    def out(self) -> io.StringIO:
+        return io.StringIO()
+
+    @pytest.fixture
+    def lines(self, out: io.StringIO) -> Lines:
+        return Lines(out, out, lambda: NOW)
+
+    def test_a_change_is_one_line_of_fields(self, lines: Lines, out: io.StringIO) -> None:
+        """Time, user, status, device, custom status, last seen: divided by tabs, with a dash for nothing."""
+        custom = {"text": "In a call", "emoji": "🎧", "until": None}
+        lines.change(Change(None, record("alice", "busy", customStatus=custom)))
+        lines.change(Change(record("bob"), record("bob", "offline", lastSeen=(NOW - 90) * 1000)))
+        lines.change(Change(record("carol"), None))
+        at = time.strftime("%H:%M:%S", time.localtime(NOW))
+        assert out.getvalue().splitlines() == [
+            f"{at}\talice\tbusy\tweb\t🎧 In a call\t-",
+            f"{at}\tbob\toffline\t-\t-\t1 minute ago",
+            f"{at}\tcarol\tremoved",
+        ]
+
+    def test_a_long_line_stays_one(self, lines: Lines, out: io.StringIO) -> None:
+        """Whoever reads lines gets each change in one, whatever the width of a terminal."""
+        lines.change(Change(None, record("a" * 128, customStatus={"text": "x" * 140, "until": None})))
+        assert len(out.getvalue().splitlines()) == 1
+
+    def test_brackets_are_what_was_typed(self, lines: Lines, out: io.StringIO) -> None:
+        """A custom status is shown as it is, though it looks like markup."""
+        lines.change(Change(None, record("alice", customStatus={"text": "[red]hi[/red]", "until": None})))
+        assert "\t[red]hi[/red]\t" in out.getvalue()
+
+    def test_the_connection_is_told_apart_from_contacts(self) -> None:
+        """How the connection is goes elsewhere, so that a pipe carries contacts only."""
+        out, remarks = io.StringIO(), io.StringIO()
+        Lines(out, remarks).link(Link("lost", "cut", 0.84))
+        assert (out.getvalue(), remarks.getvalue()) == ("", "not connected (cut), trying again in 0.8 s\n")
+
+
+class TestTable:
+    @pytest.fixture
+    def picture(self) -> Picture:
+        picture = Picture()
+        picture.own = {"status": "online", "devices": [{}, {}]}
+        return picture
+
+    @pytest.fixture
+    def table(self, picture: Picture) -> ContactTable:
+        return ContactTable("bob", picture, lambda _: None, lambda: NOW)
+
+    def test_who_is_there_comes_first(self, picture: Picture, table: ContactTable) -> None:
+        """Online, busy, away and offline, each by name; with device, custom status and last seen."""
+        table.link(Link("live"))
+        for contact in (
+            record("dave", "offline", lastSeen=(NOW - 7200) * 1000),
+            record("zoe", deviceType="mobile"),
+            record("carol", "away"),
+            record("alice", "busy", customStatus={"text": "Lunch", "emoji": "🍜", "until": None}),
+            record("bea", deviceType="desktop"),
+        ):
+            picture.users[contact["userId"]] = contact
+        lines = shown(table.render())
+        assert lines[0] == "bob  ● online  2 devices  connected"
+        assert [line.split() for line in lines[2:8]] == [
+            ["contact", "status", "device", "says", "last", "seen"],
+            ["●", "bea", "online", "desktop"],
+            ["●", "zoe", "online", "mobile"],
+            ["●", "alice", "busy", "web", "🍜", "Lunch"],
+            ["◐", "carol", "away", "web"],
+            ["○", "dave", "offline", "2", "hours", "ago"],
+        ]
+
+    def test_it_says_why_nothing_moves(self, picture: Picture, table: ContactTable) -> None:
+        """While the service is away, the last picture stays, and the head says that it is stale."""
+        picture.users["alice"] = record("alice")
+        for link in (Link("stale", "presence is unavailable; try again"), Link("lost", "cut", 3)):
+            table.link(link)
+            lines = shown(table.render())
+            assert link_words(link) in lines[0]
+            assert any("alice" in line for line in lines)
+
+    def test_who_sees_nobody_is_told_what_to_do(self, table: ContactTable) -> None:
+        """An empty table would look broken."""
+        table.link(Link("live"))
+        assert "`presence contacts add bob SOMEBODY`" in "\n".join(shown(table.render()))
+
+    def test_before_the_first_answer_it_is_connecting(self) -> None:
+        """There is something to see at once."""
+        table = ContactTable("bob", Picture(), lambda _: None, lambda: NOW)
+        assert shown(table.render())[0] == "bob  connecting"
+
+    def test_each_change_is_drawn(self, picture: Picture) -> None:
+        """Whatever happens is seen at once."""
+        drawn: list[Any] = []
+        table = ContactTable("bob", picture, drawn.append, lambda: NOW)
+        table.link(Link("live"))
+        table.change(Change(None, record("alice")))
+        assert len(drawn) == 2
+
+    def test_markup_in_a_custom_status_is_text(self, picture: Picture, table: ContactTable) -> None:
+        """Nobody changes the colours of somebody else's terminal."""
+        picture.users["alice"] = record("alice", customStatus={"text": "[bold]x[/bold] \x1b[31m", "until": None})
+        assert any("[bold]x[/bold]" in line and "\x1b" not in line for line in shown(table.render()))
+
+
+@pytest.mark.parametrize(
+    ("ago", "words"),
+    [
+        (-5, "just now"),
+        (0, "just now"),
+        (10, "10 seconds ago"),
+        (60, "1 minute ago"),
+        (3599, "59 minutes ago"),
+        (3600, "1 hour ago"),
+        (86400, "1 day ago"),
+        (400 * 86400, "400 days ago"),
+    ],
+)
+def test_last_seen_is_in_words(ago: int, words: str) -> None:
+    """How long ago, in the largest unit; a clock that is a little behind says "just now"."""
+    assert last_seen(record("alice", "offline", lastSeen=(NOW - ago) * 1000), NOW) == words
+
+
+def test_who_hides_it_was_not_seen() -> None:
+    """Without a time there is nothing to say."""
+    assert last_seen(record("alice", "offline"), NOW) == ""
+
+
+def test_a_custom_status_says_until_when() -> None:
+    """The end is a time of day, with the day when it is not within one; what has ended is not shown."""
+
+    def words(**custom: Any) -> str:
+        return custom_status(record("alice", customStatus=custom), NOW)
+
+    soon, later = NOW + 3600, NOW + 3 * 86400
+    assert words(text="Lunch", emoji="🍜", until=None) == "🍜 Lunch"
+    assert words(emoji="🍜", until=None) == "🍜"
+    assert (
+        words(text="Lunch", until=int(soon * 1000)) == f"Lunch (until {time.strftime('%H:%M', time.localtime(soon))})"
+    )
+    assert words(text="Off", until=int(later * 1000)).endswith(time.strftime("%d %b %H:%M)", time.localtime(later)))
+    assert words(text="Lunch", until=int(NOW * 1000)) == ""
+    assert custom_status(record("alice"), NOW) == ""

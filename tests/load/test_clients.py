@@ -1,0 +1,212 @@
+"""A crowd against a server that does what a test says: everything that is shown, lost or cut is counted as that."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import pytest
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+
+from load.clients import Crowd
+from load.contacts import of_pairs, ring
+from load.errors import LoadError
+from load.protocol import Heard, Over
+from load.statistics import Tally
+
+LISTS = [[1], [0]]
+"""Two users who see each other."""
+
+
+class Talk:
+    """A conversation of plain words: `{user: number}` shows contacts, and the first one makes it live."""
+
+    def __init__(self, now: float, life: float) -> None:
+        self.is_live = False
+        self.wake_at = now + life
+
+    def due(self, now: float) -> list[str]:
+        if now >= self.wake_at:
+            raise Over("old")
+        return []
+
+    def receive(self, text: str, now: float) -> Heard:
+        self.is_live = True
+        return Heard("shown", list(json.loads(text).items()))
+
+    def change(self, number: int) -> str:
+        return str(number)
+
+
+class Words:
+    """The language of `Talk`; its connections live for `life` seconds."""
+
+    def __init__(self, url: str, life: float = 1e9) -> None:
+        self.url, self.life = url, life
+
+    def handshake(self, user: str, device: str) -> tuple[str, Sequence[str]]:
+        return f"{self.url}/{user}", ()
+
+    def conversation(self, now: float) -> Talk:
+        return Talk(now, self.life)
+
+
+class Contacts:
+    """Tells both users of each other's changes, `every` so many, and who connects of the last one that was told."""
+
+    def __init__(self, every: int = 1) -> None:
+        self.every = every
+        self.told: dict[str, int] = {}
+        self.sockets: dict[str, ServerConnection] = {}
+
+    async def handle(self, socket: ServerConnection) -> None:
+        assert socket.request is not None
+        user = socket.request.path.strip("/")
+        other = "b" if user == "a" else "a"
+        self.sockets[user] = socket
+        await socket.send(json.dumps({other: self.told.get(other, 0)}))
+        async for word in socket:
+            if int(word) % self.every == 0:
+                self.told[user] = int(word)
+                with contextlib.suppress(ConnectionClosed):
+                    await self.sockets[other].send(json.dumps({user: int(word)}))
+
+
+@contextlib.asynccontextmanager
+async def serving(contacts: Contacts) -> AsyncIterator[tuple[Server, str]]:
+    """The server, and where it is."""
+    async with serve(contacts.handle, "127.0.0.1", 0) as server:
+        yield server, f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+
+
+@contextlib.asynccontextmanager
+async def crowd_of_two(url: str, tally: Tally, life: float = 1e9) -> AsyncIterator[Crowd]:
+    """Two connected users."""
+    crowd = Crowd(Words(url, life), ["a", "b"], LISTS, 1, tally, random.Random(7))
+    async with crowd.gathered():
+        await crowd.connect(1000, lambda *_: None)
+        yield crowd
+
+
+async def change(crowd: Crowd, count: int, churn: float = 0) -> None:
+    """Make so many changes in half a second."""
+    await crowd.change(2 * count, 0.5, churn, lambda *_: None)
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    """Let the loop go round until something has happened."""
+    while not happened():  # noqa: ASYNC110 - what happens in a crowd sets no event
+        await asyncio.sleep(0)
+
+
+async def test_everything_that_arrives_is_delivered() -> None:
+    """One delivery for each change, since each has one contact."""
+    tally = Tally()
+    async with serving(Contacts()) as (_, url), crowd_of_two(url, tally) as crowd:
+        await change(crowd, 20)
+        await crowd.drain()
+        assert (tally.changes, tally.expected, tally.delivered, tally.superseded, tally.outstanding) == (
+            20,
+            20,
+            20,
+            0,
+            0,
+        )
+        assert tally.opened == 2
+        assert all(0 < latency < 5 for latency in tally.latencies)
+
+
+async def test_a_later_state_delivers_the_earlier_ones() -> None:
+    """Of four changes of each user only the fourth is told: that shows all of them, and nothing is lost."""
+    tally = Tally()
+    async with serving(Contacts(every=4)) as (_, url), crowd_of_two(url, tally) as crowd:
+        await change(crowd, 16)
+        await crowd.drain()
+        assert (tally.delivered, tally.superseded, tally.outstanding) == (16, 12, 0)
+
+
+async def test_what_is_not_shown_is_lost() -> None:
+    """The last three of seven changes of each user are told to nobody."""
+    tally = Tally()
+    async with serving(Contacts(every=4)) as (_, url), crowd_of_two(url, tally) as crowd:
+        await change(crowd, 14)
+        await crowd.drain(0.2)
+        assert (tally.expected, tally.delivered, tally.report()["deliveries"]["lost"]) == (14, 8, 6)
+
+
+async def test_who_has_gone_is_shown_nothing() -> None:
+    """What was on its way to a connection that ended is neither delivered nor lost."""
+    tally = Tally()
+    contacts = Contacts(every=1000)
+    async with serving(contacts) as (_, url), crowd_of_two(url, tally) as crowd:
+        await change(crowd, 10)
+        await contacts.sockets["a"].close(4000)
+        await until(lambda: bool(tally.closed))
+        assert (tally.closed["4000"], tally.withdrawn, tally.outstanding) == (1, 5, 5)
+
+
+async def test_churn_is_no_loss() -> None:
+    """Connections that are closed come back, and the sums add up."""
+    tally = Tally()
+    async with serving(Contacts()) as (_, url), crowd_of_two(url, tally) as crowd:
+        await change(crowd, 30, churn=8)
+        await crowd.drain()
+        await until(lambda: crowd.live == 2)
+        assert tally.opened > 2
+        assert not tally.closed
+        assert tally.expected == tally.delivered + tally.withdrawn
+
+
+async def test_a_connection_that_is_over_is_made_anew() -> None:
+    """As its conversation says: it was rotated, say, or nobody answered on it."""
+    tally = Tally()
+    async with serving(Contacts()) as (_, url), crowd_of_two(url, tally, life=0.1) as crowd:
+        await until(lambda: tally.opened >= 4)
+        assert tally.closed["old"] >= 2
+        assert crowd.size == 2
+
+
+async def test_a_service_that_is_gone_is_no_load() -> None:
+    """As soon as nobody is connected and nobody gets in, it is said."""
+    tally = Tally()
+    async with serving(Contacts()) as (server, url), crowd_of_two(url, tally) as crowd:
+        server.close()
+        with pytest.raises(LoadError, match="nothing answers at ws://"):
+            await crowd.change(10, 60, 0, lambda *_: None)
+
+
+async def test_a_token_that_is_refused_is_told_at_once() -> None:
+    """There is no sense in a thousand more."""
+
+    async def refuse(socket: ServerConnection, _: object) -> object:
+        return socket.respond(403, "no")
+
+    async with serve(Contacts().handle, "127.0.0.1", 0, process_request=refuse) as server:  # type: ignore[arg-type]
+        url = f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+        with pytest.raises(LoadError, match="refuses the token"):
+            async with crowd_of_two(url, Tally()):
+                pass
+
+
+@pytest.mark.parametrize(("count", "degree"), [(2, 0), (2, 1), (5, 2), (6, 3), (6, 5), (7, 6), (100, 20)])
+def test_in_a_ring_all_have_as_many_contacts(count: int, degree: int) -> None:
+    """Each so many others, who have it as a contact too."""
+    contacts = ring(count, degree)
+    assert [len(set(others) - {place}) for place, others in enumerate(contacts)] == [degree] * count
+    assert all(place in contacts[other] for place, others in enumerate(contacts) for other in others)
+
+
+@pytest.mark.parametrize(("count", "degree", "words"), [(4, 4, "3 contacts each at most"), (5, 3, "has to be even")])
+def test_there_is_not_every_ring(count: int, degree: int, words: str) -> None:
+    """What cannot be is refused in words."""
+    with pytest.raises(LoadError, match=words):
+        ring(count, degree)
+
+
+def test_pairs_are_a_shape() -> None:
+    """Names are gone; who sees how many is as it was."""
+    assert of_pairs([("x", "m"), ("a", "x")]) == [[2], [2], [1, 0]]

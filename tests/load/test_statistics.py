@@ -1,0 +1,76 @@
+"""The numbers of a load: nearest ranks, sums that add up, and words for a person."""
+
+from __future__ import annotations
+
+import json
+import random
+from array import array
+
+import pytest
+
+from load.statistics import Tally, percentiles, words
+
+
+@pytest.mark.parametrize(
+    ("ms", "told"),
+    [
+        ([], {}),
+        ([7], {"p50": 7, "p95": 7, "p99": 7, "max": 7}),
+        ([2, 1], {"p50": 1, "p95": 2, "p99": 2, "max": 2}),
+        (range(1, 101), {"p50": 50, "p95": 95, "p99": 99, "max": 100}),
+        (range(1, 201), {"p50": 100, "p95": 190, "p99": 198, "max": 200}),
+    ],
+)
+def test_a_percentile_is_a_time_that_was_measured(ms: list[int], told: dict[str, float]) -> None:
+    """The smallest that so many percent do not exceed."""
+    times = array("d", [each / 1000 for each in ms])
+    random.Random(1).shuffle(times)
+    assert percentiles(times) == told
+
+
+def busy_tally() -> Tally:
+    """One in which everything has happened."""
+    tally = Tally()
+    tally.opened, tally.connecting, tally.changes, tally.seconds, tally.cpu = 3, 1.5, 5, 2.0, 1.9
+    tally.expected, tally.withdrawn, tally.superseded = 10, 2, 1
+    tally.refused["502"] += 4
+    tally.closed["1001"] += 1
+    tally.frames.update({"presence_status": 6, "presence_self": 5})
+    tally.errors["rate_limited"] += 2
+    tally.latencies.extend([0.001] * 7)
+    tally.handshakes.extend([0.25])
+    tally.late.extend([0.2])
+    return tally
+
+
+def test_what_was_expected_is_shown_withdrawn_or_lost() -> None:
+    """The report adds up, and is JSON."""
+    report = json.loads(json.dumps(busy_tally().report()))
+    told = report["deliveries"]
+    assert told["expected"] == told["delivered"] + told["withdrawn"] + told["lost"]
+    assert (told["lost"], told["superseded"]) == (1, 1)
+    assert report["changes"] == {"sent": 5, "perSecond": 2.5}
+
+
+def test_a_person_is_told_everything_that_happened() -> None:
+    """Counts with their kinds, times, what was lost, and that the machine itself was the limit."""
+    lines = words(busy_tally().report())
+    for line in (
+        "connects          3 opened in 1.5 s, 4 refused (502: 4)",
+        "handshake         p50 250 ms, p95 250 ms, p99 250 ms, longest 250 ms",
+        "first picture     not measured",
+        "changes           5 sent in 2.0 s, 2.5 a second",
+        "change → contact  p50 1.0 ms, p95 1.0 ms, p99 1.0 ms, longest 1.0 ms",
+        "deliveries        10 expected, 7 shown (1 in a later state), 2 whose contact had gone, 1 lost",
+        "frames            11 received (presence_status: 6, presence_self: 5)",
+        "closed            1 closed by the other side (1001: 1)",
+        "errors            2 told (rate_limited: 2)",
+        "the load took 95% of a core: this machine is a part of what was measured",
+        "changes left late (p99 200 ms): this machine has too much to do",
+    ):
+        assert line in lines
+
+
+def test_a_load_that_did_nothing_has_a_report_too() -> None:
+    """Nothing is divided by zero, and nothing is made up."""
+    assert "deliveries        0 expected, 0 shown, 0 lost" in words(Tally().report())
