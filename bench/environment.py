@@ -27,9 +27,8 @@ from shared.settings import Settings
 from shared.store import Store
 from shared.upkeep import Upkeep
 from tests.support import events
+from tests.support.clock import EPOCH, Clock
 
-EPOCH = 1_732_400_000_000
-"""When benchmarks begin, in ms."""
 YEAR = 365 * 86_400
 PATIENT: dict[str, Any] = {
     "device_ttl": 10 * 86_400,
@@ -47,17 +46,6 @@ class Context:
     """What Lambda tells a handler about an invocation, as far as handlers ask."""
 
     aws_request_id: str = "c6af9ac6-7b61-11e6-9a41-93e8deadbeef"
-
-
-class Clock:
-    """The time in ms; it moves when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = EPOCH
-
-    def __call__(self) -> int:
-        """The time now."""
-        return self.now
 
 
 class Enough(Exception):

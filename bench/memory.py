@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 import redis
 
 from bench.endpoint import endpoint
-from bench.environment import EPOCH, sandbox
+from bench.environment import sandbox
 from bench.people import People, Ring
 from bench.report import Amount, Plot, Row, Scale, Target
 from local.elasticache import RedisServer
+from tests.support.clock import EPOCH
 
 CONTACTS = (10, 50)
 SAMPLE = 200

@@ -23,7 +23,6 @@ from urllib.parse import urlencode
 import redis
 
 from bench.processes import cpu, cpu_between
-from bench.transports import Counts
 from cli import garbage
 from cli.home import Home
 from cli.identity_provider import IdentityProvider
@@ -35,6 +34,7 @@ from load.statistics import Tally
 from local.elasticache import RedisServer
 from shared.settings import Settings
 from shared.store import Store
+from tests.support.metrics import Counts
 from tests.support.presence_run import descendants, presence_run
 
 PEERS = Path(__file__).parent / "peers"

@@ -1,14 +1,10 @@
-"""The WebSocket protocol as a JSON Schema, made of the types in `shared.messages`: `docs/protocol.schema.json`.
+"""Generates the JSON Schema of the WebSocket protocol from the types in `shared.messages`.
 
-`python -m tools.protocol_schema` writes it anew; a test says when that is to be done. What a schema cannot say, such as
-that an `until` must not be past, stands in docs/protocol.md. The HTTP side has an OpenAPI document, which it serves.
+Rules that a schema cannot express, such as that an `until` must lie in the future, are in docs/protocol.md.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -16,23 +12,21 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from shared.messages import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, PROTOCOL_VERSION, Frame, Message
 
-PATH = Path(__file__).parents[1] / "docs" / "protocol.schema.json"
 
+class Untitled(GenerateJsonSchema):
+    """Leaves out the titles that pydantic derives from field names: they add nothing."""
 
-class _Untitled(GenerateJsonSchema):
-    """Fields have names; a title that is made of one says nothing more."""
-
-    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's signature
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002, D102 - pydantic's signature
         return False
 
 
-def schema() -> dict[str, Any]:
-    """The document, JSON Schema 2020-12: a text frame of either side is one of its two definitions."""
+def document() -> dict[str, Any]:
+    """The document, in JSON Schema 2020-12. A text frame matches one of its two top definitions, by direction."""
     adapters: list[tuple[str, Any, TypeAdapter[Any]]] = [
         ("Message", "validation", TypeAdapter(Message)),
         ("Frame", "validation", TypeAdapter(Frame)),
     ]
-    top, definitions = TypeAdapter.json_schemas(adapters, schema_generator=_Untitled)
+    top, definitions = TypeAdapter.json_schemas(adapters, schema_generator=Untitled)
     about = {
         "Message": f"What a client sends, at most {MAX_MESSAGE_BYTES} bytes.",
         "Frame": f"What the service sends, at most {MAX_FRAME_BYTES} bytes.",
@@ -45,12 +39,3 @@ def schema() -> dict[str, Any]:
         "anyOf": [{"$ref": f"#/$defs/{name}"} for name in sides],
         "$defs": {**sides, **definitions["$defs"]},
     }
-
-
-def text(document: Mapping[str, Any]) -> str:
-    """The document as it is kept."""
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-
-
-if __name__ == "__main__":
-    PATH.write_text(text(schema()), "utf-8")

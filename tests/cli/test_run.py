@@ -27,8 +27,8 @@ from shared.delivery import Request
 from shared.settings import Settings
 from shared.store import Store
 from tests.support.local_gateway import sign
+from tests.support.metrics import Counts
 from tests.support.presence_run import READY, PresenceRun, await_gone, descendants, presence_run
-from tests.support.service import Meter
 
 PATIENCE = 20.0
 BEAT = 0.5
@@ -299,7 +299,7 @@ def test_a_start_that_is_stopped_leaves_no_process(tmp_path: Path) -> None:
 def test_a_start_that_fails_half_way_leaves_no_process(tmp_path: Path) -> None:
     """When all is started and then not healthy, all of it is ended: here a Redis that was laid out differently."""
     with RedisServer.start() as redis:
-        store = Store.connect(Settings(redis_url=redis.url), Meter())
+        store = Store.connect(Settings(redis_url=redis.url), Counts())
         store.call([Request("", "bucket", {"loaded": True}, bucket) for bucket in range(store.buckets)], now=1)
         store.close()
         service = PresenceRun(tmp_path, "--port", "0", "--redis", redis.url, PRESENCE_BUCKETS="8")

@@ -12,17 +12,8 @@ import pytest
 
 from local.awslambda.invocation import FunctionError, Throttled
 from local.cloudwatch import MOST_VALUES, PERIOD, PERIODS, Measured, Metrics, percentile
+from tests.support.clock import Clock
 from tests.support.local_gateway import ScriptedFunctions
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -34,7 +25,7 @@ def clock() -> Clock:
 @pytest.fixture
 def metrics(clock: Clock) -> Metrics:
     """Numbers, none of which is known yet."""
-    return Metrics(clock)
+    return Metrics(clock.seconds)
 
 
 def line(unit: str, **values: Any) -> str:
@@ -48,7 +39,7 @@ def test_counts_of_a_period_are_added_up_whoever_wrote_them(metrics: Metrics, cl
     """A metric that is no duration is a sum, of single values and of lists; the next period begins at nothing."""
     metrics.line(line("Count", PostsSent=3, PostsGone=1))
     metrics.line(line("Count", PostsSent=[4, 5]))
-    clock.now += PERIOD
+    clock.advance(PERIOD)
     metrics.line(line("Count", PostsSent=7))
     counts = metrics.report()["counts"]
     assert counts == {"PostsSent": [0] * 58 + [12, 7], "PostsGone": [0] * 58 + [1, 0]}
@@ -89,7 +80,7 @@ def test_a_line_that_is_no_metric_leaves_everything_as_it_was(metrics: Metrics, 
 def test_percentiles_are_those_of_each_period_and_of_all_values(metrics: Metrics, clock: Clock) -> None:
     """Of 1 … 100 ms and then 1000 ms: a period without any has none, and all 101 are one sample."""
     metrics.line(line("Milliseconds", RedisTime=list(range(100, 0, -1))))
-    clock.now += 2 * PERIOD
+    clock.advance(2 * PERIOD)
     metrics.line(line("Milliseconds", RedisTime=1000))
     told = metrics.report()["durations"]["RedisTime"]
     assert told["p50"][-3:] == [50, None, 1000]
@@ -117,7 +108,7 @@ def test_a_gauge_is_the_last_value_of_its_period_and_unknown_where_nobody_looked
     """Nothing is carried over: a hole in what was measured is to be seen."""
     metrics.gauge("OpenConnections", 3)
     metrics.gauge("OpenConnections", 4)
-    clock.now += 2 * PERIOD
+    clock.advance(2 * PERIOD)
     metrics.gauge("OpenConnections", 0)
     assert metrics.report()["gauges"]["OpenConnections"][-4:] == [None, 4, None, 0]
 
@@ -126,23 +117,23 @@ def test_what_is_older_than_five_minutes_is_forgotten(metrics: Metrics, clock: C
     """The window moves with the clock, whether anything happens or not."""
     metrics.line(line("Count", Updates=1))
     for _ in range(PERIODS - 1):
-        clock.now += PERIOD
+        clock.advance(PERIOD)
         metrics.line(line("Count", Settled=1))
     assert metrics.report()["counts"]["Updates"] == [1] + [0] * (PERIODS - 1)
-    clock.now += PERIOD
+    clock.advance(PERIOD)
     assert "Updates" not in metrics.report()["counts"]
-    clock.now += PERIODS * PERIOD
+    clock.advance(PERIODS * PERIOD)
     report = metrics.report()
     assert report["counts"] == {}
-    assert report["end"] == (math.floor(clock.now / PERIOD) + 1) * PERIOD * 1000
+    assert report["end"] == (math.floor(clock.seconds() / PERIOD) + 1) * PERIOD * 1000
 
 
 def test_a_clock_that_was_set_back_loses_nothing(metrics: Metrics, clock: Clock) -> None:
     """Until it has caught up, everything goes to the newest period that there was."""
     metrics.line(line("Count", Updates=1))
-    clock.now -= 3 * PERIOD
+    clock.advance(-3 * PERIOD)
     metrics.line(line("Count", Updates=1))
-    clock.now += 4 * PERIOD
+    clock.advance(4 * PERIOD)
     metrics.line(line("Count", Updates=1))
     assert metrics.report()["counts"]["Updates"][-2:] == [2, 1]
 
@@ -152,7 +143,7 @@ def test_no_more_durations_are_kept_than_memory_is_meant_for(metrics: Metrics, c
     for _ in range(3):
         metrics.line(line("Milliseconds", PostTime=[1] * (MOST_VALUES // 2 + 1)))
     assert metrics.report()["durations"]["PostTime"]["all"]["n"] == MOST_VALUES
-    clock.now += PERIOD
+    clock.advance(PERIOD)
     metrics.line(line("Milliseconds", PostTime=2))
     assert metrics.report()["durations"]["PostTime"]["all"]["n"] == MOST_VALUES + 1
 

@@ -12,6 +12,7 @@ import pytest
 from local.awslambda.invocation import FunctionError, Throttled
 from local.eventbridge import Scheduler, event
 from shared.routes import SCHEDULES, Schedule
+from tests.support.clock import Clock
 
 SWEEPER = Schedule("sweeper", every_minutes=1)
 PATIENCE = 5.0
@@ -19,26 +20,23 @@ PATIENCE = 5.0
 
 
 class Time:
-    """Stands still until a test moves it."""
+    """A clock, and sleepers that wake when a test moves it past their time."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
-        self._wakers: list[tuple[float, asyncio.Event]] = []
-
-    def clock(self) -> float:
-        return self.now
+        self.clock = Clock()
+        self._sleepers: list[tuple[float, asyncio.Event]] = []
 
     async def sleep(self, seconds: float) -> None:
-        waker = asyncio.Event()
-        self._wakers.append((self.now + seconds, waker))
-        await waker.wait()
+        wake = asyncio.Event()
+        self._sleepers.append((self.clock.seconds() + seconds, wake))
+        await wake.wait()
 
-    def pass_by(self, seconds: float) -> None:
-        self.now += seconds
-        for when, waker in self._wakers:
-            if when <= self.now:
-                waker.set()
-        self._wakers = [(when, waker) for when, waker in self._wakers if when > self.now]
+    def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        due = [wake for when, wake in self._sleepers if when <= self.clock.seconds()]
+        self._sleepers = [(when, wake) for when, wake in self._sleepers if when > self.clock.seconds()]
+        for wake in due:
+            wake.set()
 
 
 class Recorder:
@@ -69,7 +67,7 @@ async def settled() -> None:
 
 def scheduler(recorder: Recorder, time: Time, *schedules: Schedule) -> Scheduler:
     """A scheduler of `schedules`, by default of the sweeper's, in that time."""
-    return Scheduler(recorder, "eu-north-1", schedules or (SWEEPER,), clock=time.clock, sleep=time.sleep)
+    return Scheduler(recorder, "eu-north-1", schedules or (SWEEPER,), clock=time.clock.seconds, sleep=time.sleep)
 
 
 async def test_a_run_starts_at_once_and_then_at_its_rate() -> None:
@@ -79,10 +77,10 @@ async def test_a_run_starts_at_once_and_then_at_its_rate() -> None:
         await recorder.next()
         for _ in range(2):
             await settled()
-            time.pass_by(59.5)
+            time.advance(59.5)
             await settled()
             assert recorder.started.empty()
-            time.pass_by(0.5)
+            time.advance(0.5)
             await recorder.next()
             await settled()
             assert recorder.started.empty()
@@ -95,7 +93,7 @@ async def test_a_run_does_not_wait_for_the_one_before() -> None:
         for _ in range(3):
             await recorder.next()
             await settled()
-            time.pass_by(60)
+            time.advance(60)
 
 
 async def test_each_schedule_has_its_own_rate() -> None:
@@ -105,7 +103,7 @@ async def test_each_schedule_has_its_own_rate() -> None:
         names = [await recorder.next(), await recorder.next()]
         for _ in range(5):
             await settled()
-            time.pass_by(60)
+            time.advance(60)
             await settled()
     while not recorder.started.empty():
         names.append(await recorder.next())
@@ -120,7 +118,7 @@ async def test_a_run_that_fails_is_logged_and_the_next_one_comes(caplog: pytest.
             for _ in range(3):
                 await recorder.next()
                 await settled()
-                time.pass_by(60)
+                time.advance(60)
     assert [record.getMessage() for record in caplog.records] == [
         "scheduled run of sweeper failed: LookupError: no store",
         "scheduled run of sweeper failed: no sandbox was free",
@@ -133,11 +131,11 @@ async def test_a_laptop_that_slept_makes_up_for_what_it_missed_with_one_run() ->
     async with scheduler(recorder, time):
         await recorder.next()
         await settled()
-        time.pass_by(3600)
+        time.advance(3600)
         await recorder.next()
         await settled()
         assert recorder.started.empty()
-        time.pass_by(60)
+        time.advance(60)
         await recorder.next()
 
 
@@ -148,7 +146,7 @@ async def test_leaving_stops_the_schedule_and_waits_for_no_run() -> None:
         async with scheduler(recorder, time):
             await recorder.next()
             await settled()
-        time.pass_by(60)
+        time.advance(60)
         await settled()
     assert recorder.started.empty()
 

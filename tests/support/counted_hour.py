@@ -21,7 +21,7 @@ import jwt
 import websockets
 from websockets.asyncio.client import ClientConnection
 
-from bench.environment import EPOCH, YEAR, Sandbox, sandbox
+from bench.environment import YEAR, Sandbox, sandbox
 from bench.transports import CREDENTIALS
 from local.apigateway.http_api import HttpApi
 from local.apigateway.server import HOST, serve
@@ -31,6 +31,7 @@ from shared import runtime
 from shared.delivery import Frame
 from shared.routes import AUTHORIZER, HTTP_ROUTES, WEBSOCKET_ROUTES
 from shared.upkeep import Upkeep
+from tests.support.clock import EPOCH
 
 SECRET = "a secret of thirty-two characters"
 PATIENCE = 20.0

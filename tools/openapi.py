@@ -1,28 +1,29 @@
-"""The OpenAPI document of the HTTP API, made of the calls themselves and of the types that they read and answer.
+"""Generates the OpenAPI document of the HTTP API from its calls and from the types that they read and return.
 
-It is built when somebody asks for it, and then kept. Nothing about a call is said here: what a call does is its
-docstring, and who may make it is in the table of routes.
+Nothing about a single call is written here: what it does is its docstring in `functions/api/routes.py`, and who may
+make it is in `shared/routes.py`. The result is the file `functions/api/openapi.json`, which the service serves.
 """
 
 from __future__ import annotations
 
-import functools
 import re
 from http import HTTPStatus
 from typing import Any
 
 from pydantic import TypeAdapter
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
+from pydantic.json_schema import JsonSchemaMode
 
+import functions.api.routes  # noqa: F401 - registers the operations
 from functions.api.problems import CONTENT_TYPE
 from functions.api.requests import ProblemDetails
 from functions.api.resolver import OPERATIONS, Operation
 from shared.messages import PROTOCOL_VERSION, UserId
 from shared.routes import Access
+from tools.protocol_schema import Untitled
 
 _REFERENCE = "#/components/schemas/{model}"
 _GATEWAY_MESSAGE = {"type": "object", "properties": {"message": {"type": "string"}}, "required": ["message"]}
-"""How API Gateway itself refuses, before a function is asked."""
+"""The body of errors that API Gateway itself returns, before it invokes a function."""
 _GATEWAYS_OWN = {
     HTTPStatus.FORBIDDEN,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -55,23 +56,15 @@ _SECURITY_SCHEMES = {
 }
 
 
-class _Untitled(GenerateJsonSchema):
-    """Fields have names; a title that is made of one says nothing more."""
-
-    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's signature
-        return False
-
-
-@functools.cache
 def document() -> dict[str, Any]:
-    """The document, OpenAPI 3.1."""
+    """The document, in OpenAPI 3.1."""
     types: dict[int, tuple[Any, JsonSchemaMode, TypeAdapter[Any]]] = {}
     for operation in OPERATIONS:
         for type_ in (operation.body, operation.answer):
             if type_ is not None:
                 types[id(type_)] = (id(type_), "validation", TypeAdapter(type_))
     types[id(ProblemDetails)] = (id(ProblemDetails), "validation", TypeAdapter(ProblemDetails))
-    schemas, definitions = TypeAdapter.json_schemas(types.values(), ref_template=_REFERENCE, schema_generator=_Untitled)
+    schemas, definitions = TypeAdapter.json_schemas(types.values(), ref_template=_REFERENCE, schema_generator=Untitled)
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         route = operation.route
@@ -123,7 +116,7 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
         for name in re.findall(r"{(\w+)}", operation.route.path)
     ]
     if operation.query:
-        schema = operation.query.model_json_schema(schema_generator=_Untitled)
+        schema = operation.query.model_json_schema(schema_generator=Untitled)
         for name, field in schema["properties"].items():
             required = name in schema.get("required", ())
             parameter = {"name": name, "in": "query", "required": required, "schema": field}
@@ -177,4 +170,4 @@ EXAMPLES: dict[str, list[Any]] = {
     "put_privacy": [{"invisible": False, "blocks": ["eve"]}],
     "put_status": [{"status": "away"}, {"customStatus": None}],
 }
-"""Bodies that are accepted, by operation; a test sends each."""
+"""Valid bodies of each operation; a test sends each of them."""
