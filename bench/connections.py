@@ -11,10 +11,10 @@ import asyncio
 
 from bench.processes import resident
 from bench.report import Amount, Row, Scale, Target
-from bench.served import Measured, Service, crowd_at, ours
-from cli.open_files import allow
+from bench.served import Measured, Service, clients_at, ours
+from cli.process_limits import allow_open_files
 from load.contacts import ring
-from load.statistics import Tally, percentiles
+from load.statistics import Statistics, percentiles
 
 CONTACTS = 20
 RATE = 20.0
@@ -24,9 +24,9 @@ OTHER_FILES = 500
 
 
 def run(scale: Scale) -> list[Row]:
-    """One service, one crowd."""
+    """One service, one clients."""
     connections, seconds = scale.pick((500, 3.0), (10_000, 60.0))
-    allow(connections + OTHER_FILES)  # here, and in what is started from here
+    allow_open_files(connections + OTHER_FILES)  # here, and in what is started from here
     with ours() as service:
         return asyncio.run(_measure(service, connections, seconds))
 
@@ -34,7 +34,7 @@ def run(scale: Scale) -> list[Row]:
 async def _measure(service: Service, connections: int, seconds: float) -> list[Row]:
     contacts = ring(connections, CONTACTS)
     empty = resident(service.main)
-    async with crowd_at(service, contacts, CONNECT_RATE) as (load, opening):
+    async with clients_at(service, contacts, CONNECT_RATE) as (load, opening):
         taken = resident(service.main) - empty
         # Those who came late are told of the last who came, and all have begun to beat.
         await load.run(RATE, seconds / 6)
@@ -43,21 +43,23 @@ async def _measure(service: Service, connections: int, seconds: float) -> list[R
     return _rows(connections, opening, taken, measured)
 
 
-def _rows(connections: int, opening: Tally, taken: int, measured: Measured) -> list[Row]:
+def _rows(connections: int, opening: Statistics, taken: int, measured: Measured) -> list[Row]:
     held = f"{connections:,} connections"
-    times, tally = percentiles(measured.tally.latencies), measured.tally
+    times, statistics = percentiles(measured.statistics.latencies), measured.statistics
     refused = sum(opening.refused.values())
     trouble = ", ".join(
-        f"{count:,} {what}" for what, count in (("lost", tally.outstanding), ("errors", tally.errors.total())) if count
+        f"{count:,} {what}"
+        for what, count in (("lost", statistics.outstanding), ("errors", statistics.errors.total()))
+        if count
     )
-    first = percentiles(opening.pictures)
+    first = percentiles(opening.snapshots)
     return [
         Row(
             f"{held}: connects",
             Amount(connections / opening.connecting, "/s"),
             note=f"{refused:,} refused" if refused else "",
         ),
-        Row(f"{held}: from handshake to first picture, p50", Amount(first["p50"], "ms")),
+        Row(f"{held}: from handshake to first state, p50", Amount(first["p50"], "ms")),
         Row(f"{held}: memory of the gateway for each", Amount(taken / connections / 1024, "KiB")),
         Row(f"{held}, {RATE:g} changes/s × {CONTACTS} contacts: p50", Amount(times["p50"], "ms")),
         Row(
@@ -66,5 +68,5 @@ def _rows(connections: int, opening: Tally, taken: int, measured: Measured) -> l
             target=Target("<", 100, of="ours"),
             note=trouble,
         ),
-        Row(f"{held}: CPU of all processes", Amount(measured.cpu / tally.seconds, "cores")),
+        Row(f"{held}: CPU of all processes", Amount(measured.cpu / statistics.seconds, "cores")),
     ]

@@ -22,7 +22,7 @@ from statistics import mean
 from typing import NamedTuple
 
 from bench.report import Amount, Plot, Row, Scale, Target
-from bench.served import Measured, Service, crowd_at, ours, socketio
+from bench.served import Measured, Service, clients_at, ours, socketio
 from load.contacts import ring
 from load.statistics import NEAR_ITS_LIMIT, percentiles
 
@@ -59,7 +59,7 @@ def run(scale: Scale) -> list[Row]:
 
 
 async def _turn(service: Service, users: int, rate: float, seconds: float, steps: Sequence[float]) -> Taken:
-    async with crowd_at(service, ring(users, CONTACTS), CONNECT_RATE) as (load, _):
+    async with clients_at(service, ring(users, CONTACTS), CONNECT_RATE) as (load, _):
         await load.run(rate, seconds / 3)  # warms everything up, and lets each service grow to its work
         calm = await load.run(rate, seconds)
         top = calm
@@ -73,19 +73,23 @@ async def _turn(service: Service, users: int, rate: float, seconds: float, steps
 
 def _saturation(measured: Measured) -> str:
     """Why a service cannot do what was asked; nothing if it can."""
-    tally = measured.tally
-    if tally.cpu > NEAR_ITS_LIMIT * tally.seconds:
+    statistics = measured.statistics
+    if statistics.cpu > NEAR_ITS_LIMIT * statistics.seconds:
         return "the load itself is at its limit"
-    if tally.outstanding or tally.errors:
+    if statistics.outstanding or statistics.errors:
         return "something is lost"
-    return "p99 above half a second" if percentiles(tally.latencies)["p99"] > SLOW else ""
+    return "p99 above half a second" if percentiles(statistics.latencies)["p99"] > SLOW else ""
 
 
 def _calm(what: str, mine: Sequence[Taken], theirs: Sequence[Taken]) -> list[Row]:
     sides = [[taken.calm for taken in side] for side in (mine, theirs)]
-    our, their = (percentiles(array("d", [t for one in side for t in one.tally.latencies])) for side in sides)
-    lost = [sum(one.tally.outstanding for one in side) for side in sides]
-    note = f"lost: {lost[0]} and {lost[1]} of {sum(one.tally.expected for one in sides[0]):,} each" if any(lost) else ""
+    our, their = (percentiles(array("d", [t for one in side for t in one.statistics.latencies])) for side in sides)
+    lost = [sum(one.statistics.outstanding for one in side) for side in sides]
+    note = (
+        f"lost: {lost[0]} and {lost[1]} of {sum(one.statistics.expected for one in sides[0]):,} each"
+        if any(lost)
+        else ""
+    )
     rows = [
         _row(
             f"{what}: change → contact, {name}",
@@ -101,7 +105,9 @@ def _calm(what: str, mine: Sequence[Taken], theirs: Sequence[Taken]) -> list[Row
 
 def _saturated(mine: Sequence[Taken], theirs: Sequence[Taken]) -> list[Row]:
     sides = [[taken.top for taken in side] for side in (mine, theirs)]
-    shown = [Amount(mean(one.tally.delivered / (one.tally.seconds or 1) for one in side), "/s") for side in sides]
+    shown = [
+        Amount(mean(one.statistics.delivered / (one.statistics.seconds or 1) for one in side), "/s") for side in sides
+    ]
     why = f"ours: {mine[-1].beyond}; theirs: {theirs[-1].beyond}"
     return [
         _row("saturated: notifications", shown[0], shown[1], note=why),
@@ -110,7 +116,7 @@ def _saturated(mine: Sequence[Taken], theirs: Sequence[Taken]) -> list[Row]:
 
 
 def _cpu(side: Sequence[Measured]) -> Amount:
-    return Amount(sum(one.cpu for one in side) / sum(one.tally.delivered for one in side) * 1e6, "µs")
+    return Amount(sum(one.cpu for one in side) / sum(one.statistics.delivered for one in side) * 1e6, "µs")
 
 
 def _row(what: str, our: Amount, their: Amount, target: Target | None = None, note: str = "") -> Row:

@@ -16,7 +16,7 @@ import redis
 
 from bench.endpoint import Endpoint, tls_endpoint
 from bench.environment import PATIENT, Sandbox, Stage, connection, sandbox
-from bench.measure import RedisMeter, RedisUse, Spent, in_turns, ratio, spent
+from bench.measure import RedisProfiler, RedisUse, Spent, in_turns, ratio, spent
 from bench.people import People, Ring
 from bench.report import Amount, Plot, Row, Scale, Target
 from bench.transports import CHANGE, Post, common_runtime
@@ -180,7 +180,7 @@ class Comparison:
 
     def __init__(self, running: Sandbox, bare: redis.Redis, server: Endpoint, post: Post) -> None:
         self._sandbox, self._bare, self._server, self._post = running, bare, server, post
-        self._meter = RedisMeter(running.client)
+        self._profiler = RedisProfiler(running.client)
 
     def compare(self, case: Case, rounds: int) -> Found:
         """The case, as often as asked."""
@@ -233,7 +233,7 @@ class Comparison:
 
     def _cost(self, events: Sequence[Work]) -> Cost:
         took: list[Spent] = []
-        use = self._meter.use(lambda: took.append(spent(*events, before=self._sandbox.rest)))
+        use = self._profiler.use(lambda: took.append(spent(*events, before=self._sandbox.rest)))
         return Cost.of(took[0], use, len(events))
 
 

@@ -17,7 +17,7 @@ from statistics import median
 
 from bench.endpoint import endpoint
 from bench.environment import PATIENT, Sandbox, sandbox
-from bench.measure import RedisMeter, RedisUse, Spent, in_turns, ratio, spent
+from bench.measure import RedisProfiler, RedisUse, Spent, in_turns, ratio, spent
 from bench.people import People, Ring
 from bench.report import Amount, Plot, Row, Scale, Target
 from local.elasticache import RedisServer
@@ -49,7 +49,7 @@ class Town:
 
     def __init__(self, running: Sandbox, count: int) -> None:
         self._sandbox, self._random = running, random.Random(SEED)
-        self._meter = RedisMeter(running.client)
+        self._profiler = RedisProfiler(running.client)
         self._people = People(running, Ring("u", count, CONTACTS))
         self._people.write()
         self._untouched = self._random.sample(range(count), min(count, 1_000))
@@ -83,7 +83,7 @@ class Town:
 
     def _cost(self, events: Sequence[Work]) -> Cost:
         took: list[Spent] = []
-        use = self._meter.use(lambda: took.append(spent(*events, before=self._sandbox.rest)))
+        use = self._profiler.use(lambda: took.append(spent(*events, before=self._sandbox.rest)))
         return Cost.of(took[0], use, len(events))
 
 

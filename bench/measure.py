@@ -92,7 +92,7 @@ class RedisUse:
     sent: int
 
 
-class RedisMeter:
+class RedisProfiler:
     """Asks a Redis what work takes of it: time in scripts from `INFO commandstats`, and bytes through its sockets."""
 
     def __init__(self, client: redis.Redis) -> None:

@@ -1,7 +1,7 @@
 """Whole services as processes of their own, and a crowd in front of them: ours as `presence run` starts it, and one of
 Socket.IO with its Redis adapter.
 
-The crowd, its changes and what it counts are those of `presence load`, whoever serves.
+The clients, its changes and what it counts are those of `presence load`, whoever serves.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from urllib.parse import urlencode
 import redis
 
 from bench.processes import cpu, cpu_between
-from cli import garbage
+from cli import process_limits
 from cli.home import Home
 from cli.identity_provider import IdentityProvider
 from cli.target import Target
-from load.clients import Crowd
-from load.presence_protocol import Presence
-from load.protocol import Heard, Language
-from load.statistics import Tally
+from load.clients import SimulatedClients
+from load.presence_protocol import PresenceProtocol
+from load.protocol import Received, WireProtocol
+from load.statistics import Statistics
 from local.elasticache import RedisServer
 from shared.settings import Settings
 from shared.store import Store
@@ -53,14 +53,14 @@ class Service:
 
     Attributes:
         name: as the table shows it.
-        language: how one speaks to it.
+        protocol: how one speaks to it.
         main: the process that holds the sockets (of Socket.IO one of them).
         pids: all its processes, Redis included.
         befriend: lets pairs of users see each other.
     """
 
     name: str
-    language: Language
+    protocol: WireProtocol
     main: int
     pids: Callable[[], set[int]]
     befriend: Callable[[Pairs], Awaitable[None]]
@@ -91,7 +91,7 @@ def ours() -> Iterator[Service]:
 
         yield Service(
             "presence run",
-            Presence(run.run.ws_url, target.identity_provider(), TTL),
+            PresenceProtocol(run.run.ws_url, target.identity_provider(), TTL),
             run.process.pid,
             lambda: {server.pid, run.process.pid, *run.children()},
             befriend,
@@ -143,7 +143,7 @@ def _line(node: subprocess.Popen[str]) -> str:
 
 
 class SocketIo:
-    """How one speaks to the servers of `peers/socketio.mjs`: a `Language`."""
+    """How one speaks to the servers of `peers/socketio.mjs`: a `WireProtocol`."""
 
     def __init__(self, ports: Sequence[str], tokens: IdentityProvider) -> None:
         self._ports, self._tokens = ports, tokens
@@ -179,18 +179,18 @@ class _SocketIoConversation:
             due.append('42["heartbeat",{"active":true}]')
         return due
 
-    def receive(self, text: str, now: float) -> Heard:  # noqa: ARG002 - nothing here is late
+    def receive(self, text: str, now: float) -> Received:  # noqa: ARG002 - nothing here is late
         if text == "2":
             self._sooner.append("3")
         if text.startswith("40"):
             self._sooner.append('42["sync"]')
         if not text.startswith("42"):
-            return Heard(text[:2], error=text if text.startswith("44") else "")
+            return Received(text[:2], error=text if text.startswith("44") else "")
         name, data = json.loads(text[2:])
         if name == "presence_snapshot":
             self.is_live = True
-            return Heard(name, _shown(data["users"]))
-        return Heard(name, _shown([data]) if name != "presence_self" else ())
+            return Received(name, _shown(data["users"]))
+        return Received(name, _shown([data]) if name != "presence_self" else ())
 
     def change(self, number: int) -> str:
         status = "busy" if number % 2 else "online"
@@ -208,45 +208,45 @@ class Measured:
 
     rate: float
     """Changes a second that were asked for."""
-    tally: Tally
+    statistics: Statistics
     cpu: float
     """Seconds of CPU of all the service's processes, while changes were made and until all were shown."""
 
     @property
     def cpu_per_delivery(self) -> float:
         """In seconds."""
-        return self.cpu / (self.tally.delivered or 1)
+        return self.cpu / (self.statistics.delivered or 1)
 
 
 class Load:
     """Changes that a crowd makes, once everybody is connected."""
 
-    def __init__(self, service: Service, crowd: Crowd) -> None:
-        self._service, self._crowd = service, crowd
+    def __init__(self, service: Service, clients: SimulatedClients) -> None:
+        self._service, self._clients = service, clients
 
     async def run(self, rate: float, seconds: float) -> Measured:
         """So many changes a second, for so long."""
-        tally = Tally()
-        self._crowd.count_anew(tally)
+        statistics = Statistics()
+        self._clients.record_in(statistics)
         before = cpu(self._service.pids())
-        await self._crowd.change(rate, seconds, 0, _quiet)
-        await self._crowd.drain()
-        return Measured(rate, tally, cpu_between(before, cpu(self._service.pids())))
+        await self._clients.change(rate, seconds, 0, _quiet)
+        await self._clients.drain()
+        return Measured(rate, statistics, cpu_between(before, cpu(self._service.pids())))
 
 
 @contextlib.asynccontextmanager
-async def crowd_at(
+async def clients_at(
     service: Service, contacts: Sequence[Sequence[int]], connect_rate: float
-) -> AsyncIterator[tuple[Load, Tally]]:
+) -> AsyncIterator[tuple[Load, Statistics]]:
     """A crowd that is connected, all shown their contacts; with what connecting has counted."""
-    garbage.collect_rarely()  # here, and not in what serves
+    process_limits.collect_garbage_rarely()  # here, and not in what serves
     users = [f"u{place:06d}" for place in range(len(contacts))]
     await service.befriend([(users[a], users[b]) for a, others in enumerate(contacts) for b in others if a < b])
-    tally = Tally()
-    crowd = Crowd(service.language, users, contacts, 1, tally, random.Random(1))
-    async with crowd.gathered():
-        await crowd.connect(connect_rate, _quiet)
-        yield Load(service, crowd), tally
+    statistics = Statistics()
+    clients = SimulatedClients(service.protocol, users, contacts, 1, statistics, random.Random(1))
+    async with clients.running():
+        await clients.connect(connect_rate, _quiet)
+        yield Load(service, clients), statistics
 
 
 def _quiet(_done: float, _whole: float) -> None:

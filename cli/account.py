@@ -1,6 +1,6 @@
-"""The operator's AWS account, as AWS's own tools find it: credentials, region, what a stack says, what a secret holds.
+"""The operator's AWS account, found as AWS's own tools find it: credentials, region, stacks and secrets.
 
-What is done with any of them is other modules' matter. Nothing here is asked of AWS before it is needed.
+Each is read from AWS when it is first needed.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from botocore.exceptions import (
 )
 from botocore.session import Session
 
-from cli.errors import Complaint
+from cli.errors import UserError
 
 CONFIG = Config(connect_timeout=5, read_timeout=20, retries={"total_max_attempts": 3, "mode": "standard"})
-NO_CREDENTIALS = "no AWS credentials are found: set AWS_PROFILE, or log in as you do for the AWS CLI"
-NO_REGION = "no AWS region is known: give --region, or set AWS_REGION"
+NO_CREDENTIALS = "found no AWS credentials: set AWS_PROFILE, or log in as you do for the AWS CLI"
+NO_REGION = "found no AWS region: give --region, or set AWS_REGION"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +40,16 @@ class Stack:
     status: str
     """Like `UPDATE_COMPLETE`."""
     why: str
-    """CloudFormation's reason for the status; mostly ""."""
+    """CloudFormation's reason for the status; usually ""."""
     outputs: Mapping[str, str]
 
 
 class Account:
-    """What the operator of a deployment may see there. Every method raises Complaint when AWS does not answer it.
+    """What the operator of a deployment may read in AWS. Every method raises UserError when AWS refuses or fails.
 
     Args:
-        region: where the deployment is; by default where `AWS_REGION`, `AWS_DEFAULT_REGION` or the profile says.
-        profile: whose credentials; by default what AWS's tools would take.
+        region: the deployment's region; by default that of `AWS_REGION`, `AWS_DEFAULT_REGION` or the profile.
+        profile: the AWS profile; by default the one that AWS's tools would use.
     """
 
     def __init__(self, region: str | None = None, profile: str | None = None) -> None:
@@ -57,36 +57,36 @@ class Account:
 
     @property
     def region(self) -> str:
-        """What calls are signed for, where nothing else names a region."""
-        with _asking():
+        """The region that calls are signed for, unless their URL names one."""
+        with _aws_errors():
             region = self._region or os.environ.get("AWS_REGION") or self._session.get_config_variable("region")
         if not region:
-            raise Complaint(NO_REGION)
+            raise UserError(NO_REGION)
         return str(region)
 
     def credentials(self) -> ReadOnlyCredentials:
-        """What calls are signed with, as it is now."""
-        with _asking():
+        """The current credentials."""
+        with _aws_errors():
             credentials = self._session.get_credentials()
             if credentials is None:
-                raise Complaint(NO_CREDENTIALS)
-            return credentials.get_frozen_credentials()  # Some are only fetched here, and may be over.
+                raise UserError(NO_CREDENTIALS)
+            return credentials.get_frozen_credentials()  # Some are fetched only here, and may have expired.
 
     def number(self) -> str:
-        """The account whose credentials these are: twelve digits."""
+        """The number of the account: twelve digits."""
         self.credentials()
-        with _asking():
+        with _aws_errors():
             number: str = self._client("sts").get_caller_identity()["Account"]
         return number
 
     def stack(self, name: str) -> Stack:
-        """A stack of this region, by its name or ARN."""
-        with _asking():
+        """A stack of this region, by name or ARN."""
+        with _aws_errors():
             try:
                 found = self._client("cloudformation").describe_stacks(StackName=name)["Stacks"][0]
             except ClientError as error:
                 if "does not exist" in str(error):
-                    raise Complaint(
+                    raise UserError(
                         f"there is no stack {name} in {self.region}: deploy it, or give another --stack or --region"
                     ) from None
                 raise
@@ -95,8 +95,8 @@ class Account:
         return Stack(found["StackName"], self.region, found["StackStatus"], why, outputs)
 
     def secret(self, arn: str) -> str:
-        """The text that a secret holds."""
-        with _asking():
+        """The text of a secret."""
+        with _aws_errors():
             secret: str = self._client("secretsmanager").get_secret_value(SecretId=arn)["SecretString"]
         return secret
 
@@ -109,20 +109,20 @@ class Account:
 
 
 @contextlib.contextmanager
-def _asking() -> Iterator[None]:
-    """Put into words what goes wrong between here and AWS."""
+def _aws_errors() -> Iterator[None]:
+    """Turn errors of AWS's SDK into UserError."""
     try:
         yield
     except ProfileNotFound as error:
-        raise Complaint(f"there is no AWS profile {error.kwargs['profile']}: `aws configure list-profiles`") from None
+        raise UserError(f"there is no AWS profile {error.kwargs['profile']}: `aws configure list-profiles`") from None
     except NoCredentialsError:
-        raise Complaint(NO_CREDENTIALS) from None
+        raise UserError(NO_CREDENTIALS) from None
     except NoRegionError:
-        raise Complaint(NO_REGION) from None
+        raise UserError(NO_REGION) from None
     except EndpointConnectionError as error:
-        raise Complaint(f"nothing answers at {error.kwargs['endpoint_url']}: is the region right?") from None
+        raise UserError(f"nothing answers at {error.kwargs['endpoint_url']}: is the region right?") from None
     except ClientError as error:
         about = error.response["Error"]
-        raise Complaint(f"AWS refuses {error.operation_name}: {about.get('Message')} ({about.get('Code')})") from None
-    except (BotoCoreError, ValueError) as error:  # ValueError: AWS_ENDPOINT_URL leads nowhere.
-        raise Complaint(f"AWS cannot be asked: {error}") from None
+        raise UserError(f"AWS refuses {error.operation_name}: {about.get('Message')} ({about.get('Code')})") from None
+    except (BotoCoreError, ValueError) as error:  # ValueError: AWS_ENDPOINT_URL is no URL.
+        raise UserError(f"cannot call AWS: {error}") from None

@@ -1,28 +1,28 @@
-"""URLs of a service, as people type them: checked, and what to say when nothing answers there."""
+"""URLs of a service as typed by a user: their checks, and the error when nothing answers at one."""
 
 from __future__ import annotations
 
 import re
 from urllib.parse import urlsplit
 
-from cli.errors import Complaint
+from cli.errors import UserError
 
 
 def is_local(url: str) -> bool:
-    """Whether a URL leads to this machine."""
+    """Whether a URL points to this machine."""
     return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
 
 
 def nothing_answers(url: str) -> str:
-    """What to say of a service that is not there."""
+    """The error for a URL at which nothing answers."""
     return f"nothing answers at {url}: " + ("is `presence run` running?" if is_local(url) else "is the address right?")
 
 
-def checked(url: str, scheme: str, complaint: str) -> str:
-    """A URL of this scheme, or of it over TLS, without a slash at the end.
+def checked(url: str, scheme: str, problem: str) -> str:
+    """A URL of this scheme, with or without TLS, without its final slash.
 
     Raises:
-        Complaint: it is none.
+        UserError: it is not such a URL; `problem` completes the message.
     """
     try:
         parts = urlsplit(url)
@@ -30,5 +30,5 @@ def checked(url: str, scheme: str, complaint: str) -> str:
     except ValueError:
         usable = False
     if not usable or not re.fullmatch(rf"{scheme}s?://[^\s/?#@]+(/[^\s?#]*)?", url):
-        raise Complaint(f"{url} {complaint}")
+        raise UserError(f"{url} {problem}")
     return url.rstrip("/")

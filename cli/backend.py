@@ -1,7 +1,7 @@
-"""The application's backend, as far as the command line plays it: signed calls to the service's HTTP side.
+"""Signed calls to the service's HTTP API, as the application's backend makes them.
 
-Where that is and what signs for it is `target.py`'s matter, what the calls mean is in docs/protocol.md, and files of
-contacts are read in `graph_files.py`.
+`target.py` chooses the URL and the credentials. docs/protocol.md describes the calls. Files are read in
+`graph_files.py`.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from botocore.credentials import ReadOnlyCredentials
 from yarl import URL
 
 from cli.addresses import nothing_answers
-from cli.errors import Complaint
+from cli.errors import UserError
 from local.iam import SERVICE
 
 REGION = "us-east-1"
-"""What calls to a run on this machine are signed for."""
+"""The region that calls to a run on this machine are signed for."""
 TIMEOUT = aiohttp.ClientTimeout(total=35, connect=5)
-"""API Gateway answers after 30 s at the latest, with 503 if need be."""
-AGAIN = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE}
-"""Answers after which the same call may succeed; every call here may be made twice."""
+"""API Gateway responds within 30 s, with 503 if the function takes longer."""
+RETRIED = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE}
+"""Statuses after which a call is repeated. Every call here is idempotent."""
 TRIES = 5
 FIRST_WAIT = 0.25
-"""Seconds: before try n + 1 a random part of FIRST_WAIT · 2ⁿ is waited."""
+"""Seconds. Before try n + 1 the client waits for a random part of FIRST_WAIT · 2ⁿ."""
 
 
 class Backend:
-    """Makes signed calls. Every method raises Complaint when its call fails."""
+    """Makes signed calls. Every method raises UserError when its call fails."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, credentials: ReadOnlyCredentials, region: str) -> None:
         self.url = url.rstrip("/")
@@ -47,50 +47,50 @@ class Backend:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(cls, url: str, credentials: ReadOnlyCredentials, region: str) -> AsyncIterator[Self]:
-        """One whose calls go to `url`, signed for `region`."""
+        """A backend that calls the service at `url`, with signatures for `region`."""
         async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
             yield cls(session, url, credentials, region)
 
     async def health(self) -> dict[str, Any]:
-        """What the service says about itself: `graph` is `loaded` or `not_loaded`."""
+        """The service's health; `graph` is `loaded` or `not_loaded`."""
         health: dict[str, Any] = await self._call("GET", "/v1/health")
         return health
 
     async def set_contacts(
         self, user: str, add: Sequence[str] = (), remove: Sequence[str] = (), *, mutual: bool
     ) -> None:
-        """Let each in `add` see `user`, and no longer those in `remove`; with `mutual` the other way round too."""
+        """Let the users in `add` see `user`, and stop those in `remove`. `mutual` does the same the other way round."""
         change = {"add": list(add), "remove": list(remove), "mutual": mutual}
         await self._call("PUT", f"{_path(user)}/contacts", change)
 
     async def contacts(self, user: str) -> set[str]:
-        """Who may see `user`, and whom `user` may see."""
-        told = await self._call("GET", f"{_path(user)}/contacts")
-        return {*told["viewers"], *told["sees"]}
+        """All users who may see `user`, or whom `user` may see."""
+        contacts = await self._call("GET", f"{_path(user)}/contacts")
+        return {*contacts["viewers"], *contacts["sees"]}
 
     async def set_privacy(self, user: str, privacy: Mapping[str, Any]) -> None:
-        """Replace what `user` hides: `invisible`, `lastSeen`, `hideFrom`, `blocks`."""
+        """Replace the privacy settings of `user`: `invisible`, `lastSeen`, `hideFrom`, `blocks`."""
         await self._call("PUT", f"{_path(user)}/privacy", privacy)
 
     async def set_status(self, user: str, change: Mapping[str, Any]) -> None:
-        """Choose a claim or a custom status on behalf of `user`."""
+        """Set a claim or a custom status of `user`."""
         await self._call("PUT", f"{_path(user)}/status", change)
 
     async def erase(self, user: str) -> None:
-        """Leave nothing of `user` in the service."""
+        """Erase everything about `user`."""
         await self._call("DELETE", _path(user))
 
     async def set_graph_loaded(self) -> None:
-        """Say that privacy and contacts are loaded: from now on people may see each other."""
+        """Mark privacy and contacts as loaded. From then on, users may see each other."""
         await self._call("PUT", "/v1/graph", {"loaded": True})
 
     async def graph_page(self, cursor: str) -> tuple[list[dict[str, Any]], str]:
-        """A page of everything that the application or users gave, and the next cursor ("" begins and ends)."""
+        """A page of what the application and its users gave, and the next cursor ("" is the start and the end)."""
         page = await self._call("GET", "/v1/graph?" + urlencode({"cursor": cursor}) if cursor else "/v1/graph")
         return page["users"], page["next"] or ""
 
     async def status_unsigned(self, method: str, target: str) -> int:
-        """With which status a call is answered that carries no signature."""
+        """The response status of a call without a signature."""
         status, _ = await self._send(method, target, {}, b"")
         return status
 
@@ -102,24 +102,24 @@ class Backend:
             status, text = await self._send(method, target, dict(request.headers.items()), data)
             if status < HTTPStatus.BAD_REQUEST:
                 return _json(text, self.url) if text else None
-            if status not in AGAIN or not left:
-                raise Complaint(_words(method, target, status, text))
+            if status not in RETRIED or not left:
+                raise UserError(_error_text(method, target, status, text))
             await asyncio.sleep(random.uniform(0, FIRST_WAIT * 2.0 ** (TRIES - left)))  # noqa: S311 - jitter
         raise AssertionError("the last try returns or raises")
 
     async def _send(self, method: str, target: str, headers: Mapping[str, str], data: bytes) -> tuple[int, str]:
-        url = URL(self.url + target, encoded=True)  # As it was signed, not as yarl would write it.
+        url = URL(self.url + target, encoded=True)  # Exactly as signed; yarl would normalize it.
         try:
             async with self._session.request(method, url, data=data, headers=headers) as response:
                 return response.status, await response.text(errors="replace")
         except TimeoutError:
-            raise Complaint(f"{self.url} does not answer") from None
+            raise UserError(f"{self.url} does not answer") from None
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError):
-            raise Complaint(f"{self.url} speaks no TLS that this machine trusts") from None
+            raise UserError(f"{self.url} speaks no TLS that this machine trusts") from None
         except aiohttp.ClientConnectorError:
-            raise Complaint(nothing_answers(self.url)) from None
+            raise UserError(nothing_answers(self.url)) from None
         except aiohttp.ClientError:
-            raise Complaint(f"{self.url} is something else: it does not speak HTTP") from None
+            raise UserError(f"{self.url} is not this service: it does not speak HTTP") from None
 
 
 def _path(user: str) -> str:
@@ -130,16 +130,16 @@ def _json(text: str, url: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        raise Complaint(f"{url} is something else: it answers no JSON") from None
+        raise UserError(f"{url} is not this service: its response is not JSON") from None
 
 
-def _words(method: str, target: str, status: int, text: str) -> str:
-    """One line about an answer that is an error: problem details of the service, or the gateway's `message`."""
+def _error_text(method: str, target: str, status: int, text: str) -> str:
+    """One line about an error response: the service's problem details, or API Gateway's `message`."""
     try:
-        told = json.loads(text)
-        why = told.get("detail") or told.get("title") or told.get("message")
+        body = json.loads(text)
+        why = body.get("detail") or body.get("title") or body.get("message")
     except (ValueError, AttributeError):
         why = None
     if status == HTTPStatus.FORBIDDEN:
         why = f"{why or 'Forbidden'} (are these the credentials of that service?)"
-    return f"{method} {target} is answered {status}: {why or 'no reason given'}"
+    return f"{method} {target} returned {status}: {why or 'no reason given'}"

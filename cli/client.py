@@ -1,7 +1,6 @@
-"""A client of the service, as docs/protocol.md wants one: it stays connected and keeps a `Picture` of all contacts.
+"""A client that stays connected and keeps the state of its contacts, as docs/protocol.md requires.
 
-`Session` knows what a connection owes the service and when, and does no I/O; `Client` has the socket. What is made of
-changes is the caller's matter.
+This module has the sockets. `load/session.py` decides what to send, and `load/state.py` keeps the state.
 """
 
 from __future__ import annotations
@@ -18,24 +17,24 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.typing import Subprotocol
 
 from cli.addresses import nothing_answers
-from cli.errors import Complaint
+from cli.errors import UserError
 from cli.identity_provider import Tokens
 from load.session import FIRST_WAIT, LONGEST_WAIT, OPEN_PATIENCE, Link, Session, Silent, TokenSource, handshake
-from load.state import Change, Picture
+from load.state import Change, ClientState
 from shared.messages import MAX_FRAME_BYTES
 
 
 class Client:
-    """Keeps a user connected and tells what happens; reconnects by itself.
+    """Keeps a user connected, and reconnects by itself.
 
     Args:
-        ws_url: where the service answers, without a query.
-        user_id: who connects.
-        tokens: where the token of each handshake comes from.
-        picture: is kept up to date.
-        on_change: is told each change of a contact, in order.
-        on_link: is told when the connection comes, goes, or is of no use.
-        rng: where jitter comes from.
+        ws_url: the WebSocket API's URL, without a query.
+        user_id: the user that connects.
+        tokens: makes the token of each handshake.
+        state: is kept up to date.
+        on_change: is called with each change of a contact, in order.
+        on_link: is called when the state of the connection changes.
+        rng: the source of jitter.
     """
 
     def __init__(
@@ -43,12 +42,12 @@ class Client:
         ws_url: str,
         user_id: str,
         tokens: Tokens,
-        picture: Picture,
+        state: ClientState,
         on_change: Callable[[Change], None],
         on_link: Callable[[Link], None],
         rng: random.Random | None = None,
     ) -> None:
-        self._picture = picture
+        self._state = state
         self._ws_url, self._user_id, self._tokens = ws_url, user_id, tokens
         self._on_change, self._on_link = on_change, on_link
         self._rng = rng or random.Random()  # noqa: S311 - jitter needs no secrecy
@@ -56,10 +55,10 @@ class Client:
         self._link: Link | None = None
 
     async def run(self) -> NoReturn:
-        """Stay connected until cancelled. The socket is closed then, and the service grants its grace, as to a tab.
+        """Stay connected until canceled. Then the socket closes, and the service's grace applies, as to a closed tab.
 
         Raises:
-            Complaint: the first connection was not to be had. Later ones are tried for again and again.
+            UserError: the first connection failed. Later ones are retried forever.
         """
         attempt = 0
         while True:
@@ -67,26 +66,26 @@ class Client:
                 socket = await self._open()
             except (OSError, InvalidHandshake) as error:
                 if self._link is None:
-                    raise Complaint(why_not(self._ws_url, error)) from None
+                    raise UserError(why_not(self._ws_url, error)) from None
                 reason = why_not(self._ws_url, error)
             else:
                 reason = await self._serve(socket)
-            # Only a connection that was of use counts as a success: a service may let everybody in and help nobody.
+            # Only a connection that became live counts as a success: a broken service may still accept connections.
             attempt = 0 if self._link and self._link.state == "live" else attempt + 1
             wait = self._rng.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2.0**attempt))
             self._tell(Link("lost", reason, wait))
             await asyncio.sleep(wait)
 
     async def _open(self) -> ClientConnection:
-        """A new connection; raises OSError or InvalidHandshake."""
+        """Open a connection; raises OSError or InvalidHandshake."""
         return await open_socket(
             self._ws_url, self._tokens.token(self._user_id), self._tokens.token_source, self._device_id
         )
 
     async def _serve(self, socket: ClientConnection) -> str:
-        """Do what is due on a connection until it ends; gives why it did."""
+        """Use a connection until it ends. Returns why it ended."""
         clock = asyncio.get_running_loop().time
-        session = Session(self._picture, self._rng, clock(), self._connection_id)
+        session = Session(self._state, self._rng, clock(), self._connection_id)
         try:
             while True:
                 if clock() >= session.rotate_at:
@@ -106,13 +105,14 @@ class Client:
         except ConnectionClosed as closed:
             return f"closed with {closed.rcvd.code}" if closed.rcvd else "cut"
         except Silent:
-            return "nobody answers"
+            return "no response"
         finally:
             await socket.close()
 
     async def _rotate(self, old: ClientConnection, session: Session) -> tuple[ClientConnection, Session]:
-        """Go over to a new connection without a moment between: it is open, and told what it replaces, before the old
-        one closes. Where that fails the old one is used for as long as it lasts.
+        """Switch to a new connection without a gap: it opens and sends which one it replaces; then the old one closes.
+
+        If that fails, the old one stays in use while it lasts.
         """
         clock = asyncio.get_running_loop().time
         try:
@@ -120,7 +120,7 @@ class Client:
         except (OSError, InvalidHandshake):
             session.rotate_at = clock() + self._rng.uniform(FIRST_WAIT, LONGEST_WAIT)
             return old, session
-        session = Session(self._picture, self._rng, clock(), self._connection_id)
+        session = Session(self._state, self._rng, clock(), self._connection_id)
         for message in session.due(clock()):
             await socket.send(json.dumps(message))
         await old.close()
@@ -128,7 +128,7 @@ class Client:
 
     @property
     def _connection_id(self) -> str | None:
-        return (self._picture.own or {}).get("connectionId")
+        return (self._state.own or {}).get("connectionId")
 
     def _tell(self, link: Link) -> None:
         if link != self._link:
@@ -137,10 +137,10 @@ class Client:
 
 
 async def open_socket(ws_url: str, token: str, token_source: TokenSource, device_id: str) -> ClientConnection:
-    """A new connection of a device, on which nothing was said yet; without a token nothing takes its place.
+    """Open a connection of a device. With an empty token, the handshake carries none.
 
     Raises:
-        OSError, InvalidHandshake: `why_not` has words for them.
+        OSError, InvalidHandshake: see `why_not` for their texts.
     """
     url, offered = handshake(ws_url, token, token_source, device_id)
     return await connect(
@@ -149,16 +149,16 @@ async def open_socket(ws_url: str, token: str, token_source: TokenSource, device
         open_timeout=OPEN_PATIENCE,
         close_timeout=1,
         max_size=2 * MAX_FRAME_BYTES,
-        ping_interval=None,  # API Gateway answers pings by itself: they prove nothing.
+        ping_interval=None,  # API Gateway answers pings itself, so they prove nothing.
         proxy=True if ws_url.startswith("wss:") else None,
     )
 
 
 def why_not(ws_url: str, error: OSError | InvalidHandshake) -> str:
-    """In words, why a connection was not to be had."""
+    """The text for a failed handshake."""
     match error:
         case InvalidStatus(response=response) if response.status_code in (401, 403):
-            return f"{ws_url} refuses the token: was it made for this service, and is it still good?"
+            return f"{ws_url} refuses the token: was it made for this service, and is it still valid?"
         case InvalidStatus(response=response):
             return f"{ws_url} answers {response.status_code}"
         case TimeoutError():

@@ -1,8 +1,8 @@
-"""The demo page and the operator's view: `client/` as files, and the few calls that the page cannot make as a user.
+"""Serves the demo page and the operator's view, and the few calls that the page cannot make as a user.
 
-For this machine only: whoever may call here can be any user. It is never packaged or deployed, answers on the loopback
-interface, and only to pages that it has served itself. What a page shows is decided in `client/demo/`; what its users
-do there goes through the service's own two APIs like anybody's.
+It is a part of `presence run` and for this machine only, because its caller can become any user. It is never packaged
+or deployed, listens on the loopback interface, and accepts calls only from pages that it served. The pages are in
+`client/demo/`; everything else they do goes through the service's two APIs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from aiohttp import web
 
 from cli.backend import Backend
-from cli.errors import Complaint
+from cli.errors import UserError
 from cli.home import Run
 from cli.identity_provider import IdentityProvider
 from local.apigateway.websocket_api import WebSocketApi
@@ -28,23 +28,23 @@ from local.iam import KeyPair
 CLIENT = Path(__file__).resolve().parent.parent / "client"
 CONTENT_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 PEOPLE = ("alice", "bob", "carol", "dave", "erin")
-"""Whom one can be at a click; they are made up, and know each other."""
+"""The users that the page offers. They are contacts of each other."""
 LONGEST_TOKEN = 3600
-"""Seconds that a token made here is good at most; one of less than 0 has ended already."""
+"""The longest validity of a token made here, in seconds. A negative one makes an expired token."""
 SAMPLE_EVERY = 1.0
-"""Seconds between two looks at how many connections are open."""
+"""Seconds between two samples of the number of open connections."""
 OPEN_CONNECTIONS = "OpenConnections"
 
 
 class Demo:
-    """Answers what is asked under `/demo`, and `/` with the way there.
+    """Handles requests below `/demo`, and redirects `/` there.
 
     Args:
-        run: where the service is, and what its tokens must be like.
-        keys: sign what is asked as the application's backend.
-        websocket_api: whose connections can be lost here.
-        metrics: what the operator's view shows.
-        own_redis: whether the Redis was started for this run. In any other one, nobody's contacts are touched.
+        run: the URLs of the service, and what it requires of tokens.
+        keys: sign calls as the application's backend.
+        websocket_api: the API whose connections the page can cut.
+        metrics: the numbers of the operator's view.
+        own_redis: whether the Redis was started for this run. In any other Redis, contacts are not changed.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class Demo:
             ("POST", "/demo/token"): self._token,
             ("POST", "/demo/contacts"): self._contacts,
             ("POST", "/demo/lose"): self._lose,
-            ("GET", "/demo/metrics"): self._report,
+            ("GET", "/demo/metrics"): self._metrics_report,
         }
         port = run.url.rpartition(":")[2]
         self._hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
 
     @contextlib.asynccontextmanager
     async def sampling(self) -> AsyncIterator[None]:
-        """Look at what nobody tells while the block lasts: how many connections are open."""
+        """Sample the number of open connections while the block lasts."""
 
         async def sample() -> None:
             while True:
@@ -84,13 +84,13 @@ class Demo:
             task.cancel()
 
     def owns(self, request: web.Request) -> bool:
-        """Whether a request is for this, and not for the service."""
+        """Whether a request is for the demo, not for the service."""
         return request.path in ("/", "/demo") or request.path.startswith("/demo/") or request.path in self._files
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer any request that this owns."""
+        """Handle a request that this owns."""
         if (call := self._calls.get((request.method, request.path))) is not None:
-            return await self._answer(request, call)
+            return await self._respond(request, call)
         if request.method not in ("GET", "HEAD"):
             return _problem(HTTPStatus.NOT_FOUND, "there is no such call")
         if request.path in ("/", "/demo"):
@@ -110,62 +110,62 @@ class Demo:
         content_type = CONTENT_TYPES[file.suffix]
         return web.Response(body=file.read_bytes(), content_type=content_type, charset="utf-8", headers=headers)
 
-    async def _answer(self, request: web.Request, call: Any) -> web.Response:
-        # The name: else a foreign page whose own name leads to this machine would be of the same origin.
+    async def _respond(self, request: web.Request, call: Any) -> web.Response:
+        # Without this check, a foreign page whose host name resolves to this machine would have the same origin.
         if request.host not in self._hosts:
-            return _problem(HTTPStatus.FORBIDDEN, f"ask {self._run.url}, not {request.host}")
+            return _problem(HTTPStatus.FORBIDDEN, f"use {self._run.url}, not {request.host}")
         if request.method == "POST" and request.headers.get("Origin") != f"http://{request.host}":
-            return _problem(HTTPStatus.FORBIDDEN, "this is for the demo page alone")
+            return _problem(HTTPStatus.FORBIDDEN, "only the demo page may make this call")
         try:
-            told = await request.json() if request.method == "POST" else {}
-            return web.json_response(await call(told), headers={"Cache-Control": "no-store"})
+            body = await request.json() if request.method == "POST" else {}
+            return web.json_response(await call(body), headers={"Cache-Control": "no-store"})
         except (ValueError, KeyError, TypeError):
-            return _problem(HTTPStatus.BAD_REQUEST, "that is not what this call takes")
-        except Complaint as complaint:
-            return _problem(HTTPStatus.CONFLICT, str(complaint))
+            return _problem(HTTPStatus.BAD_REQUEST, "the body is not valid for this call")
+        except UserError as error:
+            return _problem(HTTPStatus.CONFLICT, str(error))
 
-    # The calls. Each takes and gives JSON.
+    # The calls. Their bodies and responses are JSON.
 
-    async def _token(self, told: dict[str, Any]) -> dict[str, Any]:
-        """`{"user", "ttl"}`: a token of a user, good for `ttl` seconds, and where the service looks for it."""
+    async def _token(self, body: dict[str, Any]) -> dict[str, Any]:
+        """`{"user", "ttl"}`: a token of a user, valid for `ttl` seconds, and where the service looks for it."""
         if not self._run.jwt_secret:
-            raise Complaint("tokens are those of the identity provider behind PRESENCE_JWKS_URL: none is made here")
+            raise UserError("tokens come from the identity provider at PRESENCE_JWKS_URL; none can be made here")
         run = self._run
         provider = IdentityProvider(run.jwt_secret, run.token_source, issuer=run.jwt_issuer, audience=run.jwt_audience)
-        token = provider.token(str(told["user"]), min(int(told["ttl"]), LONGEST_TOKEN))
+        token = provider.token(str(body["user"]), min(int(body["ttl"]), LONGEST_TOKEN))
         return {"token": token, "tokenSource": run.token_source}
 
     async def _contacts(self, _: dict[str, Any]) -> dict[str, Any]:
-        """Let `PEOPLE` see each other, unless somebody else has said who sees them; `made` tells which."""
+        """Let `PEOPLE` see each other, unless they have other contacts; `made` is whether this did so."""
         async with self._introducing, Backend.open(self._run.url, self._keys.credentials, self._run.region) as backend:
             health = await backend.health()
-            if self._own_redis and not self._introduced:  # Once: what is changed afterwards is meant.
+            if self._own_redis and not self._introduced:  # Only once: later changes are intended.
                 self._introduced = await self._introduce(backend)
             return {"made": self._introduced, "graph": health["graph"]}
 
     async def _introduce(self, backend: Backend) -> bool:
         known = {user: await backend.contacts(user) for user in PEOPLE}
         if any(others - set(PEOPLE) for others in known.values()):
-            return False  # They are real to somebody: a graph was loaded in which they have these names.
+            return False  # A loaded graph contains users of these names.
         for place, user in enumerate(PEOPLE[:-1]):
             if missing := [other for other in PEOPLE[place + 1 :] if other not in known[user]]:
                 await backend.set_contacts(user, missing, mutual=True)
         return True
 
-    async def _lose(self, told: dict[str, Any]) -> dict[str, Any]:
-        """`{"connectionId"}`: cut a connection as a network does: there is no close frame and no `$disconnect`."""
-        connection_id = told["connectionId"]
+    async def _lose(self, body: dict[str, Any]) -> dict[str, Any]:
+        """`{"connectionId"}`: cut a connection as a network failure does, without a close frame or `$disconnect`."""
+        connection_id = body["connectionId"]
         found = connection_id in self._websocket_api.connections
         if found:
             self._websocket_api.lose(connection_id)
         return {"lost": found}
 
-    async def _report(self, _: dict[str, Any]) -> dict[str, Any]:
-        """What was measured: see `Metrics.report`."""
+    async def _metrics_report(self, _: dict[str, Any]) -> dict[str, Any]:
+        """The metrics; see `Metrics.report`."""
         return self._metrics.report()
 
 
 def _problem(status: HTTPStatus, detail: str) -> web.Response:
-    """An error as the service's own HTTP API words it."""
+    """An error in the format of the service's HTTP API."""
     problem = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
     return web.Response(status=status, text=json.dumps(problem), content_type="application/problem+json")

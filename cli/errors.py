@@ -1,7 +1,7 @@
-"""What the person at the command line is told when something cannot be done. No text is made here."""
+"""The error that ends a command with a message for its user. No messages are made here."""
 
 from __future__ import annotations
 
 
-class Complaint(Exception):
-    """It cannot be done; the message says why, in one line (or in one for each bad line of a file)."""
+class UserError(Exception):
+    """A command cannot do what was asked. The message says why, in one line (or one for each bad line of a file)."""

@@ -1,7 +1,8 @@
-"""Files of contacts and privacy: checked as a whole, then brought to the service; and written as a backup.
+"""Files of contacts and privacy: read, checked, loaded into the service, and written as a backup.
 
-Two kinds: `edges.csv`, a pair of users per line who see each other, and JSON lines with everything that the application
-or a user gave. How calls are made is `backend.py`'s matter.
+There are two kinds: CSV with a pair of users who see each other in each line, and JSON lines with everything that the
+application or its users gave. A file is checked as a whole before its first line is loaded. Calls are made by
+`backend.py`.
 """
 
 from __future__ import annotations
@@ -18,24 +19,24 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cli.backend import Backend
-from cli.errors import Complaint
+from cli.errors import UserError
 from cli.identity_provider import user_id_of
 from shared.messages import MAX_BLOCKS, CustomStatus, LastSeenPolicy, Time, UserId
 from shared.settings import OnlineStatus
 
 BATCH = 250
-"""Contacts in one call: what the store does in one go, and far from the time that API Gateway allows."""
-AT_ONCE = 4
-"""Calls in progress: as many as `api` has sandboxes on a laptop."""
-MOST_COMPLAINTS = 20
-"""Bad lines that are told one by one."""
+"""Contacts in one call: one script call of the store, and far below API Gateway's time limit."""
+PARALLEL_CALLS = 4
+"""As many as the emulator has execution environments for `api`."""
+MOST_ERRORS = 20
+"""Bad lines that are reported one by one."""
 
 Progress = Callable[[int, int], None]
-"""Is told how many steps are done, and how many there are."""
+"""Called with the number of steps that are done, and their total."""
 
 
 class Claim(BaseModel):
-    """A status over all devices."""
+    """A status that a user chose for all devices."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
     status: OnlineStatus
@@ -43,7 +44,7 @@ class Claim(BaseModel):
 
 
 class Line(BaseModel):
-    """Everything about one user, as it stands in a line of a backup; `viewers` are those who may see the user."""
+    """One line of a backup: everything about a user. `viewers` are the users who may see the user."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
     userId: UserId
@@ -56,31 +57,31 @@ class Line(BaseModel):
     claim: Claim | None = None
 
 
-def read_edges(lines: Iterable[str], name: str) -> list[tuple[str, str]]:
-    """The pairs in a file of lines `a,b`; empty lines are skipped, and `name` is what complaints call the file.
+def read_pairs(lines: Iterable[str], name: str) -> list[tuple[str, str]]:
+    """The pairs in a file of lines `a,b`. Empty lines are skipped; `name` is the file's name in errors.
 
     Raises:
-        Complaint: naming each bad line.
+        UserError: the message has a line for each bad line.
     """
-    edges: dict[tuple[str, str], None] = {}  # A dict keeps the order, and each pair once.
-    complaints = []
+    pairs: dict[tuple[str, str], None] = {}  # A dict keeps the order, and each pair once.
+    errors = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             first, second = _pair(line)
-        except (ValueError, Complaint, csv.Error) as error:
-            complaints.append(f"{name}:{number}: {error}")
+        except (ValueError, UserError, csv.Error) as error:
+            errors.append(f"{name}:{number}: {error}")
         else:
-            edges[min(first, second), max(first, second)] = None
-    _complain(complaints)
-    return list(edges)
+            pairs[min(first, second), max(first, second)] = None
+    _raise(errors)
+    return list(pairs)
 
 
 def _pair(line: str) -> tuple[str, str]:
     fields = [field.strip() for field in next(csv.reader([line]))]
     if len(fields) != 2:
-        raise ValueError("a line is two user ids with a comma between")
+        raise ValueError("a line must be two user ids with a comma between")
     first, second = map(user_id_of, fields)
     if first == second:
         raise ValueError(f"{first} cannot be a contact of {first}")
@@ -91,9 +92,9 @@ def read_backup(lines: Iterable[str], name: str) -> list[Line]:
     """The users in a file that `export` wrote.
 
     Raises:
-        Complaint: naming each bad line.
+        UserError: the message has a line for each bad line.
     """
-    users, complaints = [], []
+    users, errors = [], []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -102,59 +103,58 @@ def read_backup(lines: Iterable[str], name: str) -> list[Line]:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"])
-            complaints.append(f"{name}:{number}: {f'{where}: ' if where else ''}{_plain(first['msg'])}")
-    _complain(complaints)
+            errors.append(f"{name}:{number}: {f'{where}: ' if where else ''}{_plain(first['msg'])}")
+    _raise(errors)
     return users
 
 
-def _plain(words: str) -> str:
-    """What pydantic says of a value, as one would say it of a file."""
-    words = re.sub(r"^(Input|String|List) should ", "must ", words.removeprefix("Value error, "))
-    words = re.sub(r"^Invalid JSON: .*", "is not a line of JSON", words, flags=re.DOTALL)
-    return words.replace("Field required", "is missing")
+def _plain(message: str) -> str:
+    """Pydantic's message about a value, in the terms of a file."""
+    message = re.sub(r"^(Input|String|List) should ", "must ", message.removeprefix("Value error, "))
+    message = re.sub(r"^Invalid JSON: .*", "is not a line of JSON", message, flags=re.DOTALL)
+    return message.replace("Field required", "is missing")
 
 
-def _complain(complaints: list[str]) -> None:
-    if len(complaints) > MOST_COMPLAINTS:
-        more = len(complaints) - MOST_COMPLAINTS
-        complaints = [*complaints[:MOST_COMPLAINTS], f"and {more} more bad lines"]
-    if complaints:
-        raise Complaint("\n".join(complaints))
+def _raise(errors: list[str]) -> None:
+    if len(errors) > MOST_ERRORS:
+        errors = [*errors[:MOST_ERRORS], f"and {len(errors) - MOST_ERRORS} more bad lines"]
+    if errors:
+        raise UserError("\n".join(errors))
 
 
-async def load(backend: Backend, edges: Iterable[tuple[str, str]], progress: Progress) -> None:
-    """Let the two users of each pair see each other, and then say that the graph is loaded.
+async def load_pairs(backend: Backend, pairs: Iterable[tuple[str, str]], progress: Progress) -> None:
+    """Let the two users of each pair see each other, and then mark the graph as loaded.
 
     Raises:
-        Complaint: a call failed. What was written stays, and the same file may be loaded again.
+        UserError: a call failed. What was written stays, and the file may be loaded again.
     """
     contacts: dict[str, list[str]] = {}
-    for first, second in edges:
+    for first, second in pairs:
         contacts.setdefault(first, []).append(second)
     batches = _batches(contacts)
-    tell = _counting(progress, len(batches))
-    await _all((backend.set_contacts(user, others, mutual=True) for user, others in batches), tell)
+    step = _counting(progress, len(batches))
+    await _run_all((backend.set_contacts(user, others, mutual=True) for user, others in batches), step)
     await backend.set_graph_loaded()
 
 
 async def erase(backend: Backend, users: Sequence[str], progress: Progress) -> None:
-    """Leave nothing of these users in the service.
+    """Erase everything about these users.
 
     Raises:
-        Complaint: a call failed. Whoever was erased stays so, and the same users may be erased again.
+        UserError: a call failed. Users may be erased again.
     """
-    tell = _counting(progress, len(users))
-    await _all((backend.erase(user) for user in users), tell)
+    step = _counting(progress, len(users))
+    await _run_all((backend.erase(user) for user in users), step)
 
 
 async def restore(backend: Backend, users: Sequence[Line], progress: Progress, *, replace: bool = False) -> None:
-    """Bring a backup to the service: first what is hidden, so that nobody sees too much meanwhile, then the contacts.
+    """Restore a backup: first what is hidden, so that nobody sees too much in between, then the contacts.
 
-    With `replace`, what the service knows besides is taken away: contacts before others are added, and everything of
-    users whom the backup does not name.
+    With `replace`, data that is not in the backup is deleted: contacts, before others are added, and everything about
+    users that the backup does not contain.
 
     Raises:
-        Complaint: a call failed. What was written stays, and the same file may be loaded again.
+        UserError: a call failed. What was written stays, and the backup may be restored again.
     """
     now = time.time_ns() // 1_000_000
     surplus: list[tuple[str, list[str]]] = []
@@ -166,14 +166,14 @@ async def restore(backend: Backend, users: Sequence[Line], progress: Progress, *
         )
         users = [*users, *(Line(userId=user) for user in known.keys() - wanted.keys())]
     batches = _batches({user.userId: user.viewers for user in users})
-    tell = _counting(progress, len(users) + len(surplus) + len(batches))
-    await _all((_hide(backend, user, now, replace=replace) for user in users), tell)
-    await _all((backend.set_contacts(user, remove=others, mutual=False) for user, others in surplus), tell)
-    await _all((backend.set_contacts(user, others, mutual=False) for user, others in batches), tell)
+    step = _counting(progress, len(users) + len(surplus) + len(batches))
+    await _run_all((_restore_user(backend, user, now, replace=replace) for user in users), step)
+    await _run_all((backend.set_contacts(user, remove=others, mutual=False) for user, others in surplus), step)
+    await _run_all((backend.set_contacts(user, others, mutual=False) for user, others in batches), step)
     await backend.set_graph_loaded()
 
 
-async def _hide(backend: Backend, user: Line, now: int, *, replace: bool) -> None:
+async def _restore_user(backend: Backend, user: Line, now: int, *, replace: bool) -> None:
     privacy = user.model_dump(include={"invisible", "lastSeen", "hideFrom", "blocks"})
     await backend.set_privacy(user.userId, privacy)
     change: dict[str, Any] = {"scope": "user", "status": "online", "customStatus": None} if replace else {}
@@ -202,15 +202,15 @@ def _counting(progress: Progress, total: int) -> Callable[[], None]:
     return lambda: progress(next(done), total)
 
 
-async def _all(work: Iterator[Coroutine[Any, Any, None]], tell: Callable[[], None]) -> None:
-    """Do all of it, AT_ONCE at a time, and tell of each; raises the first failure, and begins nothing more then."""
+async def _run_all(work: Iterator[Coroutine[Any, Any, None]], step: Callable[[], None]) -> None:
+    """Run all calls, PARALLEL_CALLS at a time, and call `step` after each. Stops at the first failure and raises it."""
 
     async def worker() -> None:
         for piece in work:
             await piece
-            tell()
+            step()
 
-    workers = [asyncio.create_task(worker()) for _ in range(AT_ONCE)]
+    workers = [asyncio.create_task(worker()) for _ in range(PARALLEL_CALLS)]
     try:
         await asyncio.gather(*workers)
     finally:
@@ -220,20 +220,20 @@ async def _all(work: Iterator[Coroutine[Any, Any, None]], tell: Callable[[], Non
 
 
 async def export(backend: Backend) -> AsyncIterator[str]:
-    """Everything that the application or users gave, a line for each user, without line ends.
+    """Everything that the application or its users gave, as a line for each user, without line ends.
 
     Raises:
-        Complaint: a call failed.
+        UserError: a call failed.
     """
     async for user in _lines(backend):
         yield json.dumps(user, ensure_ascii=False, separators=(",", ":"))
 
 
 async def user_ids(backend: Backend) -> AsyncIterator[str]:
-    """Everybody of whom something was given.
+    """The users about whom anything was given.
 
     Raises:
-        Complaint: a call failed.
+        UserError: a call failed.
     """
     async for user in _lines(backend):
         yield user["userId"]
@@ -245,7 +245,7 @@ async def _lines(backend: Backend) -> AsyncIterator[dict[str, Any]]:
     while True:
         users, cursor = await backend.graph_page(cursor)
         for user in users:
-            if user["userId"] not in seen:  # Redis may name a key twice while it grows.
+            if user["userId"] not in seen:  # A scan of Redis may return a key twice.
                 seen.add(user["userId"])
                 yield user
         if not cursor:

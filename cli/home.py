@@ -1,7 +1,7 @@
-"""`.presence/`: what a run keeps here, and how the other commands on this machine find it.
+"""The folder `.presence/`: what a run stores, and how the other commands on this machine find the run.
 
-Everything in it is for its owner's eyes only: whoever reads it can act as any user and as the application's backend.
-Nothing here starts or asks anything.
+Only its owner can read it: with its contents, one can act as any user and as the application's backend. Nothing here
+starts a process or sends a request.
 """
 
 from __future__ import annotations
@@ -16,43 +16,43 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.errors import Complaint
+from cli.errors import UserError
 from load.session import TokenSource
 
 if TYPE_CHECKING:
     from local.iam import KeyPair
 
 SECRET_BYTES = 48
-"""Bytes of randomness in a secret that is made here; the service refuses secrets shorter than 32 bytes."""
+"""Random bytes in a new secret. The service refuses secrets shorter than 32 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run of the service on this machine: where it answers, and what its users' tokens must be like."""
+    """A run of the service on this machine: its URLs, and what it requires of tokens."""
 
     url: str
-    """The HTTP side, without a slash at the end."""
+    """The HTTP API, without a final slash."""
     ws_url: str
-    """The WebSocket side, without a query."""
+    """The WebSocket API, without a query."""
     region: str
-    """What calls of the backend are signed for."""
+    """The region that the backend's calls are signed for."""
     pid: int
     jwt_secret: str = field(default="", repr=False)
-    """Empty when the service takes the tokens of an identity provider."""
+    """Empty if the service accepts only the tokens of an identity provider."""
     jwt_issuer: str = ""
     jwt_audience: str = ""
     token_source: TokenSource = "query"
 
 
 class Home:
-    """The folder, by default in the current directory. It is made when something is first kept in it."""
+    """The folder, by default in the current directory. It is created when something is first stored in it."""
 
     def __init__(self, path: Path = Path(".presence")) -> None:
         self.path = path
 
     @property
     def log(self) -> Path:
-        """What the functions wrote during the last run."""
+        """The functions' log of the last run."""
         return self.path / "run.log"
 
     @property
@@ -61,30 +61,30 @@ class Home:
         return self.path / "credentials"
 
     def make(self) -> None:
-        """Make the folder, for its owner only."""
+        """Create the folder, readable by its owner only."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def key_pair(self, *, make: bool = False) -> KeyPair:
-        """The key pair of this folder's runs; `make` makes it where there is none yet.
+        """The key pair of this folder's runs. With `make`, it is created if there is none.
 
         Raises:
-            Complaint: there is none, or it cannot be used.
+            UserError: there is none, or it cannot be used.
         """
-        from local.iam import KeyFileError, KeyPair  # brings botocore, a third of a second that not all commands need
+        from local.iam import KeyFileError, KeyPair  # imports botocore, which takes a third of a second
 
         if make:
             self.make()
         try:
             return KeyPair.load_or_create(self.credentials) if make else KeyPair.load(self.credentials)
         except FileNotFoundError:
-            raise Complaint(
-                f"no key pair is known in {self.path.resolve()}: start `presence run` in this directory"
+            raise UserError(
+                f"there is no key pair in {self.path.resolve()}: start `presence run` in this directory"
             ) from None
         except KeyFileError as error:
-            raise Complaint(str(error)) from None
+            raise UserError(str(error)) from None
 
     def secret(self) -> str:
-        """The secret that signs users' tokens, made at the first run: a token outlives the run that it was made for."""
+        """The secret that signs users' tokens. It is created by the first run, so tokens outlive a run."""
         file = self.path / "jwt_secret"
         with contextlib.suppress(FileNotFoundError):
             return file.read_text().strip()
@@ -95,21 +95,21 @@ class Home:
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """Be the only run here while the block lasts. The claim ends with this process, however it ends.
+        """Be the only run here while the block lasts. The lock ends with this process, however the process ends.
 
         Raises:
-            Complaint: somebody else is.
+            UserError: another run holds it.
         """
         self.make()
         folder = os.open(self.path, os.O_RDONLY)
         try:
             self._claim(folder)
-            # What a run that was killed has left behind leads nowhere.
+            # The file of a killed run is stale.
             self._file.unlink(missing_ok=True)
             try:
                 yield
             finally:
-                with contextlib.suppress(OSError):  # Mostly it is not empty.
+                with contextlib.suppress(OSError):  # Usually it is not empty.
                     self.path.rmdir()
         finally:
             os.close(folder)
@@ -120,11 +120,13 @@ class Home:
         except BlockingIOError:
             run = self.run()
             who = f"the run at {run.url} (process {run.pid})" if run else "a run that is starting"
-            raise Complaint(f"{who} uses {self.path.resolve()}: end it, or start another one elsewhere") from None
+            raise UserError(
+                f"{who} uses {self.path.resolve()}: end it, or start this one in another directory"
+            ) from None
 
     @contextlib.contextmanager
     def running(self, run: Run) -> Iterator[None]:
-        """Tell the other commands about a run while the block lasts."""
+        """Let the other commands find a run while the block lasts."""
         self.make()
         _write(self._file, json.dumps(asdict(run), indent=1))
         try:
@@ -133,7 +135,7 @@ class Home:
             self._file.unlink(missing_ok=True)
 
     def run(self) -> Run | None:
-        """The run that was last told about, if any; one that was killed may not be there any more."""
+        """The latest run, if any. If it was killed, it may no longer exist."""
         try:
             return Run(**json.loads(self._file.read_text()))
         except (FileNotFoundError, ValueError, TypeError):
@@ -145,7 +147,7 @@ class Home:
 
 
 def _write(file: Path, text: str) -> None:
-    """Put a file there that was never readable by others, all of it at once."""
+    """Write a file atomically; others can never read it."""
     draft = file.with_name(f"{file.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     draft.touch(mode=0o600, exist_ok=False)

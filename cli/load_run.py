@@ -1,7 +1,6 @@
-"""`presence load`: so many users who see each other, how soon they do, and what is lost.
+"""One run of `presence load`: creates users with contacts, lets them make changes, and erases them.
 
-They are made up for the load: their ids begin with a prefix of its own, and nothing of them is left afterwards. How a
-crowd is kept connected is `crowd.py`'s matter, what is counted is `tally.py`'s.
+Their ids start with a prefix of this run. The clients and the statistics are in `load/`.
 """
 
 from __future__ import annotations
@@ -15,64 +14,64 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from cli import garbage, open_files
+from cli import process_limits
 from cli.addresses import nothing_answers
 from cli.backend import Backend
-from cli.errors import Complaint
-from cli.graph_files import erase, load, user_ids
+from cli.errors import UserError
+from cli.graph_files import erase, load_pairs, user_ids
 from cli.target import Target
-from load.clients import Crowd, Progress
+from load.clients import Progress, SimulatedClients
 from load.errors import LoadError, Unreachable
-from load.presence_protocol import Presence
-from load.statistics import Tally
+from load.presence_protocol import PresenceProtocol
+from load.statistics import Statistics
 
 LEFT_OVER = re.compile(r"load-[0-9a-f]{8}-[0-9]+")
 """Ids of a load's users."""
 OTHER_FILES = 200
-"""Files and sockets that a process has open besides."""
+"""Other files and sockets that the process has open."""
 SPARE = 600
-"""Seconds that a token lives beyond the time for which changes are made."""
+"""Seconds that a token is valid after the load ends."""
 REFUSED_ABOVE = 5.0
-"""Messages a second that a connection may send, unless the service's `rate_limit` says otherwise."""
-HELD_BACK_ABOVE = 10.0
-"""Changes a second of one viewer above which the service tells of several at once, up to a second later."""
+"""Messages a second that a connection may send, with the default `rate_limit`."""
+BATCHED_ABOVE = 10.0
+"""Changes a second for one viewer above which the service batches them, up to a second later."""
 
 Bar = Callable[[str], AbstractContextManager[Progress]]
-"""Shows progress, under a heading, while it is entered."""
+"""Shows a progress bar with a heading while it is entered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is done to the service."""
+    """The size of a load."""
 
     contacts: Sequence[Sequence[int]]
-    """For each user, the places of its contacts, whose contact it is too."""
+    """For each user, the places of its contacts. The relation is mutual."""
     devices: int = 1
     rate: float = 10.0
     """Changes a second, of all users together."""
     churn: float = 0.0
-    """Connections a second that are closed and made anew."""
+    """Connections a second that close and reconnect."""
     seconds: float = 30.0
     connect_rate: float = 50.0
     prefix: str = field(default_factory=lambda: f"load-{secrets.token_hex(4)}-")
 
     @property
     def users(self) -> list[str]:
-        """Their ids."""
+        """The users' ids."""
         return [f"{self.prefix}{place}" for place in range(len(self.contacts))]
 
     @property
     def connections(self) -> int:
-        """How many there are."""
+        """The number of connections."""
         return self.devices * len(self.contacts)
 
     def pairs(self) -> Iterator[tuple[str, str]]:
-        """All who see each other, each pair once."""
+        """The users who see each other, each pair once."""
         users = self.users
         return ((users[a], users[b]) for a, others in enumerate(self.contacts) for b in others if a < b)
 
     def summary(self) -> dict[str, Any]:
-        """The plan, as the report has it."""
+        """The plan, for the report."""
         return {
             "users": len(self.contacts),
             "pairs": sum(map(len, self.contacts)) // 2,
@@ -83,121 +82,121 @@ class Plan:
             "connectRate": self.connect_rate,
         }
 
-    def doubts(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """Why the numbers may be those of a limit."""
         most = max(map(len, self.contacts))
         changers = sum(map(bool, self.contacts))
         each = self.rate / (changers or 1)
-        doubts = []
+        warnings = []
         if not changers:
-            doubts.append("nobody is anybody's contact: there is nothing to be shown, and no changes are made")
+            warnings.append("no user has a contact, so no changes are made")
         if each > REFUSED_ABOVE * self.devices:
-            doubts.append(
-                f"each connection sends {each / self.devices:.1f} messages a second, and the service takes "
-                f"{REFUSED_ABOVE:g} unless its rate_limit says otherwise: take more users or a smaller --rate"
+            warnings.append(
+                f"each connection sends {each / self.devices:.1f} messages a second, and the service accepts "
+                f"{REFUSED_ABOVE:g} by default: use more users, a smaller --rate, or a higher rate_limit"
             )
-        if each * most > HELD_BACK_ABOVE:
-            doubts.append(
-                f"some users have {each * most:.0f} changes a second to see: above {HELD_BACK_ABOVE:g} the service "
-                "holds them back and tells of several at once, so that latencies show that"
+        if each * most > BATCHED_ABOVE:
+            warnings.append(
+                f"some users see {each * most:.0f} changes a second: above {BATCHED_ABOVE:g} the service batches them, "
+                "which makes latencies longer"
             )
-        return doubts
+        return warnings
 
 
 class Outcome(NamedTuple):
-    """What came of a load."""
+    """The result of a load."""
 
     report: dict[str, Any]
     connected: bool
-    """Whether anybody ever was: else there is nothing in the report."""
+    """Whether any client ever connected. If not, the report is empty."""
     failure: str
-    """Why it ended before its time; empty where it did not."""
+    """Why the load ended early; empty if it did not."""
 
 
 async def run(plan: Plan, target: Target, bar: Bar, remark: Callable[[str], None]) -> Outcome:
-    """Put a service under a load, and tell what came of it. To be cancelled ends it early, with what there is by then.
+    """Put a service under load. Canceling ends the load early, with a report of what happened until then.
 
     Args:
-        plan: what is done.
-        target: to which service.
-        bar: where progress is shown.
-        remark: is told what is to be known besides.
+        plan: the size of the load.
+        target: the service.
+        bar: shows progress.
+        remark: is called with remarks for the user.
 
     Raises:
-        Complaint: it could not begin.
+        UserError: the load could not start.
     """
-    open_files.allow(plan.connections + OTHER_FILES)
-    garbage.collect_rarely()
+    process_limits.allow_open_files(plan.connections + OTHER_FILES)
+    process_limits.collect_garbage_rarely()
     ramp = plan.connections / plan.connect_rate
-    language = Presence(target.ws_url, target.identity_provider(), round(plan.seconds + 2 * ramp) + SPARE)
-    tally = Tally()
+    language = PresenceProtocol(target.ws_url, target.identity_provider(), round(plan.seconds + 2 * ramp) + SPARE)
+    statistics = Statistics()
     async with target.backend() as backend:
         if (await backend.health()).get("graph") != "loaded":
-            raise Complaint(
-                "nobody sees anybody before the contacts of this Redis are marked as loaded: "
-                "`presence contacts load FILE` and `presence graph import FILE` do that"
+            raise UserError(
+                "nobody sees anybody until the contacts of this Redis are marked as loaded: "
+                "run `presence contacts load FILE` or `presence graph import FILE`"
             )
-        report, failure = {**tally.report(), "plan": plan.summary()}, ""
+        report, failure = {**statistics.report(), "plan": plan.summary()}, ""
         try:
-            with bar("contacts") as tell:
-                await load(backend, plan.pairs(), tell)
-            crowd = Crowd(language, plan.users, plan.contacts, plan.devices, tally, random.Random())  # noqa: S311 - whose turn it is
-            async with crowd.gathered():
+            with bar("contacts") as progress:
+                await load_pairs(backend, plan.pairs(), progress)
+            clients = SimulatedClients(language, plan.users, plan.contacts, plan.devices, statistics, random.Random())  # noqa: S311 - chooses whose turn it is
+            async with clients.running():
                 try:
-                    await _act(crowd, plan, bar, remark)
-                except (Complaint, LoadError) as complaint:
-                    failure = _words(complaint)
-                report |= tally.report()  # Before they leave: nobody is withdrawn whom we take away ourselves.
+                    await _act(clients, plan, bar, remark)
+                except (UserError, LoadError) as error:
+                    failure = _text(error)
+                report |= statistics.report()  # Before the clients disconnect, which withdraws deliveries.
         except asyncio.CancelledError:
-            _go_on(remark)
-        except (Complaint, LoadError) as complaint:
-            failure = _words(complaint)
-        with bar("cleaning up") as tell:
-            await _erase(backend, plan.users, tell, remark)
-    return Outcome(report, tally.opened > 0, failure)
+            _continue(remark)
+        except (UserError, LoadError) as error:
+            failure = _text(error)
+        with bar("cleaning up") as progress:
+            await _erase(backend, plan.users, progress, remark)
+    return Outcome(report, statistics.opened > 0, failure)
 
 
-async def _act(crowd: Crowd, plan: Plan, bar: Bar, remark: Callable[[str], None]) -> None:
+async def _act(clients: SimulatedClients, plan: Plan, bar: Bar, remark: Callable[[str], None]) -> None:
     try:
-        with bar("connecting") as tell:
-            await crowd.connect(plan.connect_rate, tell)
-        with bar("changes") as tell:
-            await crowd.change(plan.rate, plan.seconds, plan.churn, tell)
+        with bar("connecting") as progress:
+            await clients.connect(plan.connect_rate, progress)
+        with bar("changes") as progress:
+            await clients.change(plan.rate, plan.seconds, plan.churn, progress)
     except asyncio.CancelledError:
-        _go_on(remark)
-    await crowd.drain()
+        _continue(remark)
+    await clients.drain()
 
 
-def _go_on(remark: Callable[[str], None]) -> None:
-    """Take being cancelled as an early end: what is to be done afterwards is done in order."""
+def _continue(remark: Callable[[str], None]) -> None:
+    """Treat a cancellation as an early end: the report and the cleanup still follow."""
     task = asyncio.current_task()
     if task is not None:
         task.uncancel()
     remark("ending early")
 
 
-def _words(error: Exception) -> str:
+def _text(error: Exception) -> str:
     return nothing_answers(error.url) if isinstance(error, Unreachable) else str(error)
 
 
 async def erase_left_over(target: Target, bar: Bar) -> int:
-    """Erase the users of earlier loads that could not do so themselves; gives how many there were.
+    """Erase the users of earlier loads that were interrupted. Returns how many there were.
 
     Raises:
-        Complaint: a call failed.
+        UserError: a call failed.
     """
     async with target.backend() as backend:
         users = sorted({user async for user in user_ids(backend) if LEFT_OVER.match(user)})
-        with bar("cleaning up") as tell:
-            await erase(backend, users, tell)
+        with bar("cleaning up") as progress:
+            await erase(backend, users, progress)
     return len(users)
 
 
-async def _erase(backend: Backend, users: Sequence[str], tell: Progress, remark: Callable[[str], None]) -> None:
+async def _erase(backend: Backend, users: Sequence[str], progress: Progress, remark: Callable[[str], None]) -> None:
     try:
-        await erase(backend, users, tell)
-    except (Complaint, asyncio.CancelledError) as error:
-        why = f" ({error})" if isinstance(error, Complaint) else ""
-        remark(f"the load's users are still known to the service{why}: `presence load --clean-up` erases them")
+        await erase(backend, users, progress)
+    except (UserError, asyncio.CancelledError) as error:
+        why = f" ({error})" if isinstance(error, UserError) else ""
+        remark(f"the load's users are still in the service{why}: `presence load --clean-up` erases them")
         if isinstance(error, asyncio.CancelledError):
             raise

@@ -1,6 +1,6 @@
-"""A connection that asks one thing at a time and measures how long the answer takes.
+"""A connection that sends one message at a time and waits for its response.
 
-It keeps no picture and never reconnects: a client that does is in `client.py`. What is asked is the caller's matter.
+It keeps no state and never reconnects; the client that does is in `client.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from cli.client import open_socket, why_not
-from cli.errors import Complaint
+from cli.errors import UserError
 from cli.identity_provider import Tokens
 from load.session import TokenSource
 from load.state import Frame
@@ -25,12 +25,12 @@ Wanted = Callable[[Frame], bool]
 
 
 class Probe:
-    """One connection of one user. Every method raises Complaint when what it waits for does not come.
+    """One connection of one user. Every method raises UserError when the expected frame does not arrive.
 
     Args:
-        user: whose it is.
-        socket: what it speaks through, open.
-        patience: seconds that an answer may take.
+        user: the user's id.
+        socket: an open connection.
+        patience: seconds that a response may take.
     """
 
     def __init__(self, user: str, socket: ClientConnection, patience: float) -> None:
@@ -40,17 +40,17 @@ class Probe:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(cls, ws_url: str, user: str, tokens: Tokens, patience: float) -> AsyncIterator[Self]:
-        """A connection that lasts as long as the block."""
+        """Open a connection that lasts as long as the block."""
         device = f"doctor-{secrets.token_hex(4)}"
         try:
             socket = await open_socket(ws_url, tokens.token(user), tokens.token_source, device)
         except (OSError, InvalidHandshake) as error:
-            raise Complaint(why_not(ws_url, error)) from None
+            raise UserError(why_not(ws_url, error)) from None
         async with socket:
             yield cls(user, socket, patience)
 
     async def sync(self) -> Frame:
-        """Say the first word; gives the last part of the snapshot, which holds `self` as all parts do."""
+        """Send the first `sync`. Returns the last part of the snapshot, which contains `self` as every part does."""
         return await self.ask(
             {"action": "sync"},
             lambda frame: frame.get("type") == "presence_snapshot" and frame["part"] == frame["parts"],
@@ -58,19 +58,19 @@ class Probe:
         )
 
     async def ask(self, message: dict[str, Any], wanted: Wanted, what: str) -> Frame:
-        """Send a message and wait for what answers it."""
+        """Send a message and wait for its response."""
         await self.send(message)
-        return await self.hear(wanted, what)
+        return await self.expect(wanted, what)
 
     async def send(self, message: dict[str, Any]) -> None:
-        """Send a message that nothing answers."""
+        """Send a message."""
         try:
             await self._socket.send(json.dumps(message))
         except ConnectionClosed as closed:
-            raise Complaint(self._ended(closed)) from None
+            raise UserError(self._ended(closed)) from None
 
-    async def hear(self, wanted: Wanted, what: str) -> Frame:
-        """The next frame that is wanted; what comes before it is let go. `what` names it with its article."""
+    async def expect(self, wanted: Wanted, what: str) -> Frame:
+        """Wait for a frame that is wanted, and ignore others. `what` names it, with its article, in the error."""
         try:
             async with asyncio.timeout(self._patience):
                 while True:
@@ -78,11 +78,11 @@ class Probe:
                     if wanted(frame):
                         return frame
                     if frame.get("type", "error") == "error":
-                        raise Complaint(f"{self.user} is told: {frame.get('message')}")
+                        raise UserError(f"{self.user} received an error: {frame.get('message')}")
         except TimeoutError:
-            raise Complaint(f"{self.user} did not get {what} within {self._patience:g} s") from None
+            raise UserError(f"{self.user} did not receive {what} within {self._patience:g} s") from None
         except ConnectionClosed as closed:
-            raise Complaint(self._ended(closed)) from None
+            raise UserError(self._ended(closed)) from None
 
     async def until_closed(self) -> None:
         """Wait until the service closes the connection."""
@@ -90,7 +90,7 @@ class Probe:
             async with asyncio.timeout(self._patience):
                 await self._socket.wait_closed()
         except TimeoutError:
-            raise Complaint(f"the connection of {self.user} was not closed within {self._patience:g} s") from None
+            raise UserError(f"the connection of {self.user} was not closed within {self._patience:g} s") from None
 
     def _ended(self, closed: ConnectionClosed) -> str:
         how = f"closed with {closed.rcvd.code}" if closed.rcvd else "cut"
@@ -98,16 +98,16 @@ class Probe:
 
 
 async def status_without_token(ws_url: str, token_source: TokenSource) -> int:
-    """With which status a handshake is answered that carries no token; 101 when it is let in.
+    """The response status of a handshake without a token; 101 if it is accepted.
 
     Raises:
-        Complaint: it is not answered.
+        UserError: there is no response.
     """
     try:
         socket = await open_socket(ws_url, "", token_source, "doctor")
     except InvalidStatus as refused:
         return refused.response.status_code
     except (OSError, InvalidHandshake) as error:
-        raise Complaint(why_not(ws_url, error)) from None
+        raise UserError(why_not(ws_url, error)) from None
     await socket.close()
     return 101

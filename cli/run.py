@@ -1,6 +1,6 @@
-"""`presence run`: the whole service on this machine, put together from the files that stand for AWS services.
+"""`presence run`: starts the whole service on this machine, from the emulators in `local/`.
 
-Nothing is decided here about any of them; this is the order in which they begin and end, and what a person is told.
+This module decides in which order they start and stop, and what the terminal shows. What they do is in `local/`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import NoReturn
 from rich.console import Console
 from rich.text import Text
 
-from cli import garbage, open_files
+from cli import process_limits
 from cli.backend import REGION, Backend
 from cli.demo import Demo
-from cli.errors import Complaint
+from cli.errors import UserError
 from cli.home import Home, Run
 from cli.run_log import RunLog
 from local import elasticache
@@ -45,7 +45,7 @@ from shared.routes import AUTHORIZER, FUNCTIONS, HTTP_ROUTES, WEBSOCKET_ROUTES
 from shared.settings import Settings
 
 MOST_OPEN_FILES = 65_536
-"""Files and sockets of a run: systems often begin with 1,024 or even 256, and each connection is one."""
+"""Open files of a run. Systems often allow 1,024 or even 256 by default, and each connection is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +56,17 @@ class Running:
     cache: Cache
     home: Home
     graph: str
-    """`loaded` or `not_loaded`: then nobody sees anybody."""
+    """`loaded`, or `not_loaded`: nobody sees anybody."""
 
 
 async def run(home: Home, console: Console, *, port: int, redis_url: str | None, in_process: bool) -> NoReturn:
-    """Run the service until cancelled, and say on `console` where it is and how to see it.
+    """Run the service until canceled, and print on `console` where it is and how to try it.
 
     Raises:
-        Complaint: it could not be started, or its Redis has ended; everything that had been started is ended.
-        SettingsError: a setting cannot work.
+        UserError: it could not start, or its Redis ended. Everything that had started is stopped.
+        SettingsError: a setting is invalid.
     """
-    garbage.collect_rarely()
+    process_limits.collect_garbage_rarely()
     async with running(home, console, os.environ, port=port, redis_url=redis_url, in_process=in_process) as ready:
         for line in [*_places(ready, in_process=in_process), Text(), *_first_steps(ready)]:
             console.print(line, soft_wrap=True)
@@ -74,21 +74,21 @@ async def run(home: Home, console: Console, *, port: int, redis_url: str | None,
             await _until_cache_ends(ready.cache)
         finally:
             console.print("\nstopping")
-    raise AssertionError("a run ends by being cancelled, or in a complaint")
+    raise AssertionError("a run ends when it is canceled, or with an error")
 
 
 async def _until_cache_ends(cache: Cache) -> None:
-    """Wait for the end of a Redis that was started for this run; of one that was given, functions tell.
+    """Wait for the end of the Redis that was started for this run. If Redis was given, wait forever.
 
     Raises:
-        Complaint: it has ended.
+        UserError: it ended.
     """
     if cache.server is None:
         await asyncio.get_running_loop().create_future()
         return
     await asyncio.to_thread(cache.server.wait)
-    raise Complaint(
-        f"the Redis of this run (process {cache.server.pid}) has ended, and what was in it is gone: start the run again"
+    raise UserError(
+        f"the Redis of this run (process {cache.server.pid}) has ended, and its data is lost: start the run again"
     )
 
 
@@ -102,21 +102,21 @@ async def running(
     redis_url: str | None = None,
     in_process: bool = False,
 ) -> AsyncIterator[Running]:
-    """The service, ready to be used while the block lasts.
+    """The service, running while the block lasts.
 
     Args:
-        home: where its keys, its log and what the other commands need are kept.
-        console: is told what its functions warn of.
+        home: the folder for its keys, its log, and what the other commands need.
+        console: shows the functions' warnings.
         environ: settings, as `PRESENCE_*`.
         port: of the loopback interface; 0 takes a free one.
         redis_url: the Redis to use, instead of `PRESENCE_REDIS_URL`; without either, one is started.
         in_process: run the functions in threads of this process.
 
     Raises:
-        Complaint: it could not be started; everything that had been is ended.
-        SettingsError: a setting cannot work.
+        UserError: it could not start. Everything that had started is stopped.
+        SettingsError: a setting is invalid.
     """
-    open_files.allow_as_many_as_possible(MOST_OPEN_FILES)
+    process_limits.allow_as_many_open_files_as_possible(MOST_OPEN_FILES)
     given = Settings.from_env(environ)
     wanted = redis_url or (given.redis_url if "redis_url" in given.model_fields_set else "")
     async with contextlib.AsyncExitStack() as stack:
@@ -126,7 +126,7 @@ async def running(
         try:
             cache = stack.enter_context(elasticache.cache(wanted))
         except CacheError as error:
-            raise Complaint(str(error)) from None
+            raise UserError(str(error)) from None
         settings = _settings(environ, given, home, cache.url, port)
         keys = home.key_pair(make=True)
         log = stack.enter_context(RunLog(home.log, console))
@@ -158,7 +158,7 @@ async def running(
         await stack.enter_async_context(demo.sampling())
         try:
             await stack.enter_async_context(serve(websocket_api, http_api, listener, demo))
-        except OSError as error:  # Two may take a port until one of them listens.
+        except OSError as error:  # Two processes can bind a port until one of them listens.
             raise _port_taken(port, error) from None
         await stack.enter_async_context(Scheduler(functions, REGION))
         stack.enter_context(home.running(about))
@@ -171,10 +171,10 @@ async def running(
 
 @contextlib.contextmanager
 def _claim(port: int) -> Iterator[socket.socket]:
-    """Take the port without listening yet: who comes too early is refused, and nobody else can have it.
+    """Bind the port without listening: no other process can take it, and early connections are refused.
 
     Raises:
-        Complaint: somebody else has it, or it is not for everybody.
+        UserError: the port is in use, or this user may not bind it.
     """
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -185,19 +185,19 @@ def _claim(port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def _port_taken(port: int, error: OSError) -> Complaint:
+def _port_taken(port: int, error: OSError) -> UserError:
     if error.errno == errno.EADDRINUSE:
-        return Complaint(f"port {port} is in use: end what uses it, or give another --port (0 takes a free one)")
-    return Complaint(f"port {port} cannot be used: {error.strerror}")
+        return UserError(f"port {port} is in use: end what uses it, or give another --port (0 takes a free one)")
+    return UserError(f"port {port} cannot be used: {error.strerror}")
 
 
 def _settings(environ: Mapping[str, str], given: Settings, home: Home, redis_url: str, port: int) -> Settings:
-    """The settings that the functions get: what was given, and what only this run knows."""
+    """The functions' settings: the given ones, and those that only this run knows."""
     known = {"PRESENCE_REDIS_URL": redis_url, "PRESENCE_CALLBACK_URL": f"http://{HOST}:{port}/{STAGE}"}
     if not (given.jwt_secret or given.jwks_url):
         known["PRESENCE_JWT_SECRET"] = home.secret()
     settings = Settings.from_env({**environ, **known})
-    Authenticator(settings)  # Refuses now what would be refused at every handshake.
+    Authenticator(settings)  # Fails now instead of at every handshake.
     return settings
 
 
@@ -216,23 +216,23 @@ async def _functions(settings: Settings, keys: KeyPair, on_line: OnLine, *, in_p
     async with Functions(environment, on_line) as workers:
         dead = [name for name in FUNCTIONS if not workers.pids(name)]
         if dead:
-            raise Complaint(f"these functions do not start: {', '.join(dead)}; why is in the log")
+            raise UserError(f"these functions do not start: {', '.join(dead)}; see the log")
         yield workers
 
 
 def _places(ready: Running, *, in_process: bool) -> list[Text]:
-    """Where everything is."""
-    log = "of this process only: functions write here" if in_process else "of the functions; their warnings appear here"
+    """The lines that show where everything is."""
+    log = "of this process; functions write here" if in_process else "of the functions; their warnings also appear here"
     return [
         Text("presence is ready", "bold green"),
         Text(),
-        _place("demo", f"{ready.run.url}/", "open it in a browser: be anybody, and break things"),
+        _place("demo", f"{ready.run.url}/", "open it in a browser, be any user, and break things"),
         _place("WebSocket", ready.run.ws_url),
         _place("HTTP", f"{ready.run.url}/v1"),
         _place(
             "Redis",
             elasticache.redacted(ready.cache.url),
-            "started for this run, gone with it" if ready.cache.server else "given",
+            "started for this run, ends with it" if ready.cache.server else "given",
         ),
         _place("log", str(ready.home.log), log),
         _place("key pair", str(ready.home.credentials), "signs the backend's calls; an AWS credentials file"),
@@ -240,26 +240,26 @@ def _places(ready: Running, *, in_process: bool) -> list[Text]:
 
 
 def _first_steps(ready: Running) -> list[Text]:
-    """What to type in two more terminals, to see it work."""
+    """The lines that show what to type in two more terminals."""
     presence = _command()
     steps = [
-        Text("To see it, let two users see each other, and be one of them. In a second terminal:"),
+        Text("To try it, let two users see each other. Be one of them in a second terminal:"),
         _typed(f"{presence} contacts add alice bob"),
         _typed(f"{presence} watch bob"),
-        Text("and in a third the other one:"),
+        Text("and the other one in a third:"),
         _typed(f"{presence} watch alice"),
     ]
     if ready.run.token_source == "query":
         steps += [
-            Text("or be her with any WebSocket client, and change her status by hand:"),
+            Text("or in any WebSocket client, where you can change the status by hand:"),
             _typed(f'npx wscat -c "{ready.run.ws_url}?token=$({presence} token alice)"'),
             _typed('{"action":"presence_update","status":"busy"}', "> "),
         ]
     if not ready.run.jwt_secret:
-        steps = [Text("Tokens are those of the identity provider behind PRESENCE_JWKS_URL.")]
+        steps = [Text("Tokens come from the identity provider at PRESENCE_JWKS_URL.")]
     if ready.graph != "loaded":
-        words = f"Nobody sees anybody yet: `{presence} contacts load FILE` marks this Redis as loaded."
-        steps.append(Text(words, "yellow"))
+        text = f"Nobody sees anybody yet: `{presence} contacts load FILE` marks this Redis as loaded."
+        steps.append(Text(text, "yellow"))
     return [*steps, Text(), Text("Ctrl-C ends everything.", "bright_black")]
 
 
@@ -272,7 +272,7 @@ def _typed(command: str, prompt: str = "$ ") -> Text:
 
 
 def _command() -> str:
-    """How this program is called from here."""
+    """How to call this program from the current directory."""
     called = Path(sys.argv[0])
     if shutil.which(called.name) == str(called):
         return called.name

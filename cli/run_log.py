@@ -1,6 +1,6 @@
-"""What a run writes down: CloudWatch Logs on a laptop, in one file, with warnings shown to the person at the terminal.
+"""The log of a run, as CloudWatch Logs on a laptop: one file, whose warnings also appear in the terminal.
 
-A line of the file is the function's name, a tab, and what it wrote. Who writes what is not decided here.
+A line of the file is the function's name, a tab, and the line that it wrote.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Any, Self
 from rich.console import Console
 from rich.text import Text
 
-COLOURS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red", "FATAL": "bold red"}
-"""The levels that are shown."""
+COLORS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red", "FATAL": "bold red"}
+"""The levels that appear in the terminal."""
 EXPLAINING = ("reason", "errorType", "exception")
-"""Fields of a line that say why; of a traceback, its last line does."""
+"""Fields of a line that contain the reason. Of a traceback, only the last line is shown."""
 
 
 class RunLog(logging.Handler):
-    """Takes what functions write, and what this process warns of, while it is entered.
+    """Writes the functions' lines and this process's warnings to the log, while it is entered.
 
-    The file is begun anew, and only its owner can read it.
+    It replaces the file of the previous run. Only its owner can read it.
     """
 
     def __init__(self, path: Path, console: Console) -> None:
@@ -43,24 +43,24 @@ class RunLog(logging.Handler):
         self._file.close()
 
     def line(self, function: str, text: str) -> None:
-        """Take one line that a function wrote."""
+        """Write a line of a function."""
         self._file.write(f"{function}\t{text}\n")
-        told = _json(text)
-        if told is None:
-            # The runtime and the service log JSON: whatever else comes was not meant to.
+        entry = _json(text)
+        if entry is None:
+            # The runtime and the service log JSON; any other output is unexpected.
             self._show(function, text, "")
-        elif str(told.get("level")) in COLOURS:
-            why = [str(told[field]).strip().rpartition("\n")[2] for field in EXPLAINING if told.get(field)]
-            self._show(function, ": ".join([str(told.get("message")), *why]), COLOURS[str(told["level"])])
+        elif str(entry.get("level")) in COLORS:
+            why = [str(entry[field]).strip().rpartition("\n")[2] for field in EXPLAINING if entry.get(field)]
+            self._show(function, ": ".join([str(entry.get("message")), *why]), COLORS[str(entry["level"])])
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take what a module of this process warns of."""
+        """Write a warning of this process."""
         self._file.write(f"{record.name}\t{self.format(record)}\n")
-        self._show(record.name, record.getMessage(), COLOURS.get(record.levelname, ""))
+        self._show(record.name, record.getMessage(), COLORS.get(record.levelname, ""))
 
-    def _show(self, who: str, words: str, colour: str) -> None:
-        if words.strip():
-            line = Text.assemble((time.strftime("%H:%M:%S "), "bright_black"), (f"{who}: ", "bold"), (words, colour))
+    def _show(self, source: str, text: str, color: str) -> None:
+        if text.strip():
+            line = Text.assemble((time.strftime("%H:%M:%S "), "bright_black"), (f"{source}: ", "bold"), (text, color))
             self._console.print(line, soft_wrap=True)
 
 
@@ -68,7 +68,7 @@ def _json(text: str) -> dict[str, Any] | None:
     if not text.startswith("{"):
         return None
     try:
-        told = json.loads(text)
+        entry = json.loads(text)
     except ValueError:
         return None
-    return told if isinstance(told, dict) else None
+    return entry if isinstance(entry, dict) else None

@@ -1,6 +1,6 @@
-"""What commands have in common at a terminal: complaints in one line, files or pipes, progress, and Ctrl-C.
+"""How commands use a terminal: errors in one line, files or pipes, progress, and Ctrl-C.
 
-No command is here, and nothing is known of presence.
+No command is here, and nothing that is specific to presence.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TextIO, TypeVar, cast
 
 import typer
 
-from cli.errors import Complaint
+from cli.errors import UserError
 from load.errors import LoadError
 from shared.settings import SettingsError
 
@@ -24,30 +24,35 @@ T = TypeVar("T")
 
 
 @contextlib.contextmanager
-def complaining() -> Iterator[None]:
-    """Turn what is expected to go wrong into one line (or one for each bad line of a file) and exit code 1."""
+def reporting_errors() -> Iterator[None]:
+    """Report expected errors in one line (or one for each bad line of a file), and exit with code 1."""
     try:
         yield
-    except (Complaint, LoadError, SettingsError) as error:
+    except (UserError, LoadError, SettingsError) as error:
         _refuse(str(error))
     except UnicodeDecodeError as error:
-        _refuse(f"not a text in UTF-8: {error.reason} at byte {error.start}")
+        _refuse(f"not UTF-8: {error.reason} at byte {error.start}")
     except BrokenPipeError:
-        # Whoever read has had enough, like `head`; Python would complain when it flushes at its end.
+        # The reader, like `head`, has closed the pipe. Without this, Python reports an error when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         _refuse(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
-def _refuse(words: str) -> NoReturn:
-    for line in words.splitlines():
+def _refuse(text: str) -> NoReturn:
+    for line in text.splitlines():
         remark(line)
     raise typer.Exit(1) from None
 
 
 def remark(line: str) -> None:
-    """Tell something that is not what was asked for: on stderr, so that a pipe carries only that."""
+    """Print a remark to stderr, so that a pipe carries only the command's output."""
     sys.stderr.write(f"presence: {line}\n")
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun: `1 user`, `2,000 users`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 @contextlib.contextmanager
@@ -62,22 +67,22 @@ def reading(file: str) -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def writing(file: str) -> Iterator[TextIO]:
-    """Where to write lines; `-` is stdout. A file is replaced only when the block has ended well, since a backup that
-    is half there is worse than the one before.
+    """A file to write to; `-` is stdout. The file is replaced only when the block succeeds: half a backup is worse than
+    the previous one.
 
     Raises:
-        Complaint: there cannot be such a file.
+        UserError: the file cannot be written.
     """
     if file == "-":
         yield sys.stdout
         return
     if Path(file).is_dir():
-        raise Complaint(f"{file}: Is a directory")
+        raise UserError(f"{file}: Is a directory")
     draft = Path(f"{file}.{os.getpid()}")
     try:
         lines = draft.open("w", encoding="utf-8")
     except OSError as error:
-        raise Complaint(f"{file}: {error.strerror}") from None
+        raise UserError(f"{file}: {error.strerror}") from None
     try:
         with lines:
             yield lines
@@ -88,7 +93,7 @@ def writing(file: str) -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def progress(what: str = "writing") -> Iterator[Callable[[float, float], None]]:
-    """A bar on stderr, where that is a terminal; it is told how many steps are done, and how many there are."""
+    """A progress bar on stderr, if that is a terminal. Call it with the number of steps done, and their total."""
     from rich.console import Console
     from rich.progress import Progress as Bar
 
@@ -99,7 +104,7 @@ def progress(what: str = "writing") -> Iterator[Callable[[float, float], None]]:
 
 
 def finish(work: Coroutine[Any, Any, T]) -> T:
-    """Do something that ends by itself; Ctrl-C and SIGTERM end it early."""
+    """Run something that ends by itself. Ctrl-C and SIGTERM end it early."""
     try:
         return asyncio.run(_stoppable(work))
     except asyncio.CancelledError:
@@ -107,13 +112,13 @@ def finish(work: Coroutine[Any, Any, T]) -> T:
 
 
 def until_stopped(work: Coroutine[Any, Any, object]) -> None:
-    """Do something until Ctrl-C or SIGTERM, which are its ordinary end."""
+    """Run something until Ctrl-C or SIGTERM, which are its normal end."""
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(_stoppable(work))
 
 
 async def _stoppable(work: Coroutine[Any, Any, T]) -> T:
-    """Do something, and let signals cancel it, so that it can end in order. A second signal ends it at once."""
+    """Let a signal cancel something, so that it can clean up. A second signal ends the process immediately."""
     loop = asyncio.get_running_loop()
     task = cast("asyncio.Task[T]", asyncio.current_task())
 
@@ -123,7 +128,7 @@ async def _stoppable(work: Coroutine[Any, Any, T]) -> T:
         task.cancel()
 
     signals = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` wants it ignored.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` ignores it.
         signals.append(signal.SIGHUP)
     for number in signals:
         loop.add_signal_handler(number, stop)

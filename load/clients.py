@@ -1,7 +1,7 @@
-"""Many users at once, in one process: they connect, change, come back, and note how soon each contact sees it.
+"""Thousands of simulated clients in one process: they connect, make changes, reconnect, and record what they receive.
 
-What is said on a connection is a `Language`'s matter, so that others' services can be put under the same load; numbers
-are kept in a `Tally`. Made to be frugal: ten thousand connections take one event loop and a task each.
+The messages come from a `WireProtocol`, so other services can be measured with the same load. Numbers go to
+`Statistics`. Ten thousand connections take one event loop and a task each.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from typing import Any
 import aiohttp
 
 from load.errors import LoadError, Unreachable
-from load.protocol import Conversation, Language, Over
+from load.protocol import Conversation, Reconnect, WireProtocol
 from load.session import OPEN_PATIENCE
-from load.statistics import Tally
+from load.statistics import Statistics
 
-UNDER_WAY = 50
-"""Connections that are not yet shown their contacts, at most: more would only wait for each other, and be refused."""
+MOST_CONNECTING = 50
+"""Clients that connect at the same time. With more, they would only wait for each other, and be refused."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
-"""Seconds: before attempt n, a reconnect waits for a random part of FIRST_WAIT · 2ⁿ, and of LONGEST_WAIT at most."""
+"""Seconds. Before attempt n, a reconnect waits for a random part of FIRST_WAIT · 2ⁿ, or of LONGEST_WAIT if less."""
 DRAIN = 5.0
-"""Seconds after the last change for which deliveries are waited for. A lost frame is noticed after two."""
-STANDSTILL = 60.0
-"""Seconds without one more connection after which connecting is given up."""
+"""Seconds to wait for deliveries after the last change. Clients detect a lost frame after two."""
+STALLED = 60.0
+"""Seconds without a new connection after which connecting fails."""
 TICK = 0.05
-"""Seconds between looks at who has something to say by now."""
-CLOSING = 200
-"""Connections that are closed at once, in the end."""
+"""Seconds between two checks of the timers."""
+CLOSED_TOGETHER = 200
+"""Connections that close together at the end."""
 MOST_FRAME_BYTES = 256 * 1024
 
 Progress = Callable[[float, float], None]
-"""Is told how much is done, and how much there is."""
+"""Called with the amount that is done, and the total."""
 
 
-class _Line:
-    """One device of one user, and its connection while it has one."""
+class _Client:
+    """One device of one user, with its connection while it has one."""
 
     __slots__ = ("conversation", "device", "leaving", "live_at", "seen", "socket", "user", "wake_at")
 
@@ -50,48 +50,50 @@ class _Line:
         self.socket: aiohttp.ClientWebSocketResponse | None = None
         self.conversation: Conversation | None = None
         self.live_at: float | None = None
-        """Since when its contacts are shown."""
+        """When it received the state of its contacts."""
         self.wake_at = float("inf")
         self.seen: dict[int, int] = {}
-        """Contact → number of the change that is shown."""
+        """Contact → number of its latest change that this client knows."""
         self.leaving = False
-        """Whether its connection ends by our doing."""
+        """Whether the load generator closes its connection."""
 
 
-class Crowd:
+class SimulatedClients:
     """Users who see each other.
 
     Args:
-        language: how they speak to the service.
+        protocol: how they talk to the service.
         users: their ids.
-        contacts: for each, the places of its contacts in `users`.
-        devices: connections of each.
-        tally: where everything is counted.
-        rng: who changes, and who comes back.
+        contacts: for each user, the places of its contacts in `users`.
+        devices: connections of each user.
+        statistics: where everything is recorded.
+        rng: chooses who changes, and who reconnects.
     """
 
     def __init__(
         self,
-        language: Language,
+        protocol: WireProtocol,
         users: Sequence[str],
         contacts: Sequence[Sequence[int]],
         devices: int,
-        tally: Tally,
+        statistics: Statistics,
         rng: random.Random,
     ) -> None:
-        self._language, self._users, self._contacts = language, users, contacts
-        self._tally, self._rng = tally, rng
+        self._protocol, self._users, self._contacts = protocol, users, contacts
+        self._statistics, self._rng = statistics, rng
         self._place = {user: place for place, user in enumerate(users)}
-        self._lines_of = [[_Line(user, f"load-{device}") for device in range(devices)] for user in range(len(users))]
-        self._lines = [line for lines in zip(*self._lines_of, strict=True) for line in lines]
+        self._clients_of = [
+            [_Client(user, f"load-{device}") for device in range(devices)] for user in range(len(users))
+        ]
+        self._clients = [client for clients in zip(*self._clients_of, strict=True) for client in clients]
         self._sent: list[list[float]] = [[] for _ in users]
         """For each user, when its changes were sent."""
-        self._live: set[_Line] = set()
-        self._diary: list[tuple[float, int, _Line, Conversation]] = []
-        """Who has something to say, and when: a heap. The number keeps lines from being compared."""
-        self._entries = itertools.count()
-        self._opening = asyncio.Semaphore(UNDER_WAY)
-        self._tasks: dict[_Line, asyncio.Task[None]] = {}
+        self._live: set[_Client] = set()
+        self._timers: list[tuple[float, int, _Client, Conversation]] = []
+        """A heap of times at which a client has something to send. The number makes entries comparable."""
+        self._timer_ids = itertools.count()
+        self._opening = asyncio.Semaphore(MOST_CONNECTING)
+        self._tasks: dict[_Client, asyncio.Task[None]] = {}
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
@@ -101,39 +103,39 @@ class Crowd:
 
     @property
     def size(self) -> int:
-        """How many connections there are to be."""
-        return len(self._lines)
+        """How many clients there are."""
+        return len(self._clients)
 
     @property
     def live(self) -> int:
-        """How many are open and shown their contacts now."""
+        """How many are connected and know the state of their contacts."""
         return len(self._live)
 
-    def count_anew(self, tally: Tally) -> None:
-        """Count everything in another tally from now on; what is still under way is in none."""
-        self._tally = tally
-        for line in self._live:
-            line.live_at = time.perf_counter()
+    def record_in(self, statistics: Statistics) -> None:
+        """Record in other statistics from now on. Deliveries that have not arrived are recorded in neither."""
+        self._statistics = statistics
+        for client in self._live:
+            client.live_at = time.perf_counter()
 
     @contextlib.asynccontextmanager
-    async def gathered(self) -> AsyncIterator[None]:
-        """The time in which the crowd is there; everybody leaves at its end."""
+    async def running(self) -> AsyncIterator[None]:
+        """Allow clients to connect while the block lasts; all of them disconnect at its end."""
         async with self._session:
-            tending = asyncio.create_task(self._tend())
+            timers = asyncio.create_task(self._run_timers())
             try:
                 yield
             finally:
-                tending.cancel()
-                await asyncio.gather(tending, return_exceptions=True)
-                await self._leave()
+                timers.cancel()
+                await asyncio.gather(timers, return_exceptions=True)
+                await self._close_all()
                 if self._failure.done():
                     self._failure.exception()
 
-    async def connect(self, rate: float, tell: Progress) -> None:
-        """Connect everybody, and wait until all are shown their contacts: `rate` a second, or as fast as they get in.
+    async def connect(self, rate: float, progress: Progress) -> None:
+        """Connect all clients, at most `rate` a second, and wait until each knows the state of its contacts.
 
         Raises:
-            LoadError: nobody gets in, or nobody more.
+            LoadError: no client can connect, or no further one.
         """
 
         async def open_all() -> None:
@@ -141,34 +143,34 @@ class Crowd:
             begun = most = 0
             while self.live < self.size:
                 now = time.perf_counter()
-                while begun < min(self.size, self.live + UNDER_WAY, 1 + (now - began) * rate):
-                    line = self._lines[begun]
-                    self._tasks[line] = asyncio.create_task(self._keep(line))
+                while begun < min(self.size, self.live + MOST_CONNECTING, 1 + (now - began) * rate):
+                    client = self._clients[begun]
+                    self._tasks[client] = asyncio.create_task(self._stay_connected(client))
                     begun += 1
                 if self.live > most:
                     most, since = self.live, now
-                elif now > since + STANDSTILL:
-                    raise LoadError(self._standstill())
-                tell(self.live, self.size)
+                elif now > since + STALLED:
+                    raise LoadError(self._stalled())
+                progress(self.live, self.size)
                 await asyncio.sleep(min(TICK, 1 / rate))
-            tell(self.live, self.size)
+            progress(self.live, self.size)
 
         began = time.perf_counter()
-        await self._unless_it_fails(open_all())
-        self._tally.connecting = time.perf_counter() - began
+        await self._until_failure(open_all())
+        self._statistics.connecting = time.perf_counter() - began
 
-    def _standstill(self) -> str:
-        refused = ", ".join(f"{why}: {count:,}" for why, count in self._tally.refused.most_common())
-        words = f"{self.live:,} of {self.size:,} connections are open, and no other one in {STANDSTILL:g} s"
-        return words + (f" (refused: {refused})" if refused else "")
+    def _stalled(self) -> str:
+        refused = ", ".join(f"{why}: {count:,}" for why, count in self._statistics.refused.most_common())
+        text = f"{self.live:,} of {self.size:,} connections are open, and no other opened within {STALLED:g} s"
+        return text + (f" (refused: {refused})" if refused else "")
 
-    async def change(self, rate: float, seconds: float, churn: float, tell: Progress) -> None:
-        """Make changes for some time: `rate` a second, evenly, by everybody in turn; `churn` a second come back.
+    async def change(self, rate: float, seconds: float, churn: float, progress: Progress) -> None:
+        """Make `rate` changes a second, evenly, by all users in turn; meanwhile `churn` clients a second reconnect.
 
-        Changes leave when it is their time, however late earlier ones are seen.
+        Each change is sent at its time, even while earlier ones are still on their way.
 
         Raises:
-            LoadError: the service is not there any more.
+            LoadError: the service is no longer reachable.
         """
         changers = [place for place in range(len(self._users)) if self._contacts[place]]
         self._rng.shuffle(changers)
@@ -176,48 +178,50 @@ class Crowd:
 
         async def change(due: float) -> None:
             for place in itertools.islice(turns, len(changers)):
-                if live := [line for line in self._lines_of[place] if line in self._live]:
-                    self._tally.late.append(max(0.0, time.perf_counter() - due))
+                if live := [client for client in self._clients_of[place] if client in self._live]:
+                    self._statistics.late.append(max(0.0, time.perf_counter() - due))
                     await self._change(self._rng.choice(live))
                     return
 
-        async def come_back(_: float) -> None:
-            if live := [line for line in self._rng.sample(self._lines, min(8, self.size)) if line in self._live]:
-                await self._cut(live[0])
+        async def reconnect(_: float) -> None:
+            if live := [
+                client for client in self._rng.sample(self._clients, min(8, self.size)) if client in self._live
+            ]:
+                await self._close(live[0])
 
-        async def all_of_it() -> None:
+        async def run_all() -> None:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_evenly(rate if changers else 0, seconds, change))
-                group.create_task(_evenly(churn, seconds, come_back))
+                group.create_task(_evenly(churn, seconds, reconnect))
                 group.create_task(_evenly(1 / (4 * TICK), seconds, watch))
 
         began, cpu = time.perf_counter(), time.process_time()
 
         async def watch(now: float) -> None:
-            tell(now - began, seconds)
+            progress(now - began, seconds)
 
         try:
-            await self._unless_it_fails(all_of_it())
+            await self._until_failure(run_all())
         finally:
-            self._tally.seconds += time.perf_counter() - began
-            self._tally.cpu += time.process_time() - cpu
+            self._statistics.seconds += time.perf_counter() - began
+            self._statistics.cpu += time.process_time() - cpu
 
     async def drain(self, seconds: float = DRAIN) -> None:
-        """Wait for deliveries that are under way, for some seconds at most.
+        """Wait until all deliveries have arrived, but at most `seconds`.
 
         Raises:
-            LoadError: the service is not there any more.
+            LoadError: the service is no longer reachable.
         """
 
         async def wait() -> None:
             for _ in range(round(seconds / TICK)):
-                if not self._tally.outstanding:
+                if not self._statistics.outstanding:
                     return
                 await asyncio.sleep(TICK)
 
-        await self._unless_it_fails(wait())
+        await self._until_failure(wait())
 
-    async def _unless_it_fails(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _until_failure(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         try:
             await asyncio.wait({task, self._failure}, return_when=asyncio.FIRST_COMPLETED)
@@ -228,25 +232,25 @@ class Crowd:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    # One line
+    # One client
 
-    async def _keep(self, line: _Line) -> None:
-        """Keep a line connected, whatever happens to its connections."""
+    async def _stay_connected(self, client: _Client) -> None:
+        """Connect a client, and reconnect it whenever its connection ends."""
         attempt = 0
         while True:
             began = time.perf_counter()
-            socket = await self._open(line)
+            socket = await self._open(client)
             if socket is not None:
-                self._tally.opened += 1
-                self._tally.handshakes.append(time.perf_counter() - began)
-                was_live = await self._serve(line, socket, began)
+                self._statistics.opened += 1
+                self._statistics.handshakes.append(time.perf_counter() - began)
+                was_live = await self._serve(client, socket, began)
                 attempt = 0 if was_live else attempt + 1
             else:
                 attempt += 1
             await asyncio.sleep(self._rng.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2.0**attempt)))
 
-    async def _open(self, line: _Line) -> aiohttp.ClientWebSocketResponse | None:
-        url, subprotocols = self._language.handshake(self._users[line.user], line.device)
+    async def _open(self, client: _Client) -> aiohttp.ClientWebSocketResponse | None:
+        url, subprotocols = self._protocol.handshake(self._users[client.user], client.device)
         shown = url.partition("?")[0]
         try:
             async with self._opening, asyncio.timeout(OPEN_PATIENCE):
@@ -257,146 +261,146 @@ class Crowd:
                     timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
                 )
         except aiohttp.WSServerHandshakeError as refused:
-            self._tally.refused[str(refused.status)] += 1
+            self._statistics.refused[str(refused.status)] += 1
             if refused.status in (401, 403):
                 self._fail(LoadError(f"{shown} refuses the token: was it made for this service?"))
             elif refused.status < 429:
-                self._fail(LoadError(f"{shown} answers {refused.status}: is it a WebSocket API of presence?"))
+                self._fail(LoadError(f"{shown} answers {refused.status}: is it a WebSocket API of this service?"))
         except TimeoutError:
-            self._tally.refused["no answer"] += 1
+            self._statistics.refused["no answer"] += 1
             self._fail(LoadError(f"{shown} does not answer"))
         except (aiohttp.ClientError, OSError) as error:
-            self._tally.refused["no connection"] += 1
+            self._statistics.refused["no connection"] += 1
             tls = isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError))
             self._fail(LoadError(f"{shown} speaks no TLS that this machine trusts") if tls else Unreachable(shown))
         return None
 
     def _fail(self, error: LoadError) -> None:
-        """Give up, if nobody at all is connected: of one in a crowd nothing follows."""
+        """Stop the load if no client is connected. While others are connected, a single failure means little."""
         if not self._live and not self._failure.done():
             self._failure.set_exception(error)
 
-    async def _serve(self, line: _Line, socket: aiohttp.ClientWebSocketResponse, began: float) -> bool:
-        """Use a connection until it ends; gives whether it was of use."""
-        conversation = self._language.conversation(time.perf_counter())
-        line.socket, line.conversation, line.seen, line.leaving = socket, conversation, {}, False
-        line.wake_at = float("inf")
+    async def _serve(self, client: _Client, socket: aiohttp.ClientWebSocketResponse, began: float) -> bool:
+        """Use a connection until it ends. Returns whether the client got the state of its contacts."""
+        conversation = self._protocol.conversation(time.perf_counter())
+        client.socket, client.conversation, client.seen, client.leaving = socket, conversation, {}, False
+        client.wake_at = float("inf")
         try:
-            await self._say(line, conversation)
+            await self._send_due(client, conversation)
             async for message in socket:
                 if message.type is not aiohttp.WSMsgType.TEXT:
                     break
-                self._take(line, conversation, message.data, began)
+                self._receive(client, conversation, message.data, began)
         finally:
-            was_live = line.live_at is not None
-            self._drop(line)
+            was_live = client.live_at is not None
+            self._disconnected(client)
             await socket.close()
-        if not line.leaving:
-            self._tally.closed[str(socket.close_code or 1006)] += 1
+        if not client.leaving:
+            self._statistics.closed[str(socket.close_code or 1006)] += 1
         return was_live
 
-    def _take(self, line: _Line, conversation: Conversation, text: str, began: float) -> None:
+    def _receive(self, client: _Client, conversation: Conversation, text: str, began: float) -> None:
         now = time.perf_counter()
-        heard = conversation.receive(text, now)
-        self._tally.frames[heard.kind] += 1
-        if heard.error:
-            self._tally.errors[heard.error] += 1
-        if line.live_at is None:
-            line.seen.update((self._place[user], number) for user, number in heard.shown if user in self._place)
+        received = conversation.receive(text, now)
+        self._statistics.frames[received.kind] += 1
+        if received.error:
+            self._statistics.errors[received.error] += 1
+        if client.live_at is None:
+            client.seen.update((self._place[user], number) for user, number in received.shown if user in self._place)
             if conversation.is_live:
-                line.live_at = now
-                self._live.add(line)
-                self._tally.pictures.append(now - began)
+                client.live_at = now
+                self._live.add(client)
+                self._statistics.snapshots.append(now - began)
         else:
-            for user, number in heard.shown:
+            for user, number in received.shown:
                 if user in self._place:
-                    self._show(line, line.live_at, self._place[user], number, now)
-        self._note(line, conversation)
+                    self._shown(client, client.live_at, self._place[user], number, now)
+        self._schedule(client, conversation)
 
-    def _show(self, line: _Line, live_at: float, user: int, number: int, now: float) -> None:
-        """A contact is shown after the change of this number, and thereby after all before it."""
-        before = line.seen.get(user, 0)
+    def _shown(self, client: _Client, live_at: float, user: int, number: int, now: float) -> None:
+        """Record that a contact's change of this number, and all before it, arrived at a client."""
+        before = client.seen.get(user, 0)
         if number <= before:
             return
-        line.seen[user] = number
+        client.seen[user] = number
         sent = self._sent[user]
         for earlier in range(before, number):
             if sent[earlier] > live_at:
-                self._tally.latencies.append(now - sent[earlier])
-                self._tally.superseded += earlier + 1 < number
+                self._statistics.latencies.append(now - sent[earlier])
+                self._statistics.superseded += earlier + 1 < number
 
-    def _drop(self, line: _Line) -> None:
-        """A connection has ended: what was still to be shown on it is not any more."""
-        if line.live_at is not None:
-            for user in self._contacts[line.user]:
-                unseen = self._sent[user][line.seen.get(user, 0) :]
-                self._tally.withdrawn += sum(sent > line.live_at for sent in unseen)
-        self._live.discard(line)
-        line.live_at = line.socket = line.conversation = None
+    def _disconnected(self, client: _Client) -> None:
+        """Record that a connection ended, and withdraw the deliveries that it was waiting for."""
+        if client.live_at is not None:
+            for user in self._contacts[client.user]:
+                unseen = self._sent[user][client.seen.get(user, 0) :]
+                self._statistics.withdrawn += sum(sent > client.live_at for sent in unseen)
+        self._live.discard(client)
+        client.live_at = client.socket = client.conversation = None
 
-    async def _change(self, line: _Line) -> None:
-        if line.socket is None or line.conversation is None:
+    async def _change(self, client: _Client) -> None:
+        if client.socket is None or client.conversation is None:
             return
-        sent = self._sent[line.user]
-        message = line.conversation.change(len(sent) + 1)
-        self._tally.changes += 1
-        self._tally.expected += sum(
-            other in self._live for contact in self._contacts[line.user] for other in self._lines_of[contact]
+        sent = self._sent[client.user]
+        message = client.conversation.change(len(sent) + 1)
+        self._statistics.changes += 1
+        self._statistics.expected += sum(
+            other in self._live for contact in self._contacts[client.user] for other in self._clients_of[contact]
         )
         sent.append(time.perf_counter())
         with contextlib.suppress(ConnectionError):
-            await line.socket.send_str(message)
+            await client.socket.send_str(message)
 
-    async def _cut(self, line: _Line) -> None:
-        """End a connection, as a page does that is loaded anew; its line comes back by itself."""
-        if line.socket is not None:
-            line.leaving = True
-            await line.socket.close()
+    async def _close(self, client: _Client) -> None:
+        """Close a connection, as a reloaded page does. The client reconnects by itself."""
+        if client.socket is not None:
+            client.leaving = True
+            await client.socket.close()
 
-    async def _say(self, line: _Line, conversation: Conversation) -> None:
-        """Send what is due on a connection, and note when something will be."""
-        socket = line.socket
+    async def _send_due(self, client: _Client, conversation: Conversation) -> None:
+        """Send the messages that are due on a connection, and schedule the next ones."""
+        socket = client.socket
         if socket is None:
             return
         try:
             for message in conversation.due(time.perf_counter()):
                 with contextlib.suppress(ConnectionError):
                     await socket.send_str(message)
-        except Over as over:
-            self._tally.closed[str(over)] += 1
-            await self._cut(line)
+        except Reconnect as reason:
+            self._statistics.closed[str(reason)] += 1
+            await self._close(client)
         else:
-            line.wake_at = float("inf")
-            self._note(line, conversation)
+            client.wake_at = float("inf")
+            self._schedule(client, conversation)
 
-    def _note(self, line: _Line, conversation: Conversation) -> None:
+    def _schedule(self, client: _Client, conversation: Conversation) -> None:
         wake_at = conversation.wake_at
-        if wake_at < line.wake_at:
-            line.wake_at = wake_at
-            heapq.heappush(self._diary, (wake_at, next(self._entries), line, conversation))
+        if wake_at < client.wake_at:
+            client.wake_at = wake_at
+            heapq.heappush(self._timers, (wake_at, next(self._timer_ids), client, conversation))
 
-    async def _tend(self) -> None:
-        """Let everybody say what is due when it is."""
+    async def _run_timers(self) -> None:
+        """Send each client's messages when they are due."""
         while True:
-            while self._diary and self._diary[0][0] <= time.perf_counter():
-                wake_at, _, line, conversation = heapq.heappop(self._diary)
-                if line.conversation is conversation and line.wake_at == wake_at:
-                    await self._say(line, conversation)
+            while self._timers and self._timers[0][0] <= time.perf_counter():
+                wake_at, _, client, conversation = heapq.heappop(self._timers)
+                if client.conversation is conversation and client.wake_at == wake_at:
+                    await self._send_due(client, conversation)
             await asyncio.sleep(TICK)
 
-    async def _leave(self) -> None:
-        for line in self._lines:
-            line.leaving = True
+    async def _close_all(self) -> None:
+        for client in self._clients:
+            client.leaving = True
         tasks = list(self._tasks.values())
-        for start in range(0, len(tasks), CLOSING):
-            some = tasks[start : start + CLOSING]
+        for start in range(0, len(tasks), CLOSED_TOGETHER):
+            some = tasks[start : start + CLOSED_TOGETHER]
             for task in some:
                 task.cancel()
             await asyncio.gather(*some, return_exceptions=True)
 
 
 async def _evenly(rate: float, seconds: float, act: Callable[[float], Coroutine[Any, Any, None]]) -> None:
-    """For some seconds do something `rate` times a second; it is told when its time was."""
+    """Call `act` `rate` times a second, for some seconds, each time with the time at which the call was due."""
     began = time.perf_counter()
     for number in range(round(rate * seconds)):
         due = began + number / rate

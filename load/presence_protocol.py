@@ -1,4 +1,4 @@
-"""The presence protocol, as the load generator speaks it: changes are numbered, and the custom status is the number."""
+"""The presence protocol as simulated clients speak it. Changes are numbered, and the custom status is the number."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import random
 from collections.abc import Sequence
 from typing import Protocol
 
-from load.protocol import Conversation, Heard, Over
+from load.protocol import Conversation, Received, Reconnect
 from load.session import Session, Silent, TokenSource, handshake
-from load.state import Change, Picture
+from load.state import Change, ClientState
 
 
 class Tokens(Protocol):
-    """What makes users' tokens."""
+    """Makes users' tokens."""
 
     @property
     def token_source(self) -> TokenSource:
         """Where in a handshake the service looks for the token."""
 
     def token(self, user_id: str, ttl: int) -> str:
-        """A token of a user that is valid for `ttl` seconds."""
+        """A token of a user, valid for `ttl` seconds."""
 
 
-class Presence:
-    """How one speaks to this service: a `Language` of `crowd.py`.
+class PresenceProtocol:
+    """The `WireProtocol` of this service.
 
     Args:
-        ws_url: where it answers, without a query.
-        tokens: what makes users' tokens.
-        ttl: seconds that these are good for.
+        ws_url: the WebSocket API's URL, without a query.
+        tokens: makes users' tokens.
+        ttl: the tokens' validity, in seconds.
     """
 
     def __init__(self, ws_url: str, tokens: Tokens, ttl: int) -> None:
@@ -41,16 +41,16 @@ class Presence:
         return handshake(self._ws_url, self._tokens.token(user, self._ttl), self._tokens.token_source, device)
 
     def conversation(self, now: float) -> Conversation:
-        """What is said on a connection that was just opened."""
+        """The protocol on a connection that has just opened."""
         return _Conversation(self._rng, now)
 
 
 class _Conversation:
-    """A client as docs/protocol.md wants one, whose changes are numbered: the number is the custom status."""
+    """A client that behaves as docs/protocol.md requires."""
 
     def __init__(self, rng: random.Random, now: float) -> None:
-        self._picture = Picture()
-        self._session = Session(self._picture, rng, now, active=True)
+        self._state = ClientState()
+        self._session = Session(self._state, rng, now, active=True)
         self._updates = 0
         self.is_live = False
 
@@ -60,19 +60,19 @@ class _Conversation:
 
     def due(self, now: float) -> list[str]:
         if now >= self._session.rotate_at:
-            raise Over("rotated")
+            raise Reconnect("rotated")
         try:
             return [json.dumps(message) for message in self._session.due(now)]
         except Silent:
-            raise Over("silent") from None
+            raise Reconnect("silent") from None
 
-    def receive(self, text: str, now: float) -> Heard:
+    def receive(self, text: str, now: float) -> Received:
         frame = json.loads(text)
         changes = self._session.receive(frame, now)
-        if frame.get("type") == "presence_snapshot" and self._picture.seq is not None:
+        if frame.get("type") == "presence_snapshot" and self._state.seq is not None:
             self.is_live = True
         error = frame["code"] if frame.get("type") == "error" else "" if "type" in frame else str(frame.get("message"))
-        return Heard(frame.get("type", "gateway"), [shown for change in changes if (shown := _shown(change))], error)
+        return Received(frame.get("type", "gateway"), [shown for change in changes if (shown := _shown(change))], error)
 
     def change(self, number: int) -> str:
         self._updates += 1
@@ -82,6 +82,6 @@ class _Conversation:
 
 
 def _shown(change: Change) -> tuple[str, int] | None:
-    """A contact and the number of its last change, if it ever made one."""
+    """A contact and the number of its latest change, if it has made one."""
     custom = (change.after or {}).get("customStatus")
     return (change.after["userId"], int(custom["text"])) if change.after and custom else None

@@ -1,4 +1,4 @@
-"""What the load generator must know about a service's wire protocol, so that any service can be measured with it."""
+"""What the load generator must know of a service's wire protocol. With it, any WebSocket service can be measured."""
 
 from __future__ import annotations
 
@@ -6,47 +6,47 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 
-class Over(Exception):
-    """A connection is of no use any more, and is to be opened anew; the message says why."""
+class Reconnect(Exception):
+    """The connection is of no more use and must be replaced; the message is the reason."""
 
 
-class Heard(NamedTuple):
-    """What one frame told."""
+class Received(NamedTuple):
+    """What one frame contained."""
 
     kind: str
-    """Its type, under which it is counted."""
+    """The frame's type, by which it is counted."""
     shown: Sequence[tuple[str, int]] = ()
-    """Contacts, each with the number of the change that is shown of it now."""
+    """The contacts in it, each with the number of its latest change."""
     error: str = ""
-    """The code of the error that it is, if it is one."""
+    """The error code, if the frame is an error."""
 
 
 class Conversation(Protocol):
-    """What is said and heard on one connection. No I/O. Times are seconds of `time.perf_counter`."""
+    """The protocol on one connection, without I/O. Times are seconds of `time.perf_counter`."""
 
     @property
     def is_live(self) -> bool:
-        """Whether it has been told everything that it may see."""
+        """Whether the client knows the state of all its contacts."""
 
     @property
     def wake_at(self) -> float:
-        """When `due` has something to say, if nothing comes before."""
+        """When `due` next has something to send, unless a frame arrives before."""
 
     def due(self, now: float) -> Sequence[str]:
-        """What is to be sent by now; raises Over."""
+        """The messages to send now; raises Reconnect."""
 
-    def receive(self, text: str, now: float) -> Heard:
-        """Take a frame."""
+    def receive(self, text: str, now: float) -> Received:
+        """Handle a frame."""
 
     def change(self, number: int) -> str:
-        """The message with which its user makes the change of this number, counted from 1."""
+        """The message that makes the user's change of this number, counted from 1."""
 
 
-class Language(Protocol):
-    """How one speaks to a service."""
+class WireProtocol(Protocol):
+    """How clients connect to a service and talk to it."""
 
     def handshake(self, user: str, device: str) -> tuple[str, Sequence[str]]:
         """The URL of a handshake, and the subprotocols that it offers."""
 
     def conversation(self, now: float) -> Conversation:
-        """What is said on a connection that was just opened."""
+        """The protocol on a connection that has just opened."""

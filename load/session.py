@@ -1,7 +1,7 @@
-"""What one connection of a client must send, and when: the client's half of docs/protocol.md, without sockets.
+"""What a client must send on one connection, and when: the client's half of docs/protocol.md.
 
-`Session` is given frames and the time. Who opens the connection and sends what is due is the caller's business: one
-client in `cli/client.py`, thousands in `clients.py`.
+No I/O: `Session` receives frames and the time, and returns the messages to send. The sockets are in `cli/client.py`
+(one client) and in `clients.py` (thousands).
 """
 
 from __future__ import annotations
@@ -11,89 +11,89 @@ import sys
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlencode
 
-from load.state import Change, Frame, Picture
+from load.state import Change, ClientState, Frame
 from shared.events import SUBPROTOCOL
 from shared.messages import PROTOCOL_VERSION
 
 TokenSource = Literal["query", "subprotocol"]
 """Where in a handshake the service looks for the token."""
 HEARTBEAT = 30.0
-"""Seconds between heartbeats, until the service has said how often it wants them."""
+"""Seconds between heartbeats, until the service has sent the interval that it wants."""
 OPEN_PATIENCE = 15.0
-"""Seconds that a handshake may take: behind it two functions may have to start."""
+"""Seconds that a handshake may take. It may have to wait until two functions have started."""
 HOLE_PATIENCE = 2.0
 """Seconds that a missing frame may be late."""
 SILENCE = 120.0
-"""Seconds without any frame, after which we ask whether anybody is there."""
+"""Seconds without a frame after which the client asks for a response."""
 ANSWER_PATIENCE = 5.0
-"""Seconds that an answer to `sync` may take."""
+"""Seconds that the response to `sync` may take."""
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
-"""Seconds: before attempt n, a reconnect waits for a random part of FIRST_WAIT · 2ⁿ, and of LONGEST_WAIT at most."""
+"""Seconds. Before attempt n, a reconnect waits for a random part of FIRST_WAIT · 2ⁿ, or of LONGEST_WAIT if less."""
 SHORTEST_LIFE = 1.0
-"""Seconds that a connection is used at least, however short its token's life is."""
+"""Seconds that a connection is used at least, even if its token's life is shorter."""
 
 Message = dict[str, Any]
 
 
 class Silent(Exception):
-    """The connection is open and nobody answers on it."""
+    """The connection is open, but the service does not respond."""
 
 
 class Link(NamedTuple):
-    """How the connection is."""
+    """The state of the connection."""
 
     state: Literal["live", "stale", "lost"]
-    """`live`: the picture is right. `stale`: connected, but the service cannot say. `lost`: not connected."""
+    """`live`: the contacts are up to date. `stale`: connected, but the service has an error. `lost`: not connected."""
     reason: str = ""
     again_in: float = 0.0
     """Seconds until the next attempt."""
 
 
 class Session:
-    """What one connection owes the service, and when. Times are seconds of any clock that only goes forward.
+    """The protocol on one connection. Times are seconds of any clock that only moves forward.
 
-    `replaces` is an older connection that this one takes the place of; `active` is what heartbeats say of the person.
+    `replaces` is the id of an older connection that this one replaces. `active` is the activity that heartbeats report.
     """
 
     def __init__(
-        self, picture: Picture, rng: random.Random, now: float, replaces: str | None = None, *, active: bool = False
+        self, state: ClientState, rng: random.Random, now: float, replaces: str | None = None, *, active: bool = False
     ) -> None:
         self.link: Link | None = None
-        """How it is with the service; None before it has answered."""
+        """The state of the connection; None before the first response."""
         self.rotate_at = float("inf")
-        """When to go over to a new connection: before the service or the token's end cuts this one."""
-        self._picture, self._rng, self._replaces, self._active = picture, rng, replaces, active
+        """When to switch to a new connection: before the service closes this one, or its token ends."""
+        self._state, self._rng, self._replaces, self._active = state, rng, replaces, active
         self._opened_at = self._heard_at = self._beat_at = now
         self._sync_at: float | None = now
         self._answer_by: float | None = None
         self._hole_at: float | None = None
         self._failures = self._requests = 0
         self._asked: dict[str, int | None] = {}
-        """The last `sync` and the last heartbeat: the id of each, and the `seq` that it carried."""
-        picture.reconnected()
+        """The ids of the last `sync` and the last heartbeat, each with the `seq` that it carried."""
+        state.reconnected()
 
     def receive(self, frame: Frame, now: float) -> list[Change]:
-        """Take a frame; gives what it changed in the picture."""
+        """Handle a frame. Returns the contacts that it changed."""
         self._heard_at = now
-        before = self._picture.own
-        changes = self._picture.receive(frame, self._asked.get(frame.get("id", "")))
+        before = self._state.own
+        changes = self._state.receive(frame, self._asked.get(frame.get("id", "")))
         if frame.get("type") == "presence_snapshot":
             self.link, self._answer_by, self._failures, self._replaces = Link("live"), None, 0, None
         if frame.get("type", "error") == "error":
             self._failed(frame, now)
-        if self._picture.own is not before:
+        if self._state.own is not before:
             self._schedule_rotation()
-        if not self._picture.has_hole:
+        if not self._state.has_hole:
             self._hole_at = None
         elif self._hole_at is None:
             self._hole_at = now + HOLE_PATIENCE
         return changes
 
     def due(self, now: float) -> list[Message]:
-        """What is to be sent by now.
+        """The messages to send now.
 
         Raises:
-            Silent: nobody has answered in time.
+            Silent: the service did not respond in time.
         """
         if self._answer_by is not None and now >= self._answer_by:
             raise Silent
@@ -111,7 +111,7 @@ class Session:
 
     @property
     def wake_at(self) -> float:
-        """When `due` has something to say, or the connection is to be rotated, if nothing comes before."""
+        """When `due` next has something to send, or the connection must be replaced, unless a frame arrives before."""
         times = [self._beat_at + self._heartbeat_every, self.rotate_at, self._sync_at, self._answer_by, self._hole_at]
         if self._answer_by is None:
             times.append(self._heard_at + SILENCE)
@@ -119,25 +119,25 @@ class Session:
 
     @property
     def _heartbeat_every(self) -> float:
-        every: float | None = (self._picture.own or {}).get("heartbeatEvery")
+        every: float | None = (self._state.own or {}).get("heartbeatEvery")
         return every / 1000 if every else HEARTBEAT
 
     def _message(self, action: str, **fields: Any) -> Message:
         self._requests += 1
-        id, seq = f"{action}-{self._requests}", self._picture.seq
+        id, seq = f"{action}-{self._requests}", self._state.seq
         self._asked = {other: asked for other, asked in self._asked.items() if not other.startswith(action)} | {id: seq}
         return {"action": action, "id": id, **fields, **({} if seq is None else {"seq": seq})}
 
     def _failed(self, frame: Frame, now: float) -> None:
-        """The service could not do what we asked: what we have is stale until it can."""
+        """The service returned an error: the state is stale until a `sync` succeeds."""
         self.link, self._answer_by = Link("stale", frame.get("message", "")), None
         longest = min(LONGEST_WAIT, FIRST_WAIT * 2.0**self._failures)
         self._failures += 1
         self._sync_at = now + frame.get("retryAfter", 0) / 1000 + self._rng.uniform(0, longest)
 
     def _schedule_rotation(self) -> None:
-        """Reckon from the service's own times, so that nothing depends on this machine's clock; jittered."""
-        own = self._picture.own or {}
+        """Compute `rotate_at`, with jitter. Only differences of the service's times count, not this machine's clock."""
+        own = self._state.own or {}
         devices = own.get("devices", [])
         began = [device["connectedAt"] for device in devices if device["connectionId"] == own.get("connectionId")]
         if began:

@@ -1,7 +1,7 @@
-"""What a client knows about its contacts: frames go in, changes come out. No sockets, no clocks, no terminal.
+"""A client's state: what it knows about its contacts. Frames go in, changes come out. No sockets, clocks or terminals.
 
-The rules are those of docs/protocol.md, "What a client must do": the highest `rev` of a user wins, whatever the order
-in which frames come and however often; holes in `seq` are noticed; a snapshot replaces everything older than itself.
+It follows docs/protocol.md, "What a client must do": the highest `rev` of a user wins, in any order and with any
+duplication of frames; gaps in `seq` are detected; a snapshot replaces everything older than itself.
 """
 
 from __future__ import annotations
@@ -11,48 +11,48 @@ from typing import Any, NamedTuple
 
 Frame = Mapping[str, Any]
 Record = dict[str, Any]
-"""What is known of a contact: a record of the protocol, `rev` included."""
+"""A contact's record, as the protocol defines it, including `rev`."""
 
 
 class Change(NamedTuple):
-    """A contact's record before and after; None where the contact was or is not known."""
+    """A contact's record before and after. None means that the contact was, or is, unknown."""
 
     before: Record | None
     after: Record | None
 
 
-class Picture:
-    """The state of all contacts as far as frames have told, and of oneself."""
+class ClientState:
+    """The state of all contacts and of the user, as the received frames describe it."""
 
     def __init__(self) -> None:
         self.users: dict[str, Record] = {}
         self.own: Record | None = None
-        """One's own real state: the protocol's `self`."""
+        """The user's own state: `self` in the protocol."""
         self.seq: int | None = None
-        """The highest frame number up to which nothing is missing; what `sync` and heartbeats carry."""
+        """The highest frame number below which no frame is missing. `sync` and heartbeats carry it."""
         self._own_seq = 0
-        """The number of the frame that told `own`."""
+        """The number of the frame that contained `own`."""
         self._ahead: set[int] = set()
         self._named: dict[str, int] = {}
-        """user → number of the latest frame that was about them."""
+        """user → number of the latest frame about that user."""
         self._parts: dict[tuple[str | None, int, int], dict[int, Frame]] = {}
-        """(id, seq, parts) → part → the snapshots of which some parts are still to come."""
+        """(id, seq, parts) → part → frame, for snapshots that are still incomplete."""
 
     @property
     def has_hole(self) -> bool:
-        """Whether a frame is missing, for now: it may only be late."""
+        """Whether a frame is missing. It may only be late."""
         return bool(self._ahead)
 
     def reconnected(self) -> None:
-        """A new connection was opened: parts that came on the last one are no beginning of a snapshot on this one."""
+        """Start a new connection: a snapshot does not continue over two connections."""
         self._parts.clear()
 
     def receive(self, frame: Frame, asked: int | None = None) -> list[Change]:
-        """Take one frame of any type; gives what it changed. Types that say nothing about contacts change nothing.
+        """Handle one frame of any type, and return what it changed. Frames without contacts change nothing.
 
         Args:
-            frame: as it came.
-            asked: the `seq` that the request carried which the frame answers.
+            frame: the frame as received.
+            asked: the `seq` of the request that the frame responds to.
         """
         match frame.get("type"):
             case "user_online" | "user_offline" | "presence_status":
@@ -74,7 +74,7 @@ class Picture:
     def _events(self, frame: Frame, records: Iterable[Frame]) -> list[Change]:
         seq = frame["seq"]
         if self.seq is not None and seq <= self.seq:
-            return []  # It was received before, or a snapshot was read after it.
+            return []  # A duplicate, or older than a snapshot.
         changes = self._learn(records)
         for record in records:
             self._named[record["userId"]] = max(seq, self._named.get(record["userId"], 0))
@@ -83,7 +83,7 @@ class Picture:
         return changes
 
     def _assemble(self, frame: Frame, asked: int | None) -> list[Change]:
-        """A snapshot is valid when all its parts have come."""
+        """Collect the parts of a snapshot. It is valid when all parts have arrived."""
         snapshot = (frame.get("id"), frame["seq"], frame["parts"])
         parts = self._parts.setdefault(snapshot, {})
         parts[frame["part"]] = frame
@@ -91,14 +91,14 @@ class Picture:
             return []
         del self._parts[snapshot]
         records = [record for part in parts.values() for record in part["users"] if "rev" in record]
-        # Behind what it answers: the service lost its last seconds, and neither numbers nor revs from there count.
+        # The snapshot is older than the request: the service lost its last seconds, so old numbers and revs are void.
         if asked is not None and frame["seq"] < asked:
-            return self._begin_anew(frame, records)
+            return self._start_over(frame, records)
         if self.seq is not None and frame["seq"] < self.seq:
-            return []  # It was overtaken on its way.
+            return []  # A newer frame overtook it.
         return self._replace(frame, records)
 
-    def _begin_anew(self, frame: Frame, records: list[Record]) -> list[Change]:
+    def _start_over(self, frame: Frame, records: list[Record]) -> list[Change]:
         before, self.users = self.users, {}
         self.seq, self._own_seq = None, 0
         self._ahead, self._named, self._parts = set(), {}, {}
@@ -108,7 +108,7 @@ class Picture:
         return [change for change in changes if change.before != change.after]
 
     def _replace(self, frame: Frame, records: list[Record]) -> list[Change]:
-        """A whole snapshot takes the place of all that is older than itself."""
+        """Apply a complete snapshot. It replaces everything older than itself."""
         seq = frame["seq"]
         self._know(frame["self"], seq, newer_than=self._own_seq - 1)
         gone: list[str] = []
@@ -117,7 +117,7 @@ class Picture:
             gone = [user for user in self.users if user not in listed and self._named.get(user, 0) <= seq]
         changes = [Change(self.users.pop(user), None) for user in gone] + self._learn(records)
         self._named = {user: number for user, number in self._named.items() if number > seq}
-        # Of an older one that is incomplete nothing is needed any more.
+        # Incomplete older snapshots are obsolete.
         self._parts = {snapshot: parts for snapshot, parts in self._parts.items() if snapshot[1] > seq}
         self.seq = seq
         self._ahead = {number for number in self._ahead if number > seq}
@@ -125,7 +125,7 @@ class Picture:
         return changes
 
     def _learn(self, records: Iterable[Frame]) -> list[Change]:
-        """The highest `rev` of a user wins, whatever the order; a record without one is a stranger's."""
+        """Apply records: the highest `rev` of a user wins, in any order. A record without `rev` is not a contact's."""
         changes = []
         for record in records:
             known = self.users.get(record["userId"])
@@ -136,9 +136,9 @@ class Picture:
         return changes
 
     def _close_up(self) -> None:
-        """Move `seq` over the frames that have come."""
+        """Advance `seq` over the frames that have arrived."""
         if self.seq is None:
-            return  # Only a snapshot can say where numbers begin.
+            return  # Only a snapshot defines where numbers start.
         while self.seq + 1 in self._ahead:
             self.seq += 1
         self._ahead = {number for number in self._ahead if number > self.seq}

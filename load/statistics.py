@@ -1,6 +1,6 @@
-"""What a load has done and seen, in numbers, and how they are told. Nothing is connected or measured here.
+"""Statistics of a load, and their report. Nothing is connected or measured here.
 
-Times that are noted are seconds; those that are told are milliseconds.
+Recorded times are in seconds, reported times in milliseconds.
 """
 
 from __future__ import annotations
@@ -11,62 +11,62 @@ from collections.abc import Mapping
 from typing import Any
 
 NEAR_ITS_LIMIT = 0.85
-"""Of a core: when the load itself takes more, it is a part of what is measured."""
+"""Share of a core. If the load generator takes more, it affects what it measures."""
 LATE = 0.05
-"""Seconds that changes may leave too late before it is told."""
+"""Seconds by which changes may be late before the report warns."""
 
 
-class Tally:
-    """Counts while a load runs.
+class Statistics:
+    """What is recorded while a load runs.
 
-    A *delivery* is one change that one connection of one contact is to be shown. It is delivered when it is shown, or
-    when a later state of the same user is: states that are superseded need not be sent.
+    A *delivery* is one change that one connection of one contact should show. It is delivered when the connection shows
+    the change or a later state of the same user: superseded states need not be sent.
     """
 
     def __init__(self) -> None:
         self.opened = 0
         """Handshakes that succeeded."""
         self.refused: Counter[str] = Counter()
-        """Handshakes that did not, by status or reason."""
+        """Handshakes that failed, by status or reason."""
         self.handshakes = array("d")
-        """How long those that succeeded took."""
-        self.pictures = array("d")
-        """How long it took from the beginning of a handshake until contacts were shown."""
+        """Durations of the successful handshakes."""
+        self.snapshots = array("d")
+        """Times from the start of a handshake until the client had its first snapshot."""
         self.connecting = 0.0
-        """Seconds until everybody was connected and shown their contacts."""
+        """Seconds until all clients were connected and had their first snapshot."""
         self.closed: Counter[str] = Counter()
-        """Connections that ended without our doing, by code."""
+        """Connections that the service closed, by code."""
         self.changes = 0
         self.late = array("d")
-        """By how much each change left later than it should: the load's own fault."""
+        """By how much each change was sent too late, which is the load generator's own fault."""
         self.seconds = 0.0
-        """For how long changes were sent."""
+        """How long changes were sent."""
         self.cpu = 0.0
-        """Seconds of this process's CPU in that time."""
+        """CPU seconds of this process in that time."""
         self.expected = 0
         self.superseded = 0
-        """Deliveries in which only a later state was shown."""
+        """Deliveries in which the contact showed only a later state."""
         self.withdrawn = 0
-        """Deliveries to a connection that ended before: nobody was there to be shown anything."""
+        """Deliveries to a connection that ended before it could show them."""
         self.latencies = array("d")
-        """How long each delivery took, from the change's leaving to the contact's seeing it."""
+        """Duration of each delivery, from sending the change to the contact showing it."""
         self.frames: Counter[str] = Counter()
-        """Frames that came, by type."""
+        """Received frames, by type."""
         self.errors: Counter[str] = Counter()
-        """Errors that the service told, by code."""
+        """Received errors, by code."""
 
     @property
     def delivered(self) -> int:
-        """How many deliveries were shown."""
+        """How many deliveries arrived."""
         return len(self.latencies)
 
     @property
     def outstanding(self) -> int:
-        """How many deliveries are still to come; when nothing comes any more, they are lost."""
+        """How many deliveries have not arrived. At the end of a load, they are lost."""
         return self.expected - self.delivered - self.withdrawn
 
     def report(self) -> dict[str, Any]:
-        """All of it, as JSON has it."""
+        """All statistics, as JSON."""
         return {
             "seconds": round(self.seconds, 3),
             "connects": {
@@ -75,7 +75,7 @@ class Tally:
                 "refused": dict(self.refused),
                 "closed": dict(self.closed),
                 "handshakeMs": percentiles(self.handshakes),
-                "pictureMs": percentiles(self.pictures),
+                "snapshotMs": percentiles(self.snapshots),
             },
             "changes": {
                 "sent": self.changes,
@@ -99,7 +99,7 @@ class Tally:
 
 
 def percentiles(times: array[float]) -> dict[str, float]:
-    """p50, p95, p99 and the longest, in ms; nothing of nothing. The nearest rank: each is a time that was measured."""
+    """p50, p95, p99 and the maximum, in ms; empty if there are no times. Nearest rank: each is a measured time."""
     if not times:
         return {}
     ordered = sorted(times)
@@ -108,21 +108,21 @@ def percentiles(times: array[float]) -> dict[str, float]:
     return {name: round(seconds * 1000, 3) for name, seconds in ranks.items()}
 
 
-def words(report: Mapping[str, Any]) -> list[str]:
-    """A report as lines for a person."""
+def lines_of(report: Mapping[str, Any]) -> list[str]:
+    """A report as lines of text."""
     connects, deliveries, changes = report["connects"], report["deliveries"], report["changes"]
     lines = [
         ("connects", _connects(connects)),
         ("handshake", _times(connects["handshakeMs"])),
-        ("first picture", _times(connects["pictureMs"])),
+        ("first snapshot", _times(connects["snapshotMs"])),
         ("changes", f"{changes['sent']:,} sent in {report['seconds']:,.1f} s, {changes['perSecond']:,.1f} a second"),
         ("change → contact", _times(deliveries["latencyMs"])),
         ("deliveries", _deliveries(deliveries)),
         ("frames", _by_kind(report["frames"], "received")),
-        ("closed", _by_kind(connects["closed"], "closed by the other side")),
-        ("errors", _by_kind(report["errors"], "told")),
+        ("closed", _by_kind(connects["closed"], "closed by the service")),
+        ("errors", _by_kind(report["errors"], "received")),
     ]
-    return [f"{name:<18}{line}" for name, line in lines] + _doubts(report["load"])
+    return [f"{name:<18}{line}" for name, line in lines] + _warnings(report["load"])
 
 
 def _connects(connects: Mapping[str, Any]) -> str:
@@ -135,18 +135,18 @@ def _deliveries(deliveries: Mapping[str, Any]) -> str:
     if deliveries["superseded"]:
         parts[-1] += f" ({deliveries['superseded']:,} in a later state)"
     if deliveries["withdrawn"]:
-        parts.append(f"{deliveries['withdrawn']:,} whose contact had gone")
+        parts.append(f"{deliveries['withdrawn']:,} to closed connections")
     return ", ".join([*parts, f"{deliveries['lost']:,} lost"])
 
 
-def _doubts(load: Mapping[str, Any]) -> list[str]:
+def _warnings(load: Mapping[str, Any]) -> list[str]:
     """Why the numbers may be worse than the service is."""
-    doubts = []
+    warnings = []
     if load["cores"] > NEAR_ITS_LIMIT:
-        doubts.append(f"the load took {load['cores']:.0%} of a core: this machine is a part of what was measured")
+        warnings.append(f"the load generator took {load['cores']:.0%} of a core, which affects the numbers")
     if load["lateMs"].get("p99", 0) > LATE * 1000:
-        doubts.append(f"changes left late (p99 {load['lateMs']['p99']:,.0f} ms): this machine has too much to do")
-    return doubts
+        warnings.append(f"changes were sent late (p99 {load['lateMs']['p99']:,.0f} ms): this machine is overloaded")
+    return warnings
 
 
 def _by_kind(counts: Mapping[str, int], what: str) -> str:

@@ -15,7 +15,7 @@ import pytest
 from bench.__main__ import REGISTRY, write
 from bench.endpoint import endpoint, tls_endpoint
 from bench.environment import PATIENT, Sandbox, sandbox
-from bench.measure import RedisMeter, environment, in_turns, ratio, spent
+from bench.measure import RedisProfiler, environment, in_turns, ratio, spent
 from bench.people import People, Ring
 from bench.report import Amount, Chapter, Plot, Row
 from bench.transports import CHANGE, CREDENTIALS, TRANSPORTS
@@ -139,11 +139,11 @@ def test_redis_says_what_was_used(running: Sandbox) -> None:
     """Scripts, their time, and bytes both ways."""
     people = People(running, Ring("u", 10, 2))
     people.write()
-    meter = RedisMeter(running.client)
-    idle = meter.use(lambda: None)
+    profiler = RedisProfiler(running.client)
+    idle = profiler.use(lambda: None)
     assert (idle.scripts, idle.seconds) == (0, 0)
     assert idle.received < 20
-    used = meter.use(lambda: running.say({"action": "heartbeat"}, people.ring.connection(1)))
+    used = profiler.use(lambda: running.say({"action": "heartbeat"}, people.ring.connection(1)))
     assert used.scripts == 1
     assert used.seconds > 0
     assert used.received > 300

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli.account import Account
-from cli.errors import Complaint
+from cli.errors import UserError
 from tests.support.aws import ACCOUNT, Aws
 
 
@@ -44,10 +44,10 @@ def test_an_account_tells_its_number(aws: Aws, monkeypatch: pytest.MonkeyPatch) 
     """Whoever is about to deploy sees where, or in one sentence why it would be nowhere."""
     assert Account().number() == ACCOUNT
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAANOTHER")
-    with pytest.raises(Complaint, match=r"AWS refuses GetCallerIdentity: .*\(InvalidClientTokenId\)"):
+    with pytest.raises(UserError, match=r"AWS refuses GetCallerIdentity: .*\(InvalidClientTokenId\)"):
         Account().number()
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    with pytest.raises(Complaint, match="no AWS credentials are found"):
+    with pytest.raises(UserError, match="found no AWS credentials"):
         Account().number()
 
 
@@ -56,33 +56,33 @@ def test_a_secret_is_read_with_the_operators_permission(aws: Aws) -> None:
     stack = aws.deploy("Chat", {}, secret="geheim")
     assert Account().secret(stack.outputs["TokenSecretArn"]) == "geheim"
     aws.secrets.clear()
-    with pytest.raises(Complaint, match=r"AWS refuses GetSecretValue: .*\(AccessDeniedException\)"):
+    with pytest.raises(UserError, match=r"AWS refuses GetSecretValue: .*\(AccessDeniedException\)"):
         Account().secret(stack.outputs["TokenSecretArn"])
 
 
 def test_a_stack_that_is_not_there(aws: Aws) -> None:
     """A wrong name or region is said to be one."""
     aws.deploy("Chat", {})
-    with pytest.raises(Complaint, match="there is no stack Presence in us-east-1"):
+    with pytest.raises(UserError, match="there is no stack Presence in us-east-1"):
         Account().stack("Presence")
-    with pytest.raises(Complaint, match="there is no stack Chat in eu-west-3: deploy it, or give another"):
+    with pytest.raises(UserError, match="there is no stack Chat in eu-west-3: deploy it, or give another"):
         Account("eu-west-3").stack("Chat")
 
 
 def test_foreign_keys_are_refused(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     """AWS's own words tell why it did not answer."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAFOREIGN")
-    with pytest.raises(Complaint, match=r"AWS refuses DescribeStacks: The security token .*InvalidClientTokenId"):
+    with pytest.raises(UserError, match=r"AWS refuses DescribeStacks: The security token .*InvalidClientTokenId"):
         Account().stack("Presence")
 
 
 def test_nobody_there(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     """An endpoint where nobody listens, and one that is none, are one line each."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    with pytest.raises(Complaint, match=r"nothing answers at http://127\.0\.0\.1:1"):
+    with pytest.raises(UserError, match=r"nothing answers at http://127\.0\.0\.1:1"):
         Account().stack("Presence")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "nowhere")
-    with pytest.raises(Complaint, match="AWS cannot be asked: Invalid endpoint"):
+    with pytest.raises(UserError, match="cannot call AWS: Invalid endpoint"):
         Account().stack("Presence")
 
 
@@ -105,19 +105,19 @@ def test_the_region_is_found_as_awss_tools_find_it(
 
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No region, no credentials, half of them, those that are over, or no such profile: one line, with what to do."""
-    with pytest.raises(Complaint, match="no AWS region is known: give --region, or set AWS_REGION"):
+    with pytest.raises(UserError, match="found no AWS region: give --region, or set AWS_REGION"):
         _ = Account().region
-    with pytest.raises(Complaint, match="no AWS credentials are found: set AWS_PROFILE"):
+    with pytest.raises(UserError, match="found no AWS credentials: set AWS_PROFILE"):
         Account("eu-west-1").credentials()
-    with pytest.raises(Complaint, match="no AWS credentials are found: set AWS_PROFILE"):
+    with pytest.raises(UserError, match="found no AWS credentials: set AWS_PROFILE"):
         Account("eu-west-1").stack("Presence")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAHALF")
-    with pytest.raises(Complaint, match="missing: AWS_SECRET_ACCESS_KEY"):
+    with pytest.raises(UserError, match="missing: AWS_SECRET_ACCESS_KEY"):
         Account("eu-west-1").credentials()
     config = tmp_path / "config"
     config.write_text("[profile over]\ncredential_process = false\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
-    with pytest.raises(Complaint, match="AWS cannot be asked: Error when retrieving credentials"):
+    with pytest.raises(UserError, match="cannot call AWS: Error when retrieving credentials"):
         Account("eu-west-1", "over").credentials()
-    with pytest.raises(Complaint, match="there is no AWS profile nobody"):
+    with pytest.raises(UserError, match="there is no AWS profile nobody"):
         Account("eu-west-1", "nobody").credentials()

@@ -120,20 +120,20 @@ def test_a_token_of_the_run_needs_no_secret(there: PresenceRun) -> None:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("token alice", "no run is known in "),
-        ("watch alice", "no run is known in "),
-        ("contacts add alice bob", "no key pair is known in "),
-        ("graph export", "no key pair is known in "),
+        ("token alice", "there is no run in "),
+        ("watch alice", "there is no run in "),
+        ("contacts add alice bob", "there is no key pair in "),
+        ("graph export", "there is no key pair in "),
         ("contacts load missing.csv", "missing.csv: No such file or directory"),
         ("graph import missing.jsonl", "missing.jsonl: No such file or directory"),
-        ("contacts add alice b/c", "'b/c' is no user id"),
-        ("contacts add a/b alice", "'a/b' is no user id"),
+        ("contacts add alice b/c", "'b/c' is not a user id"),
+        ("contacts add a/b alice", "'a/b' is not a user id"),
         ("contacts add alice bob alice", "alice cannot be a contact of alice"),
-        ("contacts remove alice bob", "no key pair is known in "),
-        ("contacts remove alice b/c", "'b/c' is no user id"),
+        ("contacts remove alice bob", "there is no key pair in "),
+        ("contacts remove alice b/c", "'b/c' is not a user id"),
         ("contacts remove alice alice", "alice cannot be a contact of alice"),
-        ("contacts add alice bob --url 127.0.0.1:80", "127.0.0.1:80 is no URL of an HTTP API"),
-        ("contacts add alice bob --url http://127.0.0.1:99999", "http://127.0.0.1:99999 is no URL of an HTTP API"),
+        ("contacts add alice bob --url 127.0.0.1:80", "127.0.0.1:80 is not the URL of an HTTP API"),
+        ("contacts add alice bob --url http://127.0.0.1:99999", "http://127.0.0.1:99999 is not the URL of an HTTP API"),
         (
             "graph export missing/backup.jsonl --url http://127.0.0.1:1",
             "missing/backup.jsonl: No such file or directory",
@@ -143,7 +143,7 @@ def test_a_token_of_the_run_needs_no_secret(there: PresenceRun) -> None:
             "run --port 0 --redis redis://127.0.0.1:1/0",
             "No Redis answers at redis://127.0.0.1:1/0: Connection refused.",
         ),
-        ("watch alice --token nonsense", "what was given with --token or PRESENCE_TOKEN is no JWT"),
+        ("watch alice --token nonsense", "the value of --token or PRESENCE_TOKEN is not a JWT"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(elsewhere: Path, command: str, words: str) -> None:
@@ -157,10 +157,10 @@ def test_what_cannot_be_done_is_one_line(elsewhere: Path, command: str, words: s
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("token alice --ttl soon", "'soon' is no duration"),
-        ("token a/b", "'a/b' is no user id"),
-        ("watch a/b", "'a/b' is no user id"),
-        ("watch alice --ws-url http://127.0.0.1", "http://127.0.0.1 is no URL of a WebSocket API"),
+        ("token alice --ttl soon", "'soon' is not a duration"),
+        ("token a/b", "'a/b' is not a user id"),
+        ("watch a/b", "'a/b' is not a user id"),
+        ("watch alice --ws-url http://127.0.0.1", "http://127.0.0.1 is not the URL of a WebSocket API"),
         ("watch alice --url https://api.example", "give --ws-url too"),
         ("watch alice --url http://127.0.0.1:1", "nothing answers at ws://127.0.0.1:1/live"),
         ("watch alice --ws-url ws://127.0.0.1:1/x", "nothing answers at ws://127.0.0.1:1/x"),
@@ -196,7 +196,7 @@ def test_a_file_that_is_no_text_is_one_line(there: PresenceRun, tmp_path: Path) 
     (tmp_path / "edges.csv").write_bytes(b"\xff\xfea\x00")
     code, _, err = typed("contacts", "load", str(tmp_path / "edges.csv"))
     assert code == 1
-    assert err.startswith("presence: not a text in UTF-8")
+    assert err.startswith("presence: not UTF-8")
 
 
 # Contacts
@@ -243,7 +243,7 @@ def test_another_directory_needs_the_url_and_the_keys(there: PresenceRun, elsewh
     """--url finds the service; the key pair is found where the run keeps it, and nowhere else."""
     url = there.run.url
     code, _, err = typed("contacts", "add", "anna", "ben", "--url", url)
-    assert (code, err.split(" in ")[0]) == (1, "presence: no key pair is known")
+    assert (code, err.split(" in ")[0]) == (1, "presence: there is no key pair")
     (elsewhere / ".presence").symlink_to(there.directory / ".presence")
     assert typed("contacts", "add", "anna", "ben", "--url", url)[0] == 0
 
@@ -379,7 +379,7 @@ def test_watching_with_a_token_of_ones_own(there: PresenceRun, elsewhere: Path) 
     """A token that an identity provider made is enough, typed or in the environment; it is for its user only."""
     token = typed("token", "rosa", "--ttl", "1m", PRESENCE_JWT_SECRET=there.run.jwt_secret)[1].strip()
     code, _, err = typed("watch", "sven", PRESENCE_TOKEN=token)
-    assert (code, err) == (1, "presence: the token is rosa's, and not sven's\n")
+    assert (code, err) == (1, "presence: the token belongs to rosa, not to sven\n")
     there.command("contacts", "add", "rosa", "sven")
     for given in (["--token", token], []):
         environment = {} if given else {"PRESENCE_TOKEN": token}

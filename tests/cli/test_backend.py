@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cli.errors import Complaint
+from cli.errors import UserError
 from cli.home import Home, Run
 from cli.target import Target
 from local.awslambda.invocation import Throttled
@@ -97,20 +97,20 @@ async def test_what_may_pass_is_tried_again(gateway: Gateway, home: Home, troubl
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (problem(409, "alice would have more than 5000 contacts"), "answered 409: alice would have more than 5000"),
-        (problem(400, "add: too many"), "answered 400: add: too many"),
-        (crash(), "answered 500: Internal Server Error"),
-        ({"statusCode": 418}, "answered 418: no reason given"),
-        ({"statusCode": 200, "body": "<html>"}, "is something else: it answers no JSON"),
+        (problem(409, "alice would have more than 5000 contacts"), "returned 409: alice would have more than 5000"),
+        (problem(400, "add: too many"), "returned 400: add: too many"),
+        (crash(), "returned 500: Internal Server Error"),
+        ({"statusCode": 418}, "returned 418: no reason given"),
+        ({"statusCode": 200, "body": "<html>"}, "is not this service: its response is not JSON"),
     ],
 )
 async def test_a_failure_is_put_into_words(gateway: Gateway, home: Home, answer: Any, words: str) -> None:
     """What the service or the gateway says is wrong is what is told, in one line, at once."""
     gateway.functions.answers["api"] = answer
     async with Target(home, {}).backend() as backend:
-        with pytest.raises(Complaint, match=words) as complaint:
+        with pytest.raises(UserError, match=words) as error:
             await backend.health()
-    assert "\n" not in str(complaint.value)
+    assert "\n" not in str(error.value)
     assert len(gateway.functions.events_of("api")) == 1
 
 
@@ -119,7 +119,7 @@ async def test_wrong_credentials_are_said_to_be(gateway: Gateway, home: Home) ->
     home.credentials.unlink()
     home.key_pair(make=True)
     async with Target(home, {}).backend() as backend:
-        with pytest.raises(Complaint, match=r"403: Forbidden \(are these the credentials of that service"):
+        with pytest.raises(UserError, match=r"403: Forbidden \(are these the credentials of that service"):
             await backend.set_graph_loaded()
     assert gateway.functions.events == []
 
@@ -127,7 +127,7 @@ async def test_wrong_credentials_are_said_to_be(gateway: Gateway, home: Home) ->
 async def test_a_service_that_is_not_there_is_said_to_be_not_there(home: Home) -> None:
     """Nobody listens at the port: is it running?"""
     async with Target(home, {}, url="http://127.0.0.1:1").backend() as backend:
-        with pytest.raises(Complaint, match=r"nothing answers at http://127.0.0.1:1: is `presence run` running\?"):
+        with pytest.raises(UserError, match=r"nothing answers at http://127.0.0.1:1: is `presence run` running\?"):
             await backend.health()
 
 
@@ -149,8 +149,8 @@ async def test_what_speaks_no_http_is_said_to_be_something_else(home: Home) -> N
     async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
         at = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with Target(home, {}, url=f"http://{at}").backend() as backend:
-            with pytest.raises(Complaint, match=f"http://{at} is something else: it does not speak HTTP"):
+            with pytest.raises(UserError, match=f"http://{at} is not this service: it does not speak HTTP"):
                 await backend.health()
         async with Target(home, {}, url=f"https://{at}").backend() as backend:
-            with pytest.raises(Complaint, match=f"https://{at} speaks no TLS that this machine trusts"):
+            with pytest.raises(UserError, match=f"https://{at} speaks no TLS that this machine trusts"):
                 await backend.health()

@@ -18,10 +18,10 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from cli.client import Client
-from cli.errors import Complaint
+from cli.errors import UserError
 from cli.identity_provider import IdentityProvider
 from load.session import ANSWER_PATIENCE, HOLE_PATIENCE, SILENCE, Link, Session, Silent
-from load.state import Change, Picture
+from load.state import Change, ClientState
 
 SEQ = 1000
 SECRET = "a secret of the tests, which is long enough"
@@ -71,7 +71,7 @@ class Earliest(random.Random):
 @pytest.fixture
 def session() -> Session:
     """One that has synced at 0 and been answered at once."""
-    session = Session(Picture(), Earliest(), 0.0)
+    session = Session(ClientState(), Earliest(), 0.0)
     session.due(0.0)
     session.receive(snapshot(), 0.0)
     return session
@@ -79,31 +79,31 @@ def session() -> Session:
 
 def test_the_first_message_is_sync() -> None:
     """A client without a past asks for everything."""
-    assert Session(Picture(), Earliest(), 0.0).due(0.0) == [{"action": "sync", "id": "sync-1"}]
+    assert Session(ClientState(), Earliest(), 0.0).due(0.0) == [{"action": "sync", "id": "sync-1"}]
 
 
 def test_a_later_connection_says_what_it_knows_and_replaces() -> None:
     """A client that comes back names its last number and the connection that is no more."""
-    picture = Picture()
-    picture.receive(snapshot())
-    sync = Session(picture, Earliest(), 0.0, "K1=").due(0.0)
+    state = ClientState()
+    state.receive(snapshot())
+    sync = Session(state, Earliest(), 0.0, "K1=").due(0.0)
     assert sync == [{"action": "sync", "id": "sync-1", "seq": SEQ, "replaces": "K1="}]
 
 
 @pytest.mark.parametrize("answers", ["sync-3", "heartbeat-2"])
 def test_a_service_that_lost_its_last_seconds_is_believed(answers: str) -> None:
     """An answer whose number is behind the question's begins anew, also on a connection that lives."""
-    picture = Picture()
-    session = Session(picture, Earliest(), 0.0)
+    state = ClientState()
+    session = Session(state, Earliest(), 0.0)
     session.due(0.0)
     session.receive(snapshot(id="sync-1"), 0.0)
     session.due(30.0)
     session.receive(event(SEQ + 2), 31.0)
     session.due(33.0)
     session.receive(snapshot(SEQ - 5, id="somebody's"), 33.0)
-    assert (picture.seq, picture.users["alice"]["rev"]) == (SEQ, 2)
+    assert (state.seq, state.users["alice"]["rev"]) == (SEQ, 2)
     session.receive(snapshot(SEQ - 5, id=answers), 34.0)
-    assert (picture.seq, picture.users["alice"]["rev"]) == (SEQ - 5, 1)
+    assert (state.seq, state.users["alice"]["rev"]) == (SEQ - 5, 1)
 
 
 def test_it_beats_as_often_as_the_service_wants(session: Session) -> None:
@@ -165,7 +165,7 @@ def test_failures_are_asked_about_less_and_less() -> None:
             asked.append(b)
             return b
 
-    session = Session(Picture(), Recorder(), 0.0)
+    session = Session(ClientState(), Recorder(), 0.0)
     for _ in range(7):
         session.receive({"message": "Internal server error"}, 0.0)
     assert asked == [1, 2, 4, 8, 16, 30, 30]
@@ -174,14 +174,14 @@ def test_failures_are_asked_about_less_and_less() -> None:
 def test_it_goes_over_to_a_new_connection_in_time() -> None:
     """When to rotate is reckoned from the service's own clock, and comes early by a random part of a tenth."""
     for seed in range(20):
-        session = Session(Picture(), random.Random(seed), 100.0)
+        session = Session(ClientState(), random.Random(seed), 100.0)
         session.receive(snapshot(life=6600), 100.0)
         assert 100 + 0.9 * 6600 <= session.rotate_at <= 100 + 6600
 
 
 def test_a_token_that_ends_at_once_makes_no_storm() -> None:
     """A connection is used for a second at least."""
-    session = Session(Picture(), Earliest(), 100.0)
+    session = Session(ClientState(), Earliest(), 100.0)
     session.receive(snapshot(life=0), 100.0)
     assert session.rotate_at == 101
 
@@ -264,7 +264,7 @@ async def client_of(script: Script, identity_provider: IdentityProvider | None =
     told, service = Told(), Service(script)
     async with serve(service.handle, "127.0.0.1", 0, select_subprotocol=first_of) as server:
         url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/live"
-        client = Client(url, "bob", identity_provider or provider(), Picture(), told.change, told.link, Earliest())
+        client = Client(url, "bob", identity_provider or provider(), ClientState(), told.change, told.link, Earliest())
         running = asyncio.create_task(client.run())
         try:
             yield told
@@ -384,8 +384,8 @@ async def test_nobody_there_is_said_at_once() -> None:
     async with serve(Service(lambda *_: asyncio.sleep(0)).handle, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
     told = Told()
-    client = Client(f"ws://127.0.0.1:{port}/live", "bob", provider(), Picture(), told.change, told.link)
-    with pytest.raises(Complaint, match=f"nothing answers at ws://127.0.0.1:{port}/live"):
+    client = Client(f"ws://127.0.0.1:{port}/live", "bob", provider(), ClientState(), told.change, told.link)
+    with pytest.raises(UserError, match=f"nothing answers at ws://127.0.0.1:{port}/live"):
         await client.run()
 
 
@@ -401,5 +401,5 @@ async def test_a_refused_handshake_is_said_at_once(status: HTTPStatus, words: st
     told = Told()
     async with serve(Service(lambda *_: asyncio.sleep(0)).handle, "127.0.0.1", 0, process_request=refuse) as server:
         url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/live"
-        with pytest.raises(Complaint, match=words):
-            await Client(url, "bob", provider(), Picture(), told.change, told.link).run()
+        with pytest.raises(UserError, match=words):
+            await Client(url, "bob", provider(), ClientState(), told.change, told.link).run()

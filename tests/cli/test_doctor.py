@@ -106,9 +106,9 @@ def test_a_run_needs_no_stack(service: PresenceRun, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        ("ROLLBACK_COMPLETE", " (No such certificate): its events in CloudFormation say more"),
-        ("UPDATE_ROLLBACK_FAILED", " (No such certificate): its events in CloudFormation say more"),
-        ("UPDATE_IN_PROGRESS", ": look again when CloudFormation is done with it"),
+        ("ROLLBACK_COMPLETE", " (No such certificate): see its events in CloudFormation"),
+        ("UPDATE_ROLLBACK_FAILED", " (No such certificate): see its events in CloudFormation"),
+        ("UPDATE_IN_PROGRESS", ": check again when CloudFormation has finished"),
     ],
 )
 def test_a_stack_that_is_not_complete(aws: Aws, status: str, words: str) -> None:
@@ -184,7 +184,7 @@ def test_foreign_credentials_are_refused_by_the_service(service: PresenceRun, aw
     code, found = doctor(aws)
     assert code == 1
     assert [subject for subject, verdict in verdicts(found).items() if verdict != "ok"] == ["contacts"]
-    assert "answered 403: Forbidden (are these the credentials of that service?)" in found["contacts"][1]
+    assert "returned 403: Forbidden (are these the credentials of that service?)" in found["contacts"][1]
 
 
 def test_a_secret_that_is_not_the_services(aws: Aws) -> None:
@@ -220,7 +220,7 @@ def test_a_token_that_is_over(service: PresenceRun, aws: Aws) -> None:
     token = jwt.encode({"sub": "tess", "exp": 1}, service.run.jwt_secret, "HS256")
     code, found = doctor(aws, "--token", token)
     assert (code, found["one user"][0]) == (1, "failed")
-    assert "is it still good?" in found["one user"][1]
+    assert "is it still valid?" in found["one user"][1]
 
 
 def test_a_user_who_is_elsewhere_too_proves_less(service: PresenceRun, aws: Aws) -> None:
@@ -229,7 +229,7 @@ def test_a_user_who_is_elsewhere_too_proves_less(service: PresenceRun, aws: Aws)
     service.command("graph", "import", "-", input=claim)
     code, found = doctor(aws, "--token", service.command("token", "uma").stdout.strip())
     assert (code, found["update"][0]) == (0, "note")
-    assert found["update"][1].startswith("not tried: uma has other devices or a claim")
+    assert found["update"][1].startswith("not tested: uma has other devices or a claim")
 
 
 # A state of one's own
@@ -302,16 +302,16 @@ def removed(gateway: Gateway) -> list[str]:
 async def test_doors_that_are_open(tmp_path: Path) -> None:
     """Whoever lets strangers in is told which door it is."""
     async with scripted(tmp_path) as (_, found):
-        failed = {finding.subject: finding.words for finding in found if finding.verdict == "failed"}
-    assert failed["no token"].startswith("a handshake without a token is answered 101, and not 401: is the authorizer")
-    assert failed["no signature"].startswith("a backend's call without a signature is answered 204, and not 403")
+        failed = {finding.subject: finding.text for finding in found if finding.verdict == "failed"}
+    assert failed["no token"].startswith("a handshake without a token returns 101 instead of 401: is the authorizer")
+    assert failed["no signature"].startswith("a backend's call without a signature returns 204 instead of 403")
 
 
 async def test_nobody_answers_and_nothing_is_left(tmp_path: Path) -> None:
     """A service that lets users in and is silent then; the contacts that were made for it are removed."""
     async with scripted(tmp_path) as (gateway, found):
         assert found[-1].subject == "round trip"
-        assert found[-1].words.endswith("-b did not get a snapshot within 0.2 s; the functions' logs say more")
+        assert found[-1].text.endswith("-b did not receive a snapshot within 0.2 s; see the functions' logs")
         assert len(removed(gateway)) == 1
 
 
@@ -324,7 +324,7 @@ async def test_a_change_that_does_not_arrive(tmp_path: Path) -> None:
 
     async with scripted(tmp_path, deaf) as (gateway, found):
         assert [finding.subject for finding in found[-2:]] == ["connect", "round trip"]
-        assert "-b did not get word that doctor-" in found[-1].words
+        assert "-b did not receive a frame that doctor-" in found[-1].text
         assert len(removed(gateway)) == 1
 
 
@@ -333,7 +333,7 @@ async def test_redis_must_not_forget_contacts(tmp_path: Path) -> None:
     async with scripted(tmp_path) as (_, found):
         assert "eviction" not in {finding.subject for finding in found}
     async with scripted(tmp_path, evictionPolicy="volatile-lru") as (_, found):
-        assert Finding("ok", "eviction", "volatile-lru: what was given is never evicted") in found
+        assert Finding("ok", "eviction", "volatile-lru: contacts and settings are never evicted") in found
     async with scripted(tmp_path, evictionPolicy="allkeys-lru") as (_, found):
         (eviction,) = (finding for finding in found if finding.subject == "eviction")
-    assert (eviction.verdict, eviction.words.partition(" ")[0]) == ("failed", "allkeys-lru")
+    assert (eviction.verdict, eviction.text.partition(" ")[0]) == ("failed", "allkeys-lru")

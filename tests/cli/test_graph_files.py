@@ -13,8 +13,8 @@ import pytest
 from botocore.credentials import ReadOnlyCredentials
 
 from cli.backend import Backend
-from cli.errors import Complaint
-from cli.graph_files import BATCH, Line, export, load, read_backup, read_edges, restore
+from cli.errors import UserError
+from cli.graph_files import BATCH, Line, export, load_pairs, read_backup, read_pairs, restore
 from tests.support.local_gateway import REGION, Event, Gateway, running_gateway
 
 NOW = time.time_ns() // 1_000_000
@@ -55,32 +55,32 @@ def calls(gateway: Gateway) -> list[tuple[str, str, Any]]:
     ]
 
 
-def complaints(read: Any, text: str) -> list[str]:
+def errors_of(read: Any, text: str) -> list[str]:
     """What is said about the lines of a text."""
-    with pytest.raises(Complaint) as complaint:
+    with pytest.raises(UserError) as error:
         read(text.splitlines(keepends=True), "f")
-    return str(complaint.value).splitlines()
+    return str(error.value).splitlines()
 
 
 def test_pairs_are_read_once() -> None:
     """A pair is one however often, and in whichever direction, it is written; spaces and empty lines do not matter."""
     lines = ["alice,bob\n", "\n", " bob , alice \r\n", '"carol","dave"\n', "a=b@c.d,x|y~z"]
-    assert read_edges(lines, "f") == [("alice", "bob"), ("carol", "dave"), ("a=b@c.d", "x|y~z")]
+    assert read_pairs(lines, "f") == [("alice", "bob"), ("carol", "dave"), ("a=b@c.d", "x|y~z")]
 
 
 def test_every_bad_line_is_named() -> None:
     """Each line that is no pair is told with its number, and none hides another."""
     text = "alice,bob\nalice\na,b,c\nalice,b/c\nalice,alice\n,bob\n"
-    said = complaints(read_edges, text)
+    said = errors_of(read_pairs, text)
     assert [line.split(" ")[0] for line in said] == ["f:2:", "f:3:", "f:4:", "f:5:", "f:6:"]
-    assert said[0] == "f:2: a line is two user ids with a comma between"
-    assert "'b/c' is no user id" in said[2]
+    assert said[0] == "f:2: a line must be two user ids with a comma between"
+    assert "'b/c' is not a user id" in said[2]
     assert said[3] == "f:5: alice cannot be a contact of alice"
 
 
 def test_a_file_of_another_kind_is_not_told_line_by_line() -> None:
     """After twenty bad lines it is enough to say how many more there are."""
-    said = complaints(read_edges, "nonsense\n" * 1000)
+    said = errors_of(read_pairs, "nonsense\n" * 1000)
     assert len(said) == 21
     assert said[-1] == "and 980 more bad lines"
 
@@ -89,7 +89,7 @@ async def test_pairs_are_loaded_in_batches_and_then_marked(gateway: Gateway, bac
     """Contacts go in few calls, both ways; the mark comes last, and progress is told."""
     edges = [("alice", f"u{number}") for number in range(BATCH + 1)] + [("bob", "carol")]
     steps = Steps()
-    await load(backend, edges, steps)
+    await load_pairs(backend, edges, steps)
     *contacts, last = calls(gateway)
     assert last == ("PUT /v1/graph", "", {"loaded": True})
     assert sorted((user, len(body["add"]), body["mutual"]) for _, user, body in contacts) == [
@@ -103,8 +103,8 @@ async def test_pairs_are_loaded_in_batches_and_then_marked(gateway: Gateway, bac
 async def test_a_failure_leaves_the_graph_unmarked(gateway: Gateway, backend: Backend) -> None:
     """Where a call fails nothing more is begun, and the graph is not said to be loaded."""
     gateway.functions.answers["api"] = {"statusCode": 409, "body": '{"detail": "too many"}'}
-    with pytest.raises(Complaint, match="409: too many"):
-        await load(backend, [(f"u{number}", "bob") for number in range(100)], Steps())
+    with pytest.raises(UserError, match="409: too many"):
+        await load_pairs(backend, [(f"u{number}", "bob") for number in range(100)], Steps())
     assert 1 <= len(calls(gateway)) <= 4
     assert all(call[0] != "PUT /v1/graph" for call in calls(gateway))
 
@@ -120,7 +120,7 @@ def test_a_backup_is_checked_line_by_line() -> None:
         '{"userId":"a","lastSeen":"some"}',
         '{"userId":"a","claim":{"status":"gone"}}',
     ]
-    said = complaints(read_backup, "\n".join(['{"userId":"alice","viewers":["bob"]}', *bad]))
+    said = errors_of(read_backup, "\n".join(['{"userId":"alice","viewers":["bob"]}', *bad]))
     assert [line.split(" ")[0] for line in said] == [f"f:{number}:" for number in range(2, 9)]
     for line, words in zip(
         said, ("JSON", "object", "userId", "userId", "viewers.1", "lastSeen", "claim.status"), strict=True
@@ -132,7 +132,7 @@ def test_what_is_wrong_with_a_line_is_said_in_plain_words() -> None:
     """Nobody needs to know with what a line is checked."""
     bad = ["{", "[]", "{}", '{"userId":1}', '{"userId":"a","viewers":"b"}', '{"userId":"a","lastSeen":"some"}']
     long = json.dumps({"userId": "a", "customStatus": {"text": "x" * 141}})
-    assert [line.partition(" ")[2] for line in complaints(read_backup, "\n".join([*bad, long]))] == [
+    assert [line.partition(" ")[2] for line in errors_of(read_backup, "\n".join([*bad, long]))] == [
         "is not a line of JSON",
         "must be an object",
         "userId: is missing",
@@ -244,4 +244,4 @@ def test_lines_come_from_any_iterable(tmp_path: Path) -> None:
     """A file is read as it is iterated, its line ends and all."""
     (tmp_path / "edges.csv").write_bytes(b"alice,bob\r\ncarol,dave")
     with (tmp_path / "edges.csv").open() as lines:
-        assert read_edges(lines, "edges.csv") == [("alice", "bob"), ("carol", "dave")]
+        assert read_pairs(lines, "edges.csv") == [("alice", "bob"), ("carol", "dave")]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.errors import Complaint
+from cli.errors import UserError
 from cli.home import Home, Run
 
 RUN = Run(url="http://127.0.0.1:1", ws_url="ws://127.0.0.1:1/live", region="us-east-1", pid=1, jwt_secret="s" * 40)
@@ -39,7 +39,7 @@ def test_a_secret_is_made_once(home: Home) -> None:
 
 def test_a_key_pair_is_made_by_a_run_only(home: Home) -> None:
     """A command that needs the key pair does not make one that no run knows."""
-    with pytest.raises(Complaint, match="start `presence run` in this directory"):
+    with pytest.raises(UserError, match="start `presence run` in this directory"):
         home.key_pair()
     made = home.key_pair(make=True)
     assert home.key_pair() == made
@@ -51,7 +51,7 @@ def test_a_key_pair_that_others_can_read_is_refused(home: Home) -> None:
     """What others may have read is no secret any more."""
     home.key_pair(make=True)
     home.credentials.chmod(0o644)
-    with pytest.raises(Complaint, match="can be read by others"):
+    with pytest.raises(UserError, match="can be read by others"):
         home.key_pair(make=True)
 
 
@@ -67,11 +67,13 @@ def test_a_run_is_known_while_it_lasts(home: Home) -> None:
 def test_a_folder_is_for_one_run(home: Home) -> None:
     """Whoever comes second is told where the first one is, and can have the folder when that has ended."""
     with home.claimed():
-        with pytest.raises(Complaint, match="a run that is starting uses "), home.claimed():
+        with pytest.raises(UserError, match="a run that is starting uses "), home.claimed():
             pass
         with home.running(RUN):
-            words = rf"the run at http://127.0.0.1:1 \(process 1\) uses {home.path}: end it, or start another one"
-            with pytest.raises(Complaint, match=words), home.claimed():
+            words = (
+                rf"the run at http://127.0.0.1:1 \(process 1\) uses {home.path}: end it, or start this one in another"
+            )
+            with pytest.raises(UserError, match=words), home.claimed():
                 pass
             assert home.run() == RUN
         home.key_pair(make=True)
@@ -89,8 +91,8 @@ def test_what_a_dead_run_left_behind_is_in_nobodys_way(home: Home) -> None:
 
 def test_a_claim_leaves_no_empty_folder(home: Home) -> None:
     """A run that fails before it has kept anything leaves nothing behind."""
-    with pytest.raises(Complaint), home.claimed():
-        raise Complaint
+    with pytest.raises(UserError), home.claimed():
+        raise UserError
     assert not home.path.exists()
 
 

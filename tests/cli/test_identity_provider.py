@@ -7,7 +7,7 @@ from pathlib import Path
 import jwt
 import pytest
 
-from cli.errors import Complaint
+from cli.errors import UserError
 from cli.home import Home, Run
 from cli.identity_provider import GivenToken, IdentityProvider, seconds, user_id_of
 from shared.auth import Authenticator
@@ -64,19 +64,19 @@ def test_the_run_of_this_directory_comes_next(home: Home) -> None:
 
 def test_without_either_there_are_no_tokens(home: Home) -> None:
     """Whoever has neither a run nor a secret is told how to have one."""
-    with pytest.raises(Complaint, match="start `presence run` in this directory, or set PRESENCE_JWT_SECRET"):
+    with pytest.raises(UserError, match="start `presence run` in this directory, or set PRESENCE_JWT_SECRET"):
         IdentityProvider.find(home, {})
 
 
 def test_a_run_with_another_provider_takes_no_tokens_from_here(home: Home) -> None:
     """Where the service trusts published keys, nothing that is signed here would be of use."""
-    with home.running(about(jwt_secret="")), pytest.raises(Complaint, match="PRESENCE_JWKS_URL"):
+    with home.running(about(jwt_secret="")), pytest.raises(UserError, match="PRESENCE_JWKS_URL"):
         IdentityProvider.find(home, {})
 
 
 def test_a_bad_setting_is_a_complaint(home: Home) -> None:
     """The environment is read as the service reads it."""
-    with pytest.raises(Complaint, match="PRESENCE_JTW_ISSUER is not a setting"):
+    with pytest.raises(UserError, match="PRESENCE_JTW_ISSUER is not a setting"):
         IdentityProvider.find(home, {"PRESENCE_JWT_SECRET": SECRET, "PRESENCE_JTW_ISSUER": "x"})
 
 
@@ -91,16 +91,16 @@ def test_durations_are_short(text: str, duration: int) -> None:
 @pytest.mark.parametrize("text", ["", "h", "0", "0h", "-1h", "1.5h", "1w", "1h30m", "3651d", "9" * 30, "\u0661h"])
 def test_other_durations_are_refused(text: str) -> None:
     """What is no duration, or would be one for ever, is said to be none."""
-    with pytest.raises(Complaint, match="is no duration"):
+    with pytest.raises(UserError, match="is not a duration"):
         seconds(text)
 
 
 @pytest.mark.parametrize("id", ["", ".", "..", "a b", "a/b", "ä", "a" * 129, "alice\n"])
 def test_who_cannot_be_gets_no_token(id: str) -> None:
     """A user id is what the protocol says."""
-    with pytest.raises(Complaint, match="is no user id"):
+    with pytest.raises(UserError, match="is not a user id"):
         user_id_of(id)
-    with pytest.raises(Complaint, match="is no user id"):
+    with pytest.raises(UserError, match="is not a user id"):
         IdentityProvider(SECRET, "query").token(id)
 
 
@@ -109,11 +109,11 @@ def test_a_given_token_is_its_users_only() -> None:
     token = jwt.encode({"sub": "alice"}, SECRET, "HS256")
     given = GivenToken(token, "query")
     assert (given.user_id, given.token("alice")) == ("alice", token)
-    with pytest.raises(Complaint, match="the token is alice's, and not bob's"):
+    with pytest.raises(UserError, match="the token belongs to alice, not to bob"):
         given.token("bob")
-    with pytest.raises(Complaint, match="is no JWT"):
+    with pytest.raises(UserError, match="is not a JWT"):
         GivenToken("secret", "query")
-    with pytest.raises(Complaint, match="says in no `sub` whose it is"):
+    with pytest.raises(UserError, match="has no claim `sub`"):
         GivenToken(jwt.encode({"name": "alice"}, SECRET, "HS256"), "query")
 
 

@@ -55,7 +55,7 @@ def test_the_numbers_add_up(service: PresenceRun) -> None:
     for times in (
         report["deliveries"]["latencyMs"],
         report["connects"]["handshakeMs"],
-        report["connects"]["pictureMs"],
+        report["connects"]["snapshotMs"],
     ):
         assert 0 < times["p50"] <= times["p95"] <= times["p99"] <= times["max"]
 
@@ -156,15 +156,15 @@ def test_contacts_that_are_not_loaded_are_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--users", "3", "--contacts", "3"], "3 users have 2 contacts each at most, and not 3"),
-        (["--users", "5", "--contacts", "3"], "one of the two numbers has to be even"),
-        (["--duration", "soon"], "is no duration"),
+        (["--users", "3", "--contacts", "3"], "3 users can have at most 2 contacts each, not 3"),
+        (["--users", "5", "--contacts", "3"], "one of the two numbers must be even"),
+        (["--duration", "soon"], "is not a duration"),
         (["--graph", "nothing.csv"], "nothing.csv: No such file or directory"),
-        (["--graph", "bad.csv"], "bad.csv:1: a line is two user ids with a comma between"),
+        (["--graph", "bad.csv"], "bad.csv:1: a line must be two user ids with a comma between"),
         (["--graph", "empty.csv"], "empty.csv has no pairs"),
         (["--json", "."], ".: Is a directory"),
         (["--url", "http://127.0.0.1:1"], "nothing answers at http://127.0.0.1:1"),
-        (["--url", "nonsense"], "is no URL of an HTTP API"),
+        (["--url", "nonsense"], "is not the URL of an HTTP API"),
     ],
 )
 def test_what_cannot_be_is_told_in_one_line(service: PresenceRun, arguments: list[str], words: str) -> None:
@@ -182,14 +182,14 @@ def test_what_cannot_be_is_told_in_one_line(service: PresenceRun, arguments: lis
     [
         (Plan([[1], [0]], rate=30), "15.0 messages a second"),
         (Plan([[1, 2, 3], [0], [0], [0]], rate=20, devices=20), "15 changes a second to see"),
-        (Plan([[], []]), "nobody is anybody's contact"),
+        (Plan([[], []]), "no user has a contact"),
     ],
 )
 def test_a_load_that_measures_a_limit_says_so(plan: Plan, words: str) -> None:
     """Numbers that are those of a rate limit, or of changes that are held back, are not taken for the service's."""
-    assert any(words in doubt for doubt in plan.doubts())
+    assert any(words in doubt for doubt in plan.warnings())
 
 
 def test_an_ordinary_load_is_not_doubted() -> None:
     """The default one, say."""
-    assert Plan([[1, 2], [0, 2], [0, 1]], rate=3).doubts() == []
+    assert Plan([[1, 2], [0, 2], [0, 1]], rate=3).warnings() == []

@@ -13,7 +13,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from cli.errors import Complaint
+from cli.errors import UserError
 from cli.identity_provider import IdentityProvider
 from cli.probe import Probe, status_without_token
 from tests.support.local_gateway import running_gateway
@@ -60,9 +60,9 @@ async def test_what_does_not_come_is_named() -> None:
         await socket.wait_closed()
 
     async with probe_of(script, patience=0.05) as probe:
-        with pytest.raises(Complaint, match=r"alice did not get a snapshot within 0\.05 s"):
+        with pytest.raises(UserError, match=r"alice did not receive a snapshot within 0\.05 s"):
             await probe.sync()
-        with pytest.raises(Complaint, match=r"the connection of alice was not closed within 0\.05 s"):
+        with pytest.raises(UserError, match=r"the connection of alice was not closed within 0\.05 s"):
             await probe.until_closed()
 
 
@@ -77,7 +77,7 @@ async def test_an_error_ends_the_wait(frame: dict[str, Any]) -> None:
         await socket.wait_closed()
 
     async with probe_of(script) as probe:
-        with pytest.raises(Complaint, match="alice is told: presence is unavailable"):
+        with pytest.raises(UserError, match="alice received an error: presence is unavailable"):
             await probe.sync()
 
 
@@ -92,7 +92,7 @@ async def test_a_connection_that_ends_is_said_to_have_ended() -> None:
     async with probe_of(close) as probe:
         await asyncio.wait_for(ended.wait(), PATIENCE)
         for _ in range(2):
-            with pytest.raises(Complaint, match="the connection of alice was closed with 1001"):
+            with pytest.raises(UserError, match="the connection of alice was closed with 1001"):
                 await probe.sync()
         await probe.until_closed()
 
@@ -100,8 +100,8 @@ async def test_a_connection_that_ends_is_said_to_have_ended() -> None:
         socket.transport.abort()
 
     async with probe_of(cut) as probe:
-        with pytest.raises(Complaint, match="the connection of alice was cut"):
-            await probe.hear(lambda _: True, "word")
+        with pytest.raises(UserError, match="the connection of alice was cut"):
+            await probe.expect(lambda _: True, "word")
 
 
 async def test_a_refused_handshake_is_one_line() -> None:
@@ -115,13 +115,13 @@ async def test_a_refused_handshake_is_one_line() -> None:
 
     async with serve(script, "127.0.0.1", 0, process_request=refuse) as server:
         url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        with pytest.raises(Complaint, match=f"{url} refuses the token"):
+        with pytest.raises(UserError, match=f"{url} refuses the token"):
             async with Probe.open(url, "alice", TOKENS, PATIENCE):
                 pass
-    with pytest.raises(Complaint, match=f"nothing answers at {url}"):
+    with pytest.raises(UserError, match=f"nothing answers at {url}"):
         async with Probe.open(url, "alice", TOKENS, PATIENCE):
             pass
-    with pytest.raises(Complaint, match=f"nothing answers at {url}"):
+    with pytest.raises(UserError, match=f"nothing answers at {url}"):
         await status_without_token(url, "query")
 
 

@@ -197,7 +197,7 @@ def test_a_second_run_in_the_directory_is_refused(service: PresenceRun) -> None:
     refused = service.command("run", "--port", "0")
     assert refused.returncode == 1
     place = service.directory / ".presence"
-    words = f"the run at {service.run.url} (process {service.process.pid}) uses {place}: end it, or start another one"
+    words = f"the run at {service.run.url} (process {service.process.pid}) uses {place}: end it, or start this one in another"
     assert refused.stderr == f"presence: {words} elsewhere\n"
     assert call(service, "GET", "/v1/health")[0] == 200
 
@@ -209,7 +209,7 @@ def test_a_run_ends_with_its_redis(tmp_path: Path) -> None:
         (redis,) = (pid for pid in children if "server" in _program(pid))
         os.kill(redis, signal.SIGKILL)
         assert service.wait() == 1
-        gone = "has ended, and what was in it is gone: start the run again"
+        gone = "has ended, and its data is lost: start the run again"
         assert service.output[-1] == f"presence: the Redis of this run (process {redis}) {gone}"
         assert await_gone(children) == set()
         assert not (tmp_path / ".presence/run.json").exists()
@@ -309,7 +309,7 @@ def test_a_start_that_fails_half_way_leaves_no_process(tmp_path: Path) -> None:
         assert service.wait() == 1
         # The health call meets the other layout, and the sweeper may have met it too.
         assert any("8 buckets" in line for line in service.output[:-1])
-        assert service.output[-1] == "presence: GET /v1/health is answered 500: an error of ours; it is in the log"
+        assert service.output[-1] == "presence: GET /v1/health returned 500: an error of ours; it is in the log"
         assert len(children) >= 8
         assert await_gone(children) == set()
 
@@ -338,7 +338,7 @@ def test_a_given_redis_is_not_marked_and_not_ended(tmp_path: Path) -> None:
             assert call(service, "GET", "/v1/health")[1]["graph"] == "not_loaded"
             assert "Nobody sees anybody yet" in service.wait_for("Nobody")
             added = service.command("contacts", "add", "alice", "bob")
-            assert "nobody sees anybody before" in added.stderr
+            assert "nobody sees anybody until" in added.stderr
             assert service.command("contacts", "load", "-", input="alice,bob\n").stdout == "loaded 1 pair\n"
             assert call(service, "GET", "/v1/health")[1]["graph"] == "loaded"
         assert redis.pid in descendants(os.getpid())

@@ -10,7 +10,7 @@ from typing import Any
 import jwt
 import pytest
 
-from cli.errors import Complaint
+from cli.errors import UserError
 from cli.home import Home, Run
 from cli.target import Target
 from tests.support.aws import Aws
@@ -68,7 +68,7 @@ def test_without_a_word_it_is_the_run_of_this_directory(home: Home) -> None:
 def test_a_url_on_this_machine_has_its_websockets_at_the_same_port(home: Home) -> None:
     """A run takes both at one port; a deployment does not, and then nobody guesses."""
     assert target(home, url="http://localhost:7/").ws_url == "ws://localhost:7/live"
-    with pytest.raises(Complaint, match="give --ws-url too"):
+    with pytest.raises(UserError, match="give --ws-url too"):
         _ = target(home, url="https://api.example").ws_url
 
 
@@ -85,7 +85,7 @@ def test_another_stack_is_no_presence_stack(home: Home, aws: Aws) -> None:
     """A stack without the outputs is somebody else's."""
     aws.deploy("Shop", {"ShopUrl": "https://shop.example"})
     for name in ("url", "ws_url", "token_source"):
-        with pytest.raises(Complaint, match="Shop is no presence stack: it has no output "):
+        with pytest.raises(UserError, match="Shop is not a presence stack: it has no output "):
             getattr(target(home, stack="Shop"), name)
 
 
@@ -99,15 +99,15 @@ def test_another_stack_is_no_presence_stack(home: Home, aws: Aws) -> None:
 def test_what_is_no_url_is_refused(home: Home, url: str) -> None:
     """A URL without its scheme is a frequent mistake, and is named; so is everything that could not be asked."""
     if url:
-        with pytest.raises(Complaint, match="is no URL of an HTTP API"):
+        with pytest.raises(UserError, match="is not the URL of an HTTP API"):
             target(home, url=url)
-    with pytest.raises(Complaint, match="is no URL of a WebSocket API"):
+    with pytest.raises(UserError, match="is not the URL of a WebSocket API"):
         target(home, ws_url=url.replace("http", "ws") or "x")
 
 
 def test_a_stack_needs_a_name(home: Home) -> None:
     """An empty name, as an unset variable leaves it, is not the run of this directory."""
-    with pytest.raises(Complaint, match="--stack needs a name"):
+    with pytest.raises(UserError, match="--stack needs a name"):
         target(home, stack="")
 
 
@@ -166,7 +166,7 @@ def test_a_stack_may_share_a_secret_that_it_did_not_make(home: Home, aws: Aws) -
     aws.deploy("Chat", OUTPUTS)
     made = target(home, {"PRESENCE_JWT_SECRET": SECRET}, stack="Chat").identity_provider().token("alice")
     assert jwt.decode(made, SECRET, ["HS256"])["sub"] == "alice"
-    with pytest.raises(Complaint, match="Chat takes tokens of your identity provider only: give one with --token"):
+    with pytest.raises(UserError, match="Chat accepts only tokens of your identity provider: give one with --token"):
         target(home, stack="Chat").tokens()
 
 

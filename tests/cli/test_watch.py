@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cli.watch import ContactTable, Lines, custom_status, last_seen, link_words
+from cli.watch import ContactTable, Lines, custom_status, last_seen, link_text
 from load.session import Link
-from load.state import Change, Picture, Record
+from load.state import Change, ClientState, Record
 
 NOW = 1_764_000_000.0
 """Seconds."""
@@ -78,16 +78,16 @@ class TestLines:
 
 class TestTable:
     @pytest.fixture
-    def picture(self) -> Picture:
-        picture = Picture()
-        picture.own = {"status": "online", "devices": [{}, {}]}
-        return picture
+    def state(self) -> ClientState:
+        state = ClientState()
+        state.own = {"status": "online", "devices": [{}, {}]}
+        return state
 
     @pytest.fixture
-    def table(self, picture: Picture) -> ContactTable:
-        return ContactTable("bob", picture, lambda _: None, lambda: NOW)
+    def table(self, state: ClientState) -> ContactTable:
+        return ContactTable("bob", state, lambda _: None, lambda: NOW)
 
-    def test_who_is_there_comes_first(self, picture: Picture, table: ContactTable) -> None:
+    def test_who_is_there_comes_first(self, state: ClientState, table: ContactTable) -> None:
         """Online, busy, away and offline, each by name; with device, custom status and last seen."""
         table.link(Link("live"))
         for contact in (
@@ -97,7 +97,7 @@ class TestTable:
             record("alice", "busy", customStatus={"text": "Lunch", "emoji": "🍜", "until": None}),
             record("bea", deviceType="desktop"),
         ):
-            picture.users[contact["userId"]] = contact
+            state.users[contact["userId"]] = contact
         lines = shown(table.render())
         assert lines[0] == "bob  ● online  2 devices  connected"
         assert [line.split() for line in lines[2:8]] == [
@@ -109,36 +109,36 @@ class TestTable:
             ["○", "dave", "offline", "2", "hours", "ago"],
         ]
 
-    def test_it_says_why_nothing_moves(self, picture: Picture, table: ContactTable) -> None:
-        """While the service is away, the last picture stays, and the head says that it is stale."""
-        picture.users["alice"] = record("alice")
+    def test_it_says_why_nothing_moves(self, state: ClientState, table: ContactTable) -> None:
+        """While the service is away, the last state stays, and the head says that it is stale."""
+        state.users["alice"] = record("alice")
         for link in (Link("stale", "presence is unavailable; try again"), Link("lost", "cut", 3)):
             table.link(link)
             lines = shown(table.render())
-            assert link_words(link) in lines[0]
+            assert link_text(link) in lines[0]
             assert any("alice" in line for line in lines)
 
     def test_who_sees_nobody_is_told_what_to_do(self, table: ContactTable) -> None:
         """An empty table would look broken."""
         table.link(Link("live"))
-        assert "`presence contacts add bob SOMEBODY`" in "\n".join(shown(table.render()))
+        assert "`presence contacts add bob OTHER`" in "\n".join(shown(table.render()))
 
     def test_before_the_first_answer_it_is_connecting(self) -> None:
         """There is something to see at once."""
-        table = ContactTable("bob", Picture(), lambda _: None, lambda: NOW)
+        table = ContactTable("bob", ClientState(), lambda _: None, lambda: NOW)
         assert shown(table.render())[0] == "bob  connecting"
 
-    def test_each_change_is_drawn(self, picture: Picture) -> None:
+    def test_each_change_is_drawn(self, state: ClientState) -> None:
         """Whatever happens is seen at once."""
         drawn: list[Any] = []
-        table = ContactTable("bob", picture, drawn.append, lambda: NOW)
+        table = ContactTable("bob", state, drawn.append, lambda: NOW)
         table.link(Link("live"))
         table.change(Change(None, record("alice")))
         assert len(drawn) == 2
 
-    def test_markup_in_a_custom_status_is_text(self, picture: Picture, table: ContactTable) -> None:
+    def test_markup_in_a_custom_status_is_text(self, state: ClientState, table: ContactTable) -> None:
         """Nobody changes the colours of somebody else's terminal."""
-        picture.users["alice"] = record("alice", customStatus={"text": "[bold]x[/bold] \x1b[31m", "until": None})
+        state.users["alice"] = record("alice", customStatus={"text": "[bold]x[/bold] \x1b[31m", "until": None})
         assert any("[bold]x[/bold]" in line and "\x1b" not in line for line in shown(table.render()))
 
 

@@ -12,11 +12,11 @@ import pytest
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from load.clients import Crowd
-from load.contacts import of_pairs, ring
+from load.clients import SimulatedClients
+from load.contacts import from_pairs, ring
 from load.errors import LoadError
-from load.protocol import Heard, Over
-from load.statistics import Tally
+from load.protocol import Received, Reconnect
+from load.statistics import Statistics
 
 LISTS = [[1], [0]]
 """Two users who see each other."""
@@ -31,12 +31,12 @@ class Talk:
 
     def due(self, now: float) -> list[str]:
         if now >= self.wake_at:
-            raise Over("old")
+            raise Reconnect("old")
         return []
 
-    def receive(self, text: str, now: float) -> Heard:
+    def receive(self, text: str, now: float) -> Received:
         self.is_live = True
-        return Heard("shown", list(json.loads(text).items()))
+        return Received("shown", list(json.loads(text).items()))
 
     def change(self, number: int) -> str:
         return str(number)
@@ -84,17 +84,17 @@ async def serving(contacts: Contacts) -> AsyncIterator[tuple[Server, str]]:
 
 
 @contextlib.asynccontextmanager
-async def crowd_of_two(url: str, tally: Tally, life: float = 1e9) -> AsyncIterator[Crowd]:
+async def two_clients(url: str, statistics: Statistics, life: float = 1e9) -> AsyncIterator[SimulatedClients]:
     """Two connected users."""
-    crowd = Crowd(Words(url, life), ["a", "b"], LISTS, 1, tally, random.Random(7))
-    async with crowd.gathered():
-        await crowd.connect(1000, lambda *_: None)
-        yield crowd
+    clients = SimulatedClients(Words(url, life), ["a", "b"], LISTS, 1, statistics, random.Random(7))
+    async with clients.running():
+        await clients.connect(1000, lambda *_: None)
+        yield clients
 
 
-async def change(crowd: Crowd, count: int, churn: float = 0) -> None:
+async def change(clients: SimulatedClients, count: int, churn: float = 0) -> None:
     """Make so many changes in half a second."""
-    await crowd.change(2 * count, 0.5, churn, lambda *_: None)
+    await clients.change(2 * count, 0.5, churn, lambda *_: None)
 
 
 async def until(happened: Callable[[], bool]) -> None:
@@ -105,78 +105,84 @@ async def until(happened: Callable[[], bool]) -> None:
 
 async def test_everything_that_arrives_is_delivered() -> None:
     """One delivery for each change, since each has one contact."""
-    tally = Tally()
-    async with serving(Contacts()) as (_, url), crowd_of_two(url, tally) as crowd:
-        await change(crowd, 20)
-        await crowd.drain()
-        assert (tally.changes, tally.expected, tally.delivered, tally.superseded, tally.outstanding) == (
+    statistics = Statistics()
+    async with serving(Contacts()) as (_, url), two_clients(url, statistics) as clients:
+        await change(clients, 20)
+        await clients.drain()
+        assert (
+            statistics.changes,
+            statistics.expected,
+            statistics.delivered,
+            statistics.superseded,
+            statistics.outstanding,
+        ) == (
             20,
             20,
             20,
             0,
             0,
         )
-        assert tally.opened == 2
-        assert all(0 < latency < 5 for latency in tally.latencies)
+        assert statistics.opened == 2
+        assert all(0 < latency < 5 for latency in statistics.latencies)
 
 
 async def test_a_later_state_delivers_the_earlier_ones() -> None:
     """Of four changes of each user only the fourth is told: that shows all of them, and nothing is lost."""
-    tally = Tally()
-    async with serving(Contacts(every=4)) as (_, url), crowd_of_two(url, tally) as crowd:
-        await change(crowd, 16)
-        await crowd.drain()
-        assert (tally.delivered, tally.superseded, tally.outstanding) == (16, 12, 0)
+    statistics = Statistics()
+    async with serving(Contacts(every=4)) as (_, url), two_clients(url, statistics) as clients:
+        await change(clients, 16)
+        await clients.drain()
+        assert (statistics.delivered, statistics.superseded, statistics.outstanding) == (16, 12, 0)
 
 
 async def test_what_is_not_shown_is_lost() -> None:
     """The last three of seven changes of each user are told to nobody."""
-    tally = Tally()
-    async with serving(Contacts(every=4)) as (_, url), crowd_of_two(url, tally) as crowd:
-        await change(crowd, 14)
-        await crowd.drain(0.2)
-        assert (tally.expected, tally.delivered, tally.report()["deliveries"]["lost"]) == (14, 8, 6)
+    statistics = Statistics()
+    async with serving(Contacts(every=4)) as (_, url), two_clients(url, statistics) as clients:
+        await change(clients, 14)
+        await clients.drain(0.2)
+        assert (statistics.expected, statistics.delivered, statistics.report()["deliveries"]["lost"]) == (14, 8, 6)
 
 
 async def test_who_has_gone_is_shown_nothing() -> None:
     """What was on its way to a connection that ended is neither delivered nor lost."""
-    tally = Tally()
+    statistics = Statistics()
     contacts = Contacts(every=1000)
-    async with serving(contacts) as (_, url), crowd_of_two(url, tally) as crowd:
-        await change(crowd, 10)
+    async with serving(contacts) as (_, url), two_clients(url, statistics) as clients:
+        await change(clients, 10)
         await contacts.sockets["a"].close(4000)
-        await until(lambda: bool(tally.closed))
-        assert (tally.closed["4000"], tally.withdrawn, tally.outstanding) == (1, 5, 5)
+        await until(lambda: bool(statistics.closed))
+        assert (statistics.closed["4000"], statistics.withdrawn, statistics.outstanding) == (1, 5, 5)
 
 
 async def test_churn_is_no_loss() -> None:
     """Connections that are closed come back, and the sums add up."""
-    tally = Tally()
-    async with serving(Contacts()) as (_, url), crowd_of_two(url, tally) as crowd:
-        await change(crowd, 30, churn=8)
-        await crowd.drain()
-        await until(lambda: crowd.live == 2)
-        assert tally.opened > 2
-        assert not tally.closed
-        assert tally.expected == tally.delivered + tally.withdrawn
+    statistics = Statistics()
+    async with serving(Contacts()) as (_, url), two_clients(url, statistics) as clients:
+        await change(clients, 30, churn=8)
+        await clients.drain()
+        await until(lambda: clients.live == 2)
+        assert statistics.opened > 2
+        assert not statistics.closed
+        assert statistics.expected == statistics.delivered + statistics.withdrawn
 
 
 async def test_a_connection_that_is_over_is_made_anew() -> None:
     """As its conversation says: it was rotated, say, or nobody answered on it."""
-    tally = Tally()
-    async with serving(Contacts()) as (_, url), crowd_of_two(url, tally, life=0.1) as crowd:
-        await until(lambda: tally.opened >= 4)
-        assert tally.closed["old"] >= 2
-        assert crowd.size == 2
+    statistics = Statistics()
+    async with serving(Contacts()) as (_, url), two_clients(url, statistics, life=0.1) as clients:
+        await until(lambda: statistics.opened >= 4)
+        assert statistics.closed["old"] >= 2
+        assert clients.size == 2
 
 
 async def test_a_service_that_is_gone_is_no_load() -> None:
     """As soon as nobody is connected and nobody gets in, it is said."""
-    tally = Tally()
-    async with serving(Contacts()) as (server, url), crowd_of_two(url, tally) as crowd:
+    statistics = Statistics()
+    async with serving(Contacts()) as (server, url), two_clients(url, statistics) as clients:
         server.close()
         with pytest.raises(LoadError, match="nothing answers at ws://"):
-            await crowd.change(10, 60, 0, lambda *_: None)
+            await clients.change(10, 60, 0, lambda *_: None)
 
 
 async def test_a_token_that_is_refused_is_told_at_once() -> None:
@@ -188,7 +194,7 @@ async def test_a_token_that_is_refused_is_told_at_once() -> None:
     async with serve(Contacts().handle, "127.0.0.1", 0, process_request=refuse) as server:  # type: ignore[arg-type]
         url = f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
         with pytest.raises(LoadError, match="refuses the token"):
-            async with crowd_of_two(url, Tally()):
+            async with two_clients(url, Statistics()):
                 pass
 
 
@@ -200,7 +206,7 @@ def test_in_a_ring_all_have_as_many_contacts(count: int, degree: int) -> None:
     assert all(place in contacts[other] for place, others in enumerate(contacts) for other in others)
 
 
-@pytest.mark.parametrize(("count", "degree", "words"), [(4, 4, "3 contacts each at most"), (5, 3, "has to be even")])
+@pytest.mark.parametrize(("count", "degree", "words"), [(4, 4, "at most 3 contacts each"), (5, 3, "must be even")])
 def test_there_is_not_every_ring(count: int, degree: int, words: str) -> None:
     """What cannot be is refused in words."""
     with pytest.raises(LoadError, match=words):
@@ -209,4 +215,4 @@ def test_there_is_not_every_ring(count: int, degree: int, words: str) -> None:
 
 def test_pairs_are_a_shape() -> None:
     """Names are gone; who sees how many is as it was."""
-    assert of_pairs([("x", "m"), ("a", "x")]) == [[2], [2], [1, 0]]
+    assert from_pairs([("x", "m"), ("a", "x")]) == [[2], [2], [1, 0]]

@@ -8,7 +8,7 @@ from array import array
 
 import pytest
 
-from load.statistics import Tally, percentiles, words
+from load.statistics import Statistics, lines_of, percentiles
 
 
 @pytest.mark.parametrize(
@@ -28,19 +28,25 @@ def test_a_percentile_is_a_time_that_was_measured(ms: list[int], told: dict[str,
     assert percentiles(times) == told
 
 
-def busy_tally() -> Tally:
+def busy_tally() -> Statistics:
     """One in which everything has happened."""
-    tally = Tally()
-    tally.opened, tally.connecting, tally.changes, tally.seconds, tally.cpu = 3, 1.5, 5, 2.0, 1.9
-    tally.expected, tally.withdrawn, tally.superseded = 10, 2, 1
-    tally.refused["502"] += 4
-    tally.closed["1001"] += 1
-    tally.frames.update({"presence_status": 6, "presence_self": 5})
-    tally.errors["rate_limited"] += 2
-    tally.latencies.extend([0.001] * 7)
-    tally.handshakes.extend([0.25])
-    tally.late.extend([0.2])
-    return tally
+    statistics = Statistics()
+    statistics.opened, statistics.connecting, statistics.changes, statistics.seconds, statistics.cpu = (
+        3,
+        1.5,
+        5,
+        2.0,
+        1.9,
+    )
+    statistics.expected, statistics.withdrawn, statistics.superseded = 10, 2, 1
+    statistics.refused["502"] += 4
+    statistics.closed["1001"] += 1
+    statistics.frames.update({"presence_status": 6, "presence_self": 5})
+    statistics.errors["rate_limited"] += 2
+    statistics.latencies.extend([0.001] * 7)
+    statistics.handshakes.extend([0.25])
+    statistics.late.extend([0.2])
+    return statistics
 
 
 def test_what_was_expected_is_shown_withdrawn_or_lost() -> None:
@@ -54,23 +60,23 @@ def test_what_was_expected_is_shown_withdrawn_or_lost() -> None:
 
 def test_a_person_is_told_everything_that_happened() -> None:
     """Counts with their kinds, times, what was lost, and that the machine itself was the limit."""
-    lines = words(busy_tally().report())
+    lines = lines_of(busy_tally().report())
     for line in (
         "connects          3 opened in 1.5 s, 4 refused (502: 4)",
         "handshake         p50 250 ms, p95 250 ms, p99 250 ms, longest 250 ms",
-        "first picture     not measured",
+        "first snapshot    not measured",
         "changes           5 sent in 2.0 s, 2.5 a second",
         "change → contact  p50 1.0 ms, p95 1.0 ms, p99 1.0 ms, longest 1.0 ms",
-        "deliveries        10 expected, 7 shown (1 in a later state), 2 whose contact had gone, 1 lost",
+        "deliveries        10 expected, 7 shown (1 in a later state), 2 to closed connections, 1 lost",
         "frames            11 received (presence_status: 6, presence_self: 5)",
-        "closed            1 closed by the other side (1001: 1)",
-        "errors            2 told (rate_limited: 2)",
-        "the load took 95% of a core: this machine is a part of what was measured",
-        "changes left late (p99 200 ms): this machine has too much to do",
+        "closed            1 closed by the service (1001: 1)",
+        "errors            2 received (rate_limited: 2)",
+        "the load generator took 95% of a core, which affects the numbers",
+        "changes were sent late (p99 200 ms): this machine is overloaded",
     ):
         assert line in lines
 
 
 def test_a_load_that_did_nothing_has_a_report_too() -> None:
     """Nothing is divided by zero, and nothing is made up."""
-    assert "deliveries        0 expected, 0 shown, 0 lost" in words(Tally().report())
+    assert "deliveries        0 expected, 0 shown, 0 lost" in lines_of(Statistics().report())

@@ -138,7 +138,7 @@ class World:
         answered: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._listening[socket] = asyncio.create_task(self._listen(socket, answered))
         sync: dict[str, Any] = {"action": "sync"}
-        await self.say(socket, sync | ({"replaces": replaces.id, "seq": replaces.seq} if replaces else {}), "query")
+        await self.send(socket, sync | ({"replaces": replaces.id, "seq": replaces.seq} if replaces else {}), "query")
         snapshot = await asyncio.wait_for(answered, PATIENCE)
         socket.id = snapshot["self"]["connectionId"]
         if replaces:
@@ -146,7 +146,7 @@ class World:
             await self._until("disconnect", self.counted.invocations["disconnect"] + 1, replaces.client.wait_closed())
         return socket
 
-    async def say(self, socket: Socket, message: dict[str, Any], function: str) -> None:
+    async def send(self, socket: Socket, message: dict[str, Any], function: str) -> None:
         """Send a message and wait until its function has done what it asks for."""
         self.counted.messages[message["action"]] += 1
         await self._until(function, self.counted.invocations[function] + 1, socket.client.send(json.dumps(message)))

@@ -8,8 +8,8 @@ import sys
 LIMITED = """
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 1000))
-from cli.errors import Complaint
-from cli.open_files import allow, allow_as_many_as_possible
+from cli.errors import UserError
+from cli.process_limits import allow_as_many_open_files_as_possible, allow_open_files
 """
 
 
@@ -22,14 +22,16 @@ def told(program: str) -> list[str]:
 def test_as_many_as_are_needed_are_allowed() -> None:
     """And who may have more already keeps that."""
     assert told(
-        "allow(300); print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
-        "allow(200); print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+        "allow_open_files(300); print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
+        "allow_open_files(200); print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     ) == ["300", "300"]
 
 
 def test_as_many_as_there_can_be_are_allowed() -> None:
     """Whoever wants more than there can be gets those."""
-    assert told("allow_as_many_as_possible(5000); print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])") == ["1000"]
+    assert told("allow_as_many_open_files_as_possible(5000); print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])") == [
+        "1000"
+    ]
 
 
 def test_a_limit_that_cannot_be_raised_is_told() -> None:
@@ -41,9 +43,9 @@ if os.geteuid() == 0:  # whom the system allows everything, up to its own limit
 else:
     count = 1001
 try:
-    allow(count)
-except Complaint as complaint:
-    print(complaint)
+    allow_open_files(count)
+except UserError as error:
+    print(error)
 """)
     assert len(lines) == 1
     assert "and this system allows 1,000 to a process" in lines[0]
