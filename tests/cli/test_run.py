@@ -197,8 +197,8 @@ def test_a_second_run_in_the_directory_is_refused(service: PresenceRun) -> None:
     refused = service.command("run", "--port", "0")
     assert refused.returncode == 1
     place = service.directory / ".presence"
-    words = f"the run at {service.run.url} (process {service.process.pid}) uses {place}: end it, or start this one in another"
-    assert refused.stderr == f"presence: {words} elsewhere\n"
+    user = f"the run at {service.run.url} (process {service.process.pid})"
+    assert refused.stderr == f"presence: {user} uses {place}: end it, or start this one in another directory\n"
     assert call(service, "GET", "/v1/health")[0] == 200
 
 
