@@ -32,7 +32,7 @@ from local.apigateway.http_api import HttpApi
 from local.apigateway.server import HOST, serve
 from local.apigateway.websocket_api import WebSocketApi
 from local.apigateway.websocket_events import STAGE
-from local.awslambda.environment import OnLine
+from local.awslambda.environment import OnLogLine
 from local.awslambda.functions import Functions
 from local.awslambda.inprocess import InProcess
 from local.awslambda.invocation import Invoker
@@ -132,12 +132,12 @@ async def running(
         log = stack.enter_context(RunLog(home.log, console))
         metrics = Metrics()
 
-        def on_line(function: str, text: str) -> None:
+        def on_log_line(function: str, text: str) -> None:
             log.line(function, text)
             metrics.line(text)
 
         functions = Measured(
-            await stack.enter_async_context(_functions(settings, keys, on_line, in_process=in_process)), metrics
+            await stack.enter_async_context(_functions(settings, keys, on_log_line, in_process=in_process)), metrics
         )
         verifier = SignatureVerifier(keys, REGION)
         websocket_api = WebSocketApi(
@@ -202,7 +202,9 @@ def _settings(environ: Mapping[str, str], given: Settings, home: Home, redis_url
 
 
 @contextlib.asynccontextmanager
-async def _functions(settings: Settings, keys: KeyPair, on_line: OnLine, *, in_process: bool) -> AsyncIterator[Invoker]:
+async def _functions(
+    settings: Settings, keys: KeyPair, on_log_line: OnLogLine, *, in_process: bool
+) -> AsyncIterator[Invoker]:
     environment = {
         **settings.to_env(),
         "AWS_ACCESS_KEY_ID": keys.access_key_id,
@@ -213,7 +215,7 @@ async def _functions(settings: Settings, keys: KeyPair, on_line: OnLine, *, in_p
         async with InProcess(environment) as threads:
             yield threads
         return
-    async with Functions(environment, on_line) as workers:
+    async with Functions(environment, on_log_line) as workers:
         dead = [name for name in FUNCTIONS if not workers.pids(name)]
         if dead:
             raise UserError(f"these functions do not start: {', '.join(dead)}; see the log")

@@ -112,7 +112,10 @@ async def test_each_schedule_has_its_own_rate() -> None:
 
 async def test_a_run_that_fails_is_logged_and_the_next_one_comes(caplog: pytest.LogCaptureFixture) -> None:
     """A run that fails or is throttled is logged, and the next one comes at its time."""
-    recorder, time = Recorder(FunctionError("LookupError", "no store"), Throttled("no sandbox was free"), None), Time()
+    recorder, time = (
+        Recorder(FunctionError("LookupError", "no store"), Throttled("no execution environment was free"), None),
+        Time(),
+    )
     with caplog.at_level(logging.ERROR, logger="local.eventbridge"):
         async with scheduler(recorder, time):
             for _ in range(3):
@@ -121,7 +124,7 @@ async def test_a_run_that_fails_is_logged_and_the_next_one_comes(caplog: pytest.
                 time.advance(60)
     assert [record.getMessage() for record in caplog.records] == [
         "scheduled run of sweeper failed: LookupError: no store",
-        "scheduled run of sweeper failed: no sandbox was free",
+        "scheduled run of sweeper failed: no execution environment was free",
     ]
 
 

@@ -102,8 +102,8 @@ async def running(
             yield invoker
     else:
         native = mode == "extension"
-        on_line = lines or Lines()
-        async with Functions(environment, on_line, functions=given, policy=policy, native=native) as invoker:
+        on_log_line = lines or Lines()
+        async with Functions(environment, on_log_line, functions=given, policy=policy, native=native) as invoker:
             yield invoker
 
 

@@ -89,7 +89,7 @@ async def test_a_worker_beyond_the_first_ends_when_it_was_idle_for_long(telephon
         first_line = await telephone.answer()
         second_call = start(functions, {"do": "call", "port": telephone.port})
         second_line = await telephone.answer()
-        first, second = functions._pools["f"].sandboxes
+        first, second = functions._pools["f"].environments
         first_line.say("go on")
         await first_call
         async with asyncio.timeout(PATIENCE):
@@ -123,10 +123,10 @@ async def test_a_worker_that_died_idle_loses_no_event() -> None:
     """A worker that somebody else killed while it was idle is replaced, and the next event does not notice."""
     async with running() as functions:
         assert (await functions.invoke("f", {"do": "tell"}))["served"] == 1
-        (sandbox,) = functions._pools["f"].sandboxes
-        os.kill(sandbox.pid, signal.SIGKILL)
+        (environment,) = functions._pools["f"].environments
+        os.kill(environment.pid, signal.SIGKILL)
         async with asyncio.timeout(PATIENCE):
-            await sandbox.life
+            await environment.life
         assert (await functions.invoke("f", {"do": "tell"}))["served"] == 1
 
 
