@@ -1,8 +1,8 @@
-"""Ten thousand connections held by `presence run`: how fast they come, what each takes, and how soon changes are seen
-while all of them beat every 30 s.
+"""Ten thousand connections held by `presence run`: how fast they open, how much memory each takes, and how fast
+contacts see changes while every client sends a heartbeat every 30 s.
 
-The crowd is that of `presence load` and shares the machine with the service. Memory is that of the process that stands
-for API Gateway, which holds the sockets: the one figure of this page that does not exist on AWS.
+The clients are those of `presence load`, and share the machine with the service. Memory is that of the process that
+emulates API Gateway and holds the sockets: the only figure on this page that does not exist on AWS.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from load.statistics import Statistics, percentiles
 CONTACTS = 20
 RATE = 20.0
 CONNECT_RATE = 100.0
-"""Handshakes a second; a service that is slower is waited for."""
+"""Handshakes a second. If a service is slower, the benchmark waits for it."""
 OTHER_FILES = 500
 
 
 def run(scale: Scale) -> list[Row]:
-    """One service, one clients."""
+    """One service, and its clients."""
     connections, seconds = scale.pick((500, 3.0), (10_000, 60.0))
-    allow_open_files(connections + OTHER_FILES)  # here, and in what is started from here
+    allow_open_files(connections + OTHER_FILES)  # for this process and its children
     with ours() as service:
         return asyncio.run(_measure(service, connections, seconds))
 
@@ -36,7 +36,7 @@ async def _measure(service: Service, connections: int, seconds: float) -> list[R
     empty = resident(service.main)
     async with clients_at(service, contacts, CONNECT_RATE) as (load, opening):
         taken = resident(service.main) - empty
-        # Those who came late are told of the last who came, and all have begun to beat.
+        # A warm-up, in which the last arrivals are announced and all clients have started to send heartbeats.
         await load.run(RATE, seconds / 6)
         measured = await load.run(RATE, seconds)
     assert opening.opened >= connections
@@ -59,7 +59,7 @@ def _rows(connections: int, opening: Statistics, taken: int, measured: Measured)
             Amount(connections / opening.connecting, "/s"),
             note=f"{refused:,} refused" if refused else "",
         ),
-        Row(f"{held}: from handshake to first state, p50", Amount(first["p50"], "ms")),
+        Row(f"{held}: from handshake to first snapshot, p50", Amount(first["p50"], "ms")),
         Row(f"{held}: memory of the gateway for each", Amount(taken / connections / 1024, "KiB")),
         Row(f"{held}, {RATE:g} changes/s × {CONTACTS} contacts: p50", Amount(times["p50"], "ms")),
         Row(

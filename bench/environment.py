@@ -1,6 +1,6 @@
-"""A sandbox of Lambda in this process: the handlers as they are deployed, on a real Redis and a real endpoint.
+"""A warm Lambda execution environment in this process: the deployed handlers, on a real Redis and a real endpoint.
 
-Its time stands still between events and is moved on by whoever measures, so that no event waits for another's window.
+Its clock moves only when a benchmark moves it, so that no event waits for the window of another.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ PATIENT: dict[str, Any] = {
     "rate_limit": 1000,
     "rate_burst": 10**6,
 }
-"""Settings that let a benchmark move time on, and one connection speak as often as it likes."""
+"""Settings that let a benchmark move the clock, and a connection send any number of messages."""
 
 Event = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What Lambda tells a handler about an invocation, as far as handlers ask."""
+    """The part of Lambda's context that handlers read."""
 
     aws_request_id: str = "c6af9ac6-7b61-11e6-9a41-93e8deadbeef"
 
 
 class Enough(Exception):
-    """The sweeper was about to wait: whoever was due is settled."""
+    """The sweeper was about to wait: all users that were due are settled."""
 
 
-class Sandbox:
-    """Invokes handlers, and lets a benchmark see which script calls they make.
+class Environment:
+    """Invokes handlers, and records which script calls they make.
 
     Attributes:
-        client: the state, for whoever arranges it.
-        service: what the sandbox holds.
+        client: a client of Redis, to prepare the state.
+        service: the service in this environment.
     """
 
     def __init__(self, client: redis.Redis, service: PresenceService, upkeep: Upkeep, clock: Clock) -> None:
@@ -67,14 +67,14 @@ class Sandbox:
         self.empty()
 
     def empty(self) -> None:
-        """Leave nobody in the store, and let people see each other there."""
+        """Delete everything in the store, and mark the graph as loaded."""
         self.client.flushdb()
         self.service.set_graph_loaded(True)
 
     def refresh(self) -> None:
-        """Give Redis a new Lua: what the benchmark's own scripts left in the old one would slow down the service's."""
+        """Reset Lua in Redis: leftovers of the benchmark's own scripts would slow down the service's."""
         self.client.script_flush("SYNC")
-        self.service.set_graph_loaded(True)  # the service's script is there again
+        self.service.set_graph_loaded(True)  # loads the service's script again
 
     def event(self, body: dict[str, Any] | None, user_id: str, connection_id: str) -> Event:
         """A message of a connection or, without a body, its handshake."""
@@ -85,21 +85,21 @@ class Sandbox:
         return events.message(vouched, json.dumps(body), connection_id, EPOCH, route=body["action"])
 
     def handler(self, function: str) -> Callable[[Event], object]:
-        """What a function does with an event."""
+        """A function's handler, to be called with an event."""
         handle = importlib.import_module(f"functions.{function}.handler").handler
         return lambda event: handle(event, Context())
 
-    def say(self, body: dict[str, Any], connection: Connection) -> None:
-        """What the handlers of messages do, without a handler around it."""
+    def send(self, body: dict[str, Any], connection: Connection) -> None:
+        """Handle a client's message, without the function around it."""
         self.service.receive(connection, parse_message(json.dumps(body)))
 
     def open(self, connection: Connection) -> None:
-        """What a client begins with: handshake and first sync."""
+        """Connect a client: handshake and first sync."""
         self.service.set_user_online(connection)
-        self.say({"action": "sync"}, connection)
+        self.send({"action": "sync"}, connection)
 
     def sweep(self) -> None:
-        """A sweeper's run, until it would wait for the first time."""
+        """Run the sweeper until it would wait for the first time."""
         self._runs += 1
 
         def nap(_seconds: float) -> None:
@@ -108,46 +108,46 @@ class Sandbox:
         with contextlib.suppress(Enough):
             self._upkeep.cleanup_stale_connections(f"run-{self._runs}", nap)
 
-    def rest(self, seconds: float = 2) -> None:
-        """Let time pass, here and for the pusher, whose pace is real time's: it may post a burst again."""
+    def advance(self, seconds: float = 2) -> None:
+        """Let time pass, also for the pusher, whose rate limit uses real time: it may post a burst again."""
         self.clock.now += round(seconds * 1000)
         self._pusher._pace = push._Pace(push.POSTS_PER_SECOND, push.BURST)
 
-    def recorded(self, work: Callable[[], object]) -> list[Stage]:
-        """Do some work; gives its script calls, stage by stage."""
-        stages: list[Stage] = []
+    def recorded(self, work: Callable[[], object]) -> list[RoundTrip]:
+        """Do some work. Returns its script calls, by round trip."""
+        round_trips: list[RoundTrip] = []
         stage = self.store._stage
 
         def record(calls: Any, now: int) -> list[bytes]:
-            stages.append([[len(call.keys), *call.keys, call.body] for call in calls])
+            round_trips.append([[len(call.keys), *call.keys, call.body] for call in calls])
             return stage(calls, now)
 
-        self.store._stage = record  # type: ignore[method-assign] # the real one, and a recorder
+        self.store._stage = record  # type: ignore[method-assign] # the real one with a recorder
         try:
             work()
         finally:
             self.store._stage = stage  # type: ignore[method-assign]
-        return stages
+        return round_trips
 
-    def replay(self, client: redis.Redis, stages: Sequence[Stage]) -> None:
-        """The bare calls of redis-py that some work contains: one EVALSHA, or a pipeline of them, for each stage."""
+    def replay(self, client: redis.Redis, round_trips: Sequence[RoundTrip]) -> None:
+        """Repeat round trips as bare calls of redis-py: one EVALSHA each, or a pipeline of them."""
         sha, now = self.store._sha, self.clock.now
-        for stage in stages:
-            if len(stage) == 1:
-                client.evalsha(sha, *stage[0][:-1], now, stage[0][-1])
+        for round_trip in round_trips:
+            if len(round_trip) == 1:
+                client.evalsha(sha, *round_trip[0][:-1], now, round_trip[0][-1])
                 continue
             pipeline = client.pipeline(transaction=False)
-            for call in stage:
+            for call in round_trip:
                 pipeline.evalsha(sha, *call[:-1], now, call[-1])
             pipeline.execute()
 
 
-Stage = list[list[Any]]
-"""The script calls of one round trip: each the number of its keys, the keys, and its body."""
+RoundTrip = list[list[Any]]
+"""The script calls of one round trip. Each is the number of its keys, the keys, and its body."""
 
 
 def connection(user_id: str, connection_id: str, device_id: str = "laptop") -> Connection:
-    """A connection as its authorizer vouches for it."""
+    """A connection, as the authorizer describes it."""
     return Connection(
         user_id,
         connection_id,
@@ -159,10 +159,10 @@ def connection(user_id: str, connection_id: str, device_id: str = "laptop") -> C
 
 
 @contextlib.contextmanager
-def sandbox(redis_url: str, callback_url: str, **settings: Any) -> Iterator[Sandbox]:
-    """A sandbox on an empty Redis; posts go to `callback_url`. Handlers know the newest alone."""
+def warm_environment(redis_url: str, callback_url: str, **settings: Any) -> Iterator[Environment]:
+    """An environment on an empty Redis; posts go to `callback_url`. Handlers use the latest one."""
     given = Settings(redis_url=redis_url, callback_url=callback_url, **settings)
-    for function in FUNCTIONS:  # handlers take the clock with them when they are imported: the real one
+    for function in FUNCTIONS:  # imports read the real clock
         importlib.import_module(f"functions.{function}.handler")
     clock, real = Clock(), runtime.now_ms
     held = [value for value in vars(runtime).values() if hasattr(value, "cache_clear")]
@@ -170,12 +170,12 @@ def sandbox(redis_url: str, callback_url: str, **settings: Any) -> Iterator[Sand
         environment({**CREDENTIALS, **given.to_env()}),
         redis.Redis.from_url(redis_url) as client,
         Path(os.devnull).open("w") as nowhere,
-        contextlib.redirect_stdout(nowhere),  # where lines of metrics go
+        contextlib.redirect_stdout(nowhere),  # lines of metrics go to stdout
     ):
         runtime.now_ms = clock
         for cached in held:
             cached.cache_clear()
-        running = Sandbox(client, runtime.service(), runtime.upkeep(), clock)
+        running = Environment(client, runtime.service(), runtime.upkeep(), clock)
         try:
             yield running
         finally:

@@ -162,9 +162,7 @@ def _load(name: str, function: Function) -> Handler:
         sys.modules.update(others)
 
     def named(event: Any, context: Any) -> Any:
-        context.function_name = (
-            name  # AWS's code reads it from an environment variable; all functions share these.
-        )
+        context.function_name = name  # AWS's code reads it from an environment variable; all functions share these.
         return handler(event, context)
 
     return named

@@ -14,7 +14,7 @@ import pytest
 
 from bench.__main__ import REGISTRY, write
 from bench.endpoint import endpoint, tls_endpoint
-from bench.environment import PATIENT, Sandbox, sandbox
+from bench.environment import PATIENT, Environment, warm_environment
 from bench.measure import RedisProfiler, environment, in_turns, ratio, spent
 from bench.people import People, Ring
 from bench.report import Amount, Chapter, Plot, Row
@@ -83,11 +83,11 @@ def test_candidates_take_turns() -> None:
     """Each once a round, none always first, and the first round does not count."""
     said: list[str] = []
 
-    def say(name: str) -> int:
+    def run(name: str) -> int:
         said.append(name)
         return len(said)
 
-    results = in_turns(2, {"a": lambda: say("a"), "b": lambda: say("b")})
+    results = in_turns(2, {"a": lambda: run("a"), "b": lambda: run("b")})
     assert said == ["a", "b", "b", "a", "a", "b"]
     assert results == {"a": [4, 5], "b": [3, 6]}
 
@@ -107,27 +107,31 @@ def test_only_the_work_counts() -> None:
 
 
 @pytest.fixture
-def running() -> Iterator[Sandbox]:
-    """A sandbox on an empty Redis."""
-    with RedisServer.start() as server, endpoint() as posts, sandbox(server.url, posts.url, **PATIENT) as running:
+def running() -> Iterator[Environment]:
+    """An execution environment on an empty Redis."""
+    with (
+        RedisServer.start() as server,
+        endpoint() as posts,
+        warm_environment(server.url, posts.url, **PATIENT) as running,
+    ):
         yield running
 
 
 @pytest.mark.parametrize("contacts", [0, 2, 10])
-def test_copies_are_what_the_service_writes(running: Sandbox, contacts: int) -> None:
+def test_copies_are_what_the_service_writes(running: Environment, contacts: int) -> None:
     """And behave so: a heartbeat changes nothing but the device, and a change reaches every contact."""
     people = People(running, Ring("u", 40, contacts))
     people.write()
     speaker = people.ring.connection(7)
-    stages = running.recorded(lambda: running.say({"action": "heartbeat"}, speaker))
-    assert len(stages) == 1
-    stages = running.recorded(lambda: running.say({"action": "presence_update", "status": "busy"}, speaker))
-    assert len(stages) == (3 if contacts else 1)
+    round_trips = running.recorded(lambda: running.send({"action": "heartbeat"}, speaker))
+    assert len(round_trips) == 1
+    round_trips = running.recorded(lambda: running.send({"action": "presence_update", "status": "busy"}, speaker))
+    assert len(round_trips) == (3 if contacts else 1)
     records = [running.service.get_user_presence(viewer, speaker.user_id) for viewer in people.ring.contacts_of(7)]
     assert [record["status"] for record in records] == ["busy"] * contacts
 
 
-def test_a_copy_that_differs_is_refused(running: Sandbox) -> None:
+def test_a_copy_that_differs_is_refused(running: Environment) -> None:
     """A layout that changed is found before anything is measured."""
     people = People(running, Ring("u", 40, 2))
     people._kept["user"][b"status"] = b"away"
@@ -135,7 +139,7 @@ def test_a_copy_that_differs_is_refused(running: Sandbox) -> None:
         people.check(3)
 
 
-def test_redis_says_what_was_used(running: Sandbox) -> None:
+def test_redis_says_what_was_used(running: Environment) -> None:
     """Scripts, their time, and bytes both ways."""
     people = People(running, Ring("u", 10, 2))
     people.write()
@@ -143,7 +147,7 @@ def test_redis_says_what_was_used(running: Sandbox) -> None:
     idle = profiler.use(lambda: None)
     assert (idle.scripts, idle.seconds) == (0, 0)
     assert idle.received < 20
-    used = profiler.use(lambda: running.say({"action": "heartbeat"}, people.ring.connection(1)))
+    used = profiler.use(lambda: running.send({"action": "heartbeat"}, people.ring.connection(1)))
     assert used.scripts == 1
     assert used.seconds > 0
     assert used.received > 300

@@ -29,10 +29,10 @@ def people(here: World, count: int) -> list[str]:
     """Users who are all contacts of each other, each in a bucket of its own."""
     found: dict[int, str] = {}
     for number in range(1000):
-        found.setdefault(here.sandbox.store.bucket_of(f"user{number}"), f"user{number}")
+        found.setdefault(here.environment.store.bucket_of(f"user{number}"), f"user{number}")
     users = [found[bucket] for bucket in sorted(found)][:count]
     for user in users:
-        here.sandbox.service.set_contacts(user, [other for other in users if other != user])
+        here.environment.service.set_contacts(user, [other for other in users if other != user])
     return users
 
 

@@ -21,7 +21,7 @@ import jwt
 import websockets
 from websockets.asyncio.client import ClientConnection
 
-from bench.environment import YEAR, Sandbox, sandbox
+from bench.environment import YEAR, Environment, warm_environment
 from bench.transports import CREDENTIALS
 from local.apigateway.http_api import HttpApi
 from local.apigateway.server import HOST, serve
@@ -91,8 +91,8 @@ class World:
         clock: the time, in ms.
     """
 
-    def __init__(self, running: Sandbox, port: int) -> None:
-        self.sandbox, self.clock, self.counted = running, running.clock, Counted()
+    def __init__(self, running: Environment, port: int) -> None:
+        self.environment, self.clock, self.counted = running, running.clock, Counted()
         self._port = port
         self._upkeep = Upkeep(running.store, running._pusher, running.service._settings, running.clock, runtime.meter())
         self._ids = itertools.count()
@@ -107,7 +107,7 @@ class World:
     async def invoke(self, name: str, event: dict[str, Any]) -> Any:
         """What the gateway asks of functions: one event at a time, so that the order is always the same."""
         async with self._one_at_a_time:
-            answer = await asyncio.to_thread(self.sandbox.handler(name), json.loads(json.dumps(event)))
+            answer = await asyncio.to_thread(self.environment.handler(name), json.loads(json.dumps(event)))
         async with self._happened:
             self.counted.invocations[name] += 1
             self._happened.notify_all()
@@ -178,7 +178,7 @@ class World:
     def begin(self) -> None:
         """Count from here."""
         self.counted = Counted()
-        self.sandbox.client.config_resetstat()
+        self.environment.client.config_resetstat()
 
     async def live(self, seconds: float) -> Counted:
         """Let so much time pass, with sweepers at work; gives what was counted since `begin`."""
@@ -193,7 +193,7 @@ class World:
             self._next_run += 60_000
             self.counted.invocations["sweeper"] += 1
             await asyncio.to_thread(self._upkeep.cleanup_stale_connections, f"run-{self._runs}", nap)
-        stats: dict[str, Any] = self.sandbox.client.info("commandstats")
+        stats: dict[str, Any] = self.environment.client.info("commandstats")
         self.counted.scripts_in_redis = stats["cmdstat_evalsha"]["calls"]
         meter = runtime.meter()
         self.counted.metrics = {*meter._counts, *meter._times}
@@ -207,7 +207,7 @@ class World:
             await deed()
         self.clock.now = wake
         if wake >= min(self._next_run, self._end):  # another run takes over
-            self.sandbox.client.hset("presence:{0}:meta", "sweeper", "a newer run")
+            self.environment.client.hset("presence:{0}:meta", "sweeper", "a newer run")
 
     async def end(self) -> None:
         """Close every client, and hear what was still on its way: each frame that was posted has arrived."""
@@ -223,14 +223,18 @@ def play(redis_url: str, scenario: Callable[[World], Awaitable[Counted]], **sett
     runtime.authenticator.cache_clear()
     with (
         socket.create_server((HOST, 0)) as listener,
-        sandbox(redis_url, f"http://{HOST}:{listener.getsockname()[1]}/live", jwt_secret=SECRET, **settings) as running,
+        warm_environment(
+            redis_url, f"http://{HOST}:{listener.getsockname()[1]}/live", jwt_secret=SECRET, **settings
+        ) as running,
     ):
         counted = asyncio.run(_play(running, listener, scenario))
     runtime.authenticator.cache_clear()
     return counted
 
 
-async def _play(running: Sandbox, listener: socket.socket, scenario: Callable[[World], Awaitable[Counted]]) -> Counted:
+async def _play(
+    running: Environment, listener: socket.socket, scenario: Callable[[World], Awaitable[Counted]]
+) -> Counted:
     here = World(running, listener.getsockname()[1])
     stage = running.store._stage
 
