@@ -21,6 +21,7 @@ from cli.errors import UserError
 from cli.identity_provider import IdentityProvider
 from load.session import Link
 from load.state import Change, ClientState
+from tests.support.chance import Earliest
 from tests.support.frames import SEQ, event, snapshot
 
 SECRET = "a secret of the tests, which is long enough"

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import pytest
 
 from load.session import ANSWER_PATIENCE, HOLE_PATIENCE, SILENCE, Link, Session, Silent
 from load.state import ClientState
+from tests.support.chance import Earliest
 from tests.support.frames import SEQ, event, snapshot
-
-
-class Earliest(random.Random):
-    """Chance that always takes the smallest number."""
-
-    def uniform(self, a: float, b: float) -> float:
-        return a
 
 
 @pytest.fixture
