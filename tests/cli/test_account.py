@@ -1,4 +1,4 @@
-"""What an operator's AWS account tells, and what is said when it does not."""
+"""What `Account` reads from AWS, and its errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.aws import ACCOUNT, Aws
 
 @pytest.fixture(autouse=True)
 def nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests may have an account: it is none of theirs."""
+    """Remove the AWS account of the person who runs the tests."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
@@ -25,23 +25,23 @@ def nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
-    """An account that the environment leads to."""
+    """A fake account that the environment points to."""
     with Aws() as aws:
         for name, value in aws.environment.items():
             monkeypatch.setenv(name, value)
         yield aws
 
 
-def test_a_stack_tells_its_state_and_outputs(aws: Aws) -> None:
-    """What CloudFormation says of a stack is what is known of it."""
+def test_a_stack_has_its_status_and_outputs(aws: Aws) -> None:
+    """The stack is what CloudFormation describes."""
     aws.deploy("Chat", {"HttpUrl": "https://api.example"}).why = "all is well"
     stack = Account().stack("Chat")
     assert (stack.name, stack.status, stack.why) == ("Chat", "CREATE_COMPLETE", "all is well")
     assert stack.outputs == {"HttpUrl": "https://api.example"}
 
 
-def test_an_account_tells_its_number(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever is about to deploy sees where, or in one sentence why it would be nowhere."""
+def test_the_number_of_the_account(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command prints the account and region, or one line that says why there is none."""
     assert Account().number() == ACCOUNT
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAANOTHER")
     with pytest.raises(UserError, match=r"AWS refuses GetCallerIdentity: .*\(InvalidClientTokenId\)"):
@@ -51,8 +51,8 @@ def test_an_account_tells_its_number(aws: Aws, monkeypatch: pytest.MonkeyPatch) 
         Account().number()
 
 
-def test_a_secret_is_read_with_the_operators_permission(aws: Aws) -> None:
-    """The stack's secret is a text, for whoever may read it."""
+def test_a_secret_needs_permission(aws: Aws) -> None:
+    """A stack's secret is a text, if the operator may read it."""
     stack = aws.deploy("Chat", {}, secret="geheim")
     assert Account().secret(stack.outputs["TokenSecretArn"]) == "geheim"
     aws.secrets.clear()
@@ -60,8 +60,8 @@ def test_a_secret_is_read_with_the_operators_permission(aws: Aws) -> None:
         Account().secret(stack.outputs["TokenSecretArn"])
 
 
-def test_a_stack_that_is_not_there(aws: Aws) -> None:
-    """A wrong name or region is said to be one."""
+def test_a_missing_stack(aws: Aws) -> None:
+    """A wrong name or region is one clear error."""
     aws.deploy("Chat", {})
     with pytest.raises(UserError, match="there is no stack Presence in us-east-1"):
         Account().stack("Presence")
@@ -70,14 +70,14 @@ def test_a_stack_that_is_not_there(aws: Aws) -> None:
 
 
 def test_foreign_keys_are_refused(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
-    """AWS's own words tell why it did not answer."""
+    """The error contains AWS's own reason."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAFOREIGN")
     with pytest.raises(UserError, match=r"AWS refuses DescribeStacks: The security token .*InvalidClientTokenId"):
         Account().stack("Presence")
 
 
-def test_nobody_there(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An endpoint where nobody listens, and one that is none, are one line each."""
+def test_an_unreachable_endpoint(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endpoint where nothing listens, and an invalid one, are one line each."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(UserError, match=r"nothing answers at http://127\.0\.0\.1:1"):
         Account().stack("Presence")
@@ -96,7 +96,7 @@ def test_nobody_there(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_region_is_found_as_awss_tools_find_it(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], region: str
 ) -> None:
-    """AWS_REGION comes before AWS_DEFAULT_REGION, and what was typed before both."""
+    """An option wins over AWS_REGION, and AWS_REGION over AWS_DEFAULT_REGION."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert Account().region == region
@@ -104,7 +104,7 @@ def test_the_region_is_found_as_awss_tools_find_it(
 
 
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No region, no credentials, half of them, those that are over, or no such profile: one line, with what to do."""
+    """A missing region or profile, and missing, partial or expired credentials, are one line with advice."""
     with pytest.raises(UserError, match="found no AWS region: give --region, or set AWS_REGION"):
         _ = Account().region
     with pytest.raises(UserError, match="found no AWS credentials: set AWS_PROFILE"):

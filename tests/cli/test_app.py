@@ -1,4 +1,4 @@
-"""The commands as they are typed: what they print, where, with which exit code, and what they say when they cannot."""
+"""The commands as typed: their output, their exit code, and their errors."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PresenceRun]:
 
 @pytest.fixture
 def there(service: PresenceRun, monkeypatch: pytest.MonkeyPatch) -> PresenceRun:
-    """The run, and commands are given in its directory."""
+    """The run; commands run in its directory."""
     monkeypatch.chdir(service.directory)
     return service
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Commands are given in an empty directory, with no setting in the environment."""
+def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Commands run in an empty directory, without settings in the environment."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("PRESENCE_")]:
         monkeypatch.delenv(name)
@@ -55,7 +55,7 @@ def typed(*arguments: str, given: str | None = None, **environment: str) -> tupl
 
 
 def graph() -> dict[str, dict[str, object]]:
-    """Everything that the service was given, by user."""
+    """Everything that was given to the service, by user."""
     code, out, _ = typed("graph", "export")
     assert code == 0
     return {line["userId"]: line for line in map(json.loads, out.splitlines())}
@@ -82,7 +82,7 @@ def graph() -> dict[str, dict[str, object]]:
     ],
 )
 def test_every_command_has_help(command: str) -> None:
-    """Help is there without a run, and explains every option and argument."""
+    """Help works without a run, and explains every option and argument."""
     code, out, err = typed(*command.split(), "--help")
     assert (code, err) == (0, "")
     unexplained = re.findall(r"^  (?:-|\[?[A-Z]{2,})\S*(?: [A-Z]+)?$\n(?! {4})", out, re.MULTILINE)
@@ -91,7 +91,7 @@ def test_every_command_has_help(command: str) -> None:
 
 @pytest.mark.parametrize("command", ["", "contacts", "graph"])
 def test_a_group_alone_shows_its_commands(command: str) -> None:
-    """Whoever types half of a command is shown the other half."""
+    """A group without a command prints its commands."""
     _, out, err = typed(*command.split())
     assert "Commands:" in out + err
 
@@ -99,8 +99,8 @@ def test_a_group_alone_shows_its_commands(command: str) -> None:
 # Tokens
 
 
-def test_a_token_is_printed_alone(elsewhere: Path) -> None:
-    """A token is one line, fit for $(…), and good for as long as was asked."""
+def test_a_token_is_printed_alone(empty_directory: Path) -> None:
+    """A token is one line, fit for $(…), and valid as long as requested."""
     code, out, err = typed("token", "alice", "--ttl", "15m", PRESENCE_JWT_SECRET=SECRET)
     assert (code, err, out.count("\n")) == (0, "", 1)
     claims = jwt.decode(out.strip(), SECRET, ["HS256"])
@@ -109,7 +109,7 @@ def test_a_token_is_printed_alone(elsewhere: Path) -> None:
 
 
 def test_a_token_of_the_run_needs_no_secret(there: PresenceRun) -> None:
-    """In the directory of a run, its secret is found."""
+    """In the directory of a run, the command finds the run's secret."""
     _, out, _ = typed("token", "alice")
     assert jwt.decode(out.strip(), there.run.jwt_secret, ["HS256"])["sub"] == "alice"
 
@@ -146,8 +146,8 @@ def test_a_token_of_the_run_needs_no_secret(there: PresenceRun) -> None:
         ("watch alice --token nonsense", "the value of --token or PRESENCE_TOKEN is not a JWT"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(elsewhere: Path, command: str, words: str) -> None:
-    """What is missing or mistyped is said in one line on stderr, with exit code 1."""
+def test_an_error_is_one_line(empty_directory: Path, command: str, words: str) -> None:
+    """Missing or wrong input is one line on stderr, with exit code 1."""
     code, out, err = typed(*command.split())
     assert (code, out) == (1, "")
     assert err.startswith(f"presence: {words}")
@@ -167,22 +167,22 @@ def test_what_cannot_be_done_is_one_line(elsewhere: Path, command: str, words: s
         ("watch alice", "nothing answers at ws://127.0.0.1:8080/live"),
     ],
 )
-def test_a_secret_is_not_enough(elsewhere: Path, command: str, words: str) -> None:
-    """With a secret and no service, or with a mistake, it is one line too."""
+def test_a_secret_is_not_enough(empty_directory: Path, command: str, words: str) -> None:
+    """With a secret but no service, the error is one line too."""
     code, out, err = typed(*command.split(), PRESENCE_JWT_SECRET=SECRET)
     assert (code, out) == (1, "")
     assert err.startswith(f"presence: {words}")
     assert err.count("\n") == 1
 
 
-def test_a_setting_that_cannot_work_is_one_line(elsewhere: Path) -> None:
-    """The environment is read as strictly as the service reads it."""
+def test_an_invalid_setting_is_one_line(empty_directory: Path) -> None:
+    """The command checks settings as strictly as the service."""
     code, _, err = typed("token", "alice", PRESENCE_JWT_SECRET=SECRET, PRESENCE_HARTBEAT="1")
     assert (code, err) == (1, "presence: PRESENCE_HARTBEAT is not a setting\n")
 
 
-def test_bad_lines_are_all_told_and_nothing_is_written(there: PresenceRun, tmp_path: Path) -> None:
-    """A file with a bad line is not loaded, and the bad lines are named."""
+def test_all_bad_lines_are_reported_and_nothing_is_written(there: PresenceRun, tmp_path: Path) -> None:
+    """A file with a bad line is not loaded, and each bad line is named."""
     file = tmp_path / "edges.csv"
     file.write_text("bad1,bad2\nbad3\nbad4,b/c\n")
     code, out, err = typed("contacts", "load", str(file))
@@ -191,8 +191,8 @@ def test_bad_lines_are_all_told_and_nothing_is_written(there: PresenceRun, tmp_p
     assert "bad1" not in graph()
 
 
-def test_a_file_that_is_no_text_is_one_line(there: PresenceRun, tmp_path: Path) -> None:
-    """A file in another encoding is said to be one."""
+def test_a_file_in_another_encoding_is_one_line(there: PresenceRun, tmp_path: Path) -> None:
+    """The error names the encoding problem."""
     (tmp_path / "edges.csv").write_bytes(b"\xff\xfea\x00")
     code, _, err = typed("contacts", "load", str(tmp_path / "edges.csv"))
     assert code == 1
@@ -203,7 +203,7 @@ def test_a_file_that_is_no_text_is_one_line(there: PresenceRun, tmp_path: Path) 
 
 
 def test_contacts_see_each_other(there: PresenceRun) -> None:
-    """`contacts add` goes both ways, and says so."""
+    """`contacts add` is mutual, and prints that."""
     assert typed("contacts", "add", "anna", "ben") == (0, "anna and ben see each other\n", "")
     said = "anna and each of ben, cleo see each other\n"
     assert typed("contacts", "add", "anna", "ben", "cleo", "ben") == (0, said, "")
@@ -213,8 +213,8 @@ def test_contacts_see_each_other(there: PresenceRun) -> None:
     assert known["cleo"]["viewers"] == ["anna"]
 
 
-def test_removed_contacts_see_each_other_no_more(there: PresenceRun) -> None:
-    """`contacts remove` goes both ways, leaves all others as they are, and does no harm a second time."""
+def test_removed_contacts_no_longer_see_each_other(there: PresenceRun) -> None:
+    """`contacts remove` is mutual and idempotent, and leaves other contacts alone."""
     typed("contacts", "add", "kurt", "lilo", "mona", "nils")
     said = "kurt and each of lilo, mona no longer see each other\n"
     for _ in range(2):
@@ -227,7 +227,7 @@ def test_removed_contacts_see_each_other_no_more(there: PresenceRun) -> None:
 
 
 def test_a_spreadsheets_file_is_loaded(there: PresenceRun, tmp_path: Path) -> None:
-    """A byte order mark and Windows line ends do no harm."""
+    """A byte order mark and Windows line ends are accepted."""
     (tmp_path / "edges.csv").write_bytes(b"\xef\xbb\xbfdora,emil\r\ndora,fred\r\n")
     assert typed("contacts", "load", str(tmp_path / "edges.csv")) == (0, "loaded 2 pairs\n", "")
     assert graph()["dora"]["viewers"] == ["emil", "fred"]
@@ -239,12 +239,12 @@ def test_pairs_may_come_through_a_pipe(there: PresenceRun) -> None:
     assert graph()["hugo"]["viewers"] == ["gina"]
 
 
-def test_another_directory_needs_the_url_and_the_keys(there: PresenceRun, elsewhere: Path) -> None:
-    """--url finds the service; the key pair is found where the run keeps it, and nowhere else."""
+def test_another_directory_needs_the_url_and_the_keys(there: PresenceRun, empty_directory: Path) -> None:
+    """--url finds the service; the key pair is only found in the folder of the run."""
     url = there.run.url
     code, _, err = typed("contacts", "add", "anna", "ben", "--url", url)
     assert (code, err.split(" in ")[0]) == (1, "presence: there is no key pair")
-    (elsewhere / ".presence").symlink_to(there.directory / ".presence")
+    (empty_directory / ".presence").symlink_to(there.directory / ".presence")
     assert typed("contacts", "add", "anna", "ben", "--url", url)[0] == 0
 
 
@@ -252,15 +252,15 @@ def test_another_directory_needs_the_url_and_the_keys(there: PresenceRun, elsewh
 
 
 def facts(backup: str) -> list[dict[str, Any]]:
-    """The users of a backup of whom it says anything: somebody who was a contact once need not come back."""
+    """The users of a backup that have any data: a user without contacts need not be restored."""
     users = sorted(map(json.loads, backup.splitlines()), key=itemgetter("userId"))
     nothing = {"invisible": False, "lastSeen": "everyone", "customStatus": None, "claim": None}
     nothing |= {"viewers": [], "hideFrom": [], "blocks": []}
     return [user for user in users if user != {"userId": user["userId"], **nothing}]
 
 
-def test_a_backup_brings_everything_back(there: PresenceRun, tmp_path: Path) -> None:
-    """What `export` wrote, `import` brings to another service, one-way contacts, blocks and claims included."""
+def test_a_backup_restores_everything(there: PresenceRun, tmp_path: Path) -> None:
+    """`import` restores what `export` wrote, including one-way contacts, blocks and claims."""
     ivy = {
         "userId": "ivy",
         "invisible": True,
@@ -285,7 +285,7 @@ def test_a_backup_brings_everything_back(there: PresenceRun, tmp_path: Path) -> 
 
 
 def test_a_backup_may_replace_everything(tmp_path: Path) -> None:
-    """With --replace the service knows afterwards what the file knows; without it, what it knew besides, too."""
+    """With --replace the service holds exactly the file's data; without it, other data stays."""
     with presence_run(tmp_path, "--in-process") as service:
         service.command("contacts", "load", "-", input="anna,ben\nanna,cleo\n")
         service.command("graph", "import", "-", input='{"userId":"cleo","invisible":true,"claim":{"status":"busy"}}')
@@ -300,16 +300,16 @@ def test_a_backup_may_replace_everything(tmp_path: Path) -> None:
         assert told == {"anna": ["ben"], "ben": ["anna"]}
 
 
-def test_a_backup_that_fails_leaves_the_old_one(elsewhere: Path, there: PresenceRun) -> None:
-    """A file is replaced when all is there; before that the one of yesterday stays, and nothing lies around."""
-    (elsewhere / "backup.jsonl").write_text("yesterday")
-    code, _, err = typed("graph", "export", str(elsewhere / "backup.jsonl"), "--url", "http://127.0.0.1:1")
+def test_a_failed_backup_leaves_the_old_one(empty_directory: Path, there: PresenceRun) -> None:
+    """The old file stays until the new one is complete, and no temporary file remains."""
+    (empty_directory / "backup.jsonl").write_text("yesterday")
+    code, _, err = typed("graph", "export", str(empty_directory / "backup.jsonl"), "--url", "http://127.0.0.1:1")
     assert (code, err) == (1, "presence: nothing answers at http://127.0.0.1:1: is `presence run` running?\n")
-    assert [(path.name, path.read_text()) for path in elsewhere.iterdir()] == [("backup.jsonl", "yesterday")]
+    assert [(path.name, path.read_text()) for path in empty_directory.iterdir()] == [("backup.jsonl", "yesterday")]
 
 
-def test_a_bad_backup_is_told_before_anything_is_written(there: PresenceRun) -> None:
-    """Lines that cannot be are named, and the good ones are not written either."""
+def test_a_bad_backup_is_refused_before_anything_is_written(there: PresenceRun) -> None:
+    """Bad lines are named, and the valid ones are not written either."""
     code, _, err = typed("graph", "import", "-", given='{"userId":"bad5","invisible":true}\n{"userId":""}\n')
     assert code == 1
     assert err.startswith("presence: -:2: userId: must be 1 to 128 characters")
@@ -320,7 +320,7 @@ def test_a_bad_backup_is_told_before_anything_is_written(there: PresenceRun) -> 
 
 
 class Watch:
-    """A `presence watch` in a pipe, which is ended with the block."""
+    """A `presence watch` in a pipe, which ends with the block."""
 
     def __init__(
         self, service: PresenceRun, *arguments: str, directory: Path | None = None, **environment: str
@@ -349,8 +349,8 @@ class Watch:
         assert self._process.stdout is not None
         return self._process.stdout.readline().rstrip("\n").split("\t")[1:]
 
-    def hang_up(self) -> None:
-        """Read no more."""
+    def close_pipe(self) -> None:
+        """Stop reading."""
         assert self._process.stdout is not None
         self._process.stdout.close()
 
@@ -364,7 +364,7 @@ class Watch:
 
 
 def test_watching_through_a_pipe(there: PresenceRun) -> None:
-    """Each change of a contact is a line; Ctrl-C and a polite kill end it well."""
+    """Each change of a contact is a line; Ctrl-C and SIGTERM end it normally."""
     typed("contacts", "add", "lena", "mats")
     with Watch(there, "mats") as mats:
         assert mats.line() == ["lena", "offline", "-", "-", "-"]
@@ -375,8 +375,8 @@ def test_watching_through_a_pipe(there: PresenceRun) -> None:
         assert mats.end(signal.SIGTERM) == (0, "connected\n")
 
 
-def test_watching_with_a_token_of_ones_own(there: PresenceRun, elsewhere: Path) -> None:
-    """A token that an identity provider made is enough, typed or in the environment; it is for its user only."""
+def test_watching_with_a_given_token(there: PresenceRun, empty_directory: Path) -> None:
+    """A token from an identity provider suffices, as an option or in the environment, for its own user only."""
     token = typed("token", "rosa", "--ttl", "1m", PRESENCE_JWT_SECRET=there.run.jwt_secret)[1].strip()
     code, _, err = typed("watch", "sven", PRESENCE_TOKEN=token)
     assert (code, err) == (1, "presence: the token belongs to rosa, not to sven\n")
@@ -384,22 +384,22 @@ def test_watching_with_a_token_of_ones_own(there: PresenceRun, elsewhere: Path) 
     for given in (["--token", token], []):
         environment = {} if given else {"PRESENCE_TOKEN": token}
         arguments = ("rosa", "--ws-url", there.run.ws_url, *given)
-        with Watch(there, *arguments, directory=elsewhere, **environment) as rosa:
+        with Watch(there, *arguments, directory=empty_directory, **environment) as rosa:
             assert rosa.line() == ["sven", "offline", "-", "-", "-"]
 
 
-def test_a_reader_that_has_had_enough(there: PresenceRun) -> None:
-    """When whoever reads goes away, the end is silent."""
+def test_a_closed_pipe(there: PresenceRun) -> None:
+    """When the reader closes the pipe, the command ends silently."""
     typed("contacts", "add", "nora", "olaf")
     with Watch(there, "nora") as nora:
         assert nora.line() == ["olaf", "offline", "-", "-", "-"]
-        nora.hang_up()
+        nora.close_pipe()
         with Watch(there, "olaf"):
             assert nora.end() == (0, "connected\n")
 
 
 def test_watching_in_a_terminal(there: PresenceRun) -> None:
-    """In a terminal there is a table with a head, and the cursor is given back at the end."""
+    """In a terminal there is a table with a header, and the cursor is visible again at the end."""
     typed("contacts", "add", "pia", "quinn")
     ours, theirs = pty.openpty()
     watching = subprocess.Popen(presence("watch", "pia"), cwd=there.directory, stdout=theirs, stderr=theirs)

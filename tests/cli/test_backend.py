@@ -1,4 +1,4 @@
-"""Signed calls: accepted by the gateway, repeated when that helps, and put into words when they fail."""
+"""Signed calls: the gateway accepts them, useful retries happen, and failures are one line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def gateway() -> AsyncIterator[Gateway]:
 
 @pytest.fixture
 def home(tmp_path: Path, gateway: Gateway) -> Iterator[Home]:
-    """What a run with the gateway's key pair left for the other commands."""
+    """The files that a run with the gateway's key pair leaves for the other commands."""
     home = Home(tmp_path)
     home.credentials.touch(mode=0o600)
     home.credentials.write_text(
@@ -40,12 +40,12 @@ def home(tmp_path: Path, gateway: Gateway) -> Iterator[Home]:
 
 
 def problem(status: int, detail: str) -> Event:
-    """An answer of the service that is an error."""
+    """An error response of the service."""
     return {"statusCode": status, "body": json.dumps({"title": "A title", "detail": detail})}
 
 
-async def test_a_call_is_signed_for_the_run_that_is_known(gateway: Gateway, home: Home) -> None:
-    """Without a URL the run of this directory is meant, and its key pair signs."""
+async def test_a_call_is_signed_for_the_run(gateway: Gateway, home: Home) -> None:
+    """Without a URL, the call goes to the run of this directory, signed with its key pair."""
     gateway.functions.answers["api"] = DONE
     async with Target(home, {}).backend() as backend:
         await backend.set_contacts("alice", ["bob"], mutual=False)
@@ -57,7 +57,7 @@ async def test_a_call_is_signed_for_the_run_that_is_known(gateway: Gateway, home
 
 @pytest.mark.parametrize("user", ["a@b.example", "x:y|z", "~a=b+c-d_e", "tenant:alice"])
 async def test_every_user_id_survives_the_path(gateway: Gateway, home: Home, user: str) -> None:
-    """Any character of a user id is signed as it is sent, and arrives as it was."""
+    """Every character of a user id is signed as it is sent, and arrives unchanged."""
     gateway.functions.answers["api"] = DONE
     async with Target(home, {}, url=gateway.url + "/").backend() as backend:
         await backend.set_privacy(user, {"invisible": True})
@@ -65,7 +65,7 @@ async def test_every_user_id_survives_the_path(gateway: Gateway, home: Home, use
 
 
 async def test_pages_follow_each_other(gateway: Gateway, home: Home) -> None:
-    """The cursor of one page asks for the next, and none ends."""
+    """The cursor of a page requests the next page; an empty one ends."""
 
     async def page(event: Event) -> Any:
         last = event.get("queryStringParameters", {}).get("cursor") == "0-17"
@@ -78,8 +78,8 @@ async def test_pages_follow_each_other(gateway: Gateway, home: Home) -> None:
 
 
 @pytest.mark.parametrize("trouble", [Throttled("busy"), problem(503, "Redis cannot be reached")])
-async def test_what_may_pass_is_tried_again(gateway: Gateway, home: Home, trouble: Any) -> None:
-    """A service that is busy, or whose Redis is away for a moment, is asked again."""
+async def test_a_temporary_failure_is_retried(gateway: Gateway, home: Home, trouble: Any) -> None:
+    """A call is repeated while the service is busy or Redis is unavailable."""
     answers = iter([trouble, trouble, DONE])
 
     async def answer(_: Event) -> Any:
@@ -104,8 +104,8 @@ async def test_what_may_pass_is_tried_again(gateway: Gateway, home: Home, troubl
         ({"statusCode": 200, "body": "<html>"}, "is not this service: its response is not JSON"),
     ],
 )
-async def test_a_failure_is_put_into_words(gateway: Gateway, home: Home, answer: Any, words: str) -> None:
-    """What the service or the gateway says is wrong is what is told, in one line, at once."""
+async def test_a_failure_is_one_line(gateway: Gateway, home: Home, answer: Any, words: str) -> None:
+    """The error contains the reason of the service or the gateway, and the call is not repeated."""
     gateway.functions.answers["api"] = answer
     async with Target(home, {}).backend() as backend:
         with pytest.raises(UserError, match=words) as error:
@@ -114,8 +114,8 @@ async def test_a_failure_is_put_into_words(gateway: Gateway, home: Home, answer:
     assert len(gateway.functions.events_of("api")) == 1
 
 
-async def test_wrong_credentials_are_said_to_be(gateway: Gateway, home: Home) -> None:
-    """A service whose key pair is not ours is told apart from one that is ill."""
+async def test_wrong_credentials(gateway: Gateway, home: Home) -> None:
+    """The error suggests that the credentials are those of another service."""
     home.credentials.unlink()
     home.key_pair(make=True)
     async with Target(home, {}).backend() as backend:
@@ -124,22 +124,22 @@ async def test_wrong_credentials_are_said_to_be(gateway: Gateway, home: Home) ->
     assert gateway.functions.events == []
 
 
-async def test_a_service_that_is_not_there_is_said_to_be_not_there(home: Home) -> None:
-    """Nobody listens at the port: is it running?"""
+async def test_an_unreachable_service(home: Home) -> None:
+    """If nothing listens at the port, the error asks whether `presence run` is running."""
     async with Target(home, {}, url="http://127.0.0.1:1").backend() as backend:
         with pytest.raises(UserError, match=r"nothing answers at http://127.0.0.1:1: is `presence run` running\?"):
             await backend.health()
 
 
-async def test_what_nobody_signed_has_a_status_too(gateway: Gateway, home: Home) -> None:
-    """A call without a signature is answered, and by whom the status tells."""
+async def test_an_unsigned_call_has_a_status(gateway: Gateway, home: Home) -> None:
+    """A call without a signature returns the status of the response."""
     async with Target(home, {}).backend() as backend:
         assert await backend.status_unsigned("GET", "/v1/users/alice/contacts") == 403
     assert gateway.functions.events == []
 
 
-async def test_what_speaks_no_http_is_said_to_be_something_else(home: Home) -> None:
-    """A port at which something else listens, or TLS is missing, is told apart from one where nobody does."""
+async def test_a_server_without_http(home: Home) -> None:
+    """A port with another protocol, or without TLS, has another error than a closed port."""
 
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"SSH-2.0-nobody\r\n")

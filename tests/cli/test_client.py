@@ -65,8 +65,8 @@ class Service:
             raise
 
 
-class Told:
-    """What a client told, and a way to wait for it."""
+class Recorder:
+    """Records what a client reports, and can wait for it."""
 
     def __init__(self) -> None:
         self.changes: list[Change] = []
@@ -89,19 +89,19 @@ class Told:
 
 
 def provider(**options: Any) -> IdentityProvider:
-    """One that the services of these tests would trust."""
+    """A provider whose tokens the service of these tests would accept."""
     return IdentityProvider(SECRET, **{"token_source": "query", **options})
 
 
 def first_of(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """What `$connect` chooses: the protocol's name, and not the token after it."""
+    """The choice of `$connect`: the protocol's name, not the token after it."""
     return offered[0] if offered else None
 
 
 @contextlib.asynccontextmanager
-async def client_of(script: Script, identity_provider: IdentityProvider | None = None) -> AsyncIterator[Told]:
-    """A client of a scripted service, which reconnects without waiting; it has left when the block has ended."""
-    told, service = Told(), Service(script)
+async def client_of(script: Script, identity_provider: IdentityProvider | None = None) -> AsyncIterator[Recorder]:
+    """A client of a scripted service, which reconnects without waiting and disconnects with the block."""
+    told, service = Recorder(), Service(script)
     async with serve(service.handle, "127.0.0.1", 0, select_subprotocol=first_of) as server:
         url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/live"
         client = Client(url, "bob", identity_provider or provider(), ClientState(), told.change, told.link, Earliest())
@@ -115,8 +115,8 @@ async def client_of(script: Script, identity_provider: IdentityProvider | None =
     assert service.failures == []
 
 
-async def test_it_says_who_it_is_and_closes_at_the_end() -> None:
-    """A handshake carries a token of the user and one device; at the end the socket is closed in order."""
+async def test_it_identifies_itself_and_closes_at_the_end() -> None:
+    """A handshake carries a token of the user and a device; at the end the socket closes normally."""
     codes: list[int | None] = []
 
     async def script(peer: Peer, _: int) -> None:
@@ -136,8 +136,8 @@ async def test_it_says_who_it_is_and_closes_at_the_end() -> None:
     assert codes == [1000]
 
 
-async def test_the_token_may_travel_as_a_subprotocol() -> None:
-    """Where the service takes tokens as a subprotocol, none is in the URL."""
+async def test_the_token_may_be_a_subprotocol() -> None:
+    """If the service accepts tokens as a subprotocol, the URL contains none."""
     offered: list[str] = []
 
     async def script(peer: Peer, _: int) -> None:
@@ -154,8 +154,8 @@ async def test_the_token_may_travel_as_a_subprotocol() -> None:
     assert jwt.decode(offered[1], SECRET, ["HS256"])["sub"] == "bob"
 
 
-async def test_it_beats_without_being_asked() -> None:
-    """While nothing happens the client says that it is there."""
+async def test_it_sends_heartbeats() -> None:
+    """The client sends heartbeats while nothing happens."""
     beats: list[dict[str, Any]] = []
 
     async def script(peer: Peer, _: int) -> None:
@@ -171,8 +171,8 @@ async def test_it_beats_without_being_asked() -> None:
     assert beats == expected
 
 
-async def test_it_comes_back_after_a_cut() -> None:
-    """A lost connection is made anew; it continues where the last one ended, on the same device."""
+async def test_it_reconnects_after_a_cut() -> None:
+    """The new connection resumes where the last one ended, on the same device."""
     devices: list[str] = []
 
     async def script(peer: Peer, number: int) -> None:
@@ -193,8 +193,8 @@ async def test_it_comes_back_after_a_cut() -> None:
     assert devices[0] == devices[1]
 
 
-async def test_rotation_leaves_no_moment_between() -> None:
-    """The new connection is open, and has named the old one, before the old one closes; nothing is told about it."""
+async def test_rotation_leaves_no_gap() -> None:
+    """The new connection opens and names the old one before that closes; no change of the link is reported."""
     order: list[str] = []
     rotated = asyncio.Event()
 
@@ -219,11 +219,11 @@ async def test_rotation_leaves_no_moment_between() -> None:
     assert told.links == [Link("live")]
 
 
-async def test_nobody_there_is_said_at_once() -> None:
-    """Whoever starts a client before the service is told so; only a connection that was lost is tried again."""
+async def test_an_unreachable_service_is_an_error() -> None:
+    """The first connection is not retried; only a lost one is."""
     async with serve(Service(lambda *_: asyncio.sleep(0)).handle, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-    told = Told()
+    told = Recorder()
     client = Client(f"ws://127.0.0.1:{port}/live", "bob", provider(), ClientState(), told.change, told.link)
     with pytest.raises(UserError, match=f"nothing answers at ws://127.0.0.1:{port}/live"):
         await client.run()
@@ -232,13 +232,13 @@ async def test_nobody_there_is_said_at_once() -> None:
 @pytest.mark.parametrize(
     ("status", "words"), [(HTTPStatus.FORBIDDEN, "refuses the token"), (HTTPStatus.BAD_GATEWAY, "answers 502")]
 )
-async def test_a_refused_handshake_is_said_at_once(status: HTTPStatus, words: str) -> None:
-    """A wrong secret and a service that is ill are told apart."""
+async def test_a_refused_handshake_is_an_error(status: HTTPStatus, words: str) -> None:
+    """A wrong token and a broken service have different errors."""
 
     def refuse(connection: ServerConnection, _: Request) -> Response:
         return connection.respond(status, "no")
 
-    told = Told()
+    told = Recorder()
     async with serve(Service(lambda *_: asyncio.sleep(0)).handle, "127.0.0.1", 0, process_request=refuse) as server:
         url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/live"
         with pytest.raises(UserError, match=words):

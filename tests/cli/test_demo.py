@@ -1,4 +1,4 @@
-"""The demo page's server: which files it gives, who may call it, and what its calls do to the service behind it."""
+"""The demo page's server: its files, who may call it, and what its calls do."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ LEEWAY = 5
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the server said."""
+class Response:
+    """A response of the server."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -38,19 +38,19 @@ class Answer:
         return json.loads(self.body)
 
 
-def call(url: str, method: str, target: str, body: bytes | None = None, **headers: str) -> Answer:
-    """Send a request with its target exactly as it is written, which clients of URLs would tidy up."""
+def call(url: str, method: str, target: str, body: bytes | None = None, **headers: str) -> Response:
+    """Send a request whose target is sent exactly as written; URL libraries would normalize it."""
     host = url.removeprefix("http://")
     connection = http.client.HTTPConnection(host, timeout=PATIENCE)
     try:
         connection.request(method, target, body, {"Host": host} | headers)
         response = connection.getresponse()
-        return Answer(response.status, response.headers, response.read())
+        return Response(response.status, response.headers, response.read())
     finally:
         connection.close()
 
 
-def ask(url: str, path: str, told: Any) -> Answer:
+def ask(url: str, path: str, told: Any) -> Response:
     """A call as the page makes it."""
     return call(url, "POST", path, json.dumps(told).encode(), **{"Content-Type": "application/json", "Origin": url})
 
@@ -64,15 +64,15 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PresenceRun]:
 
 @pytest.fixture(scope="module")
 def url(service: PresenceRun) -> str:
-    """Where it is."""
+    """The run's URL."""
     return service.run.url
 
 
 # Files
 
 
-def test_the_address_that_a_run_names_leads_to_the_page(url: str) -> None:
-    """`/` and `/demo` lead on to `/demo/`, which is the page."""
+def test_the_address_of_a_run_redirects_to_the_page(url: str) -> None:
+    """`/` and `/demo` redirect to `/demo/`, which is the page."""
     for path in ("/", "/demo"):
         answer = call(url, "GET", path)
         assert (answer.status, answer.headers["Location"]) == (302, "/demo/")
@@ -81,8 +81,8 @@ def test_the_address_that_a_run_names_leads_to_the_page(url: str) -> None:
     assert call(url, "GET", "/demo/").body == (CLIENT / "demo/index.html").read_bytes()
 
 
-def test_every_file_of_the_client_comes_as_what_it_is(url: str) -> None:
-    """Modules, styles, pages and pictures, with the type that a browser insists on."""
+def test_every_file_has_its_content_type(url: str) -> None:
+    """Modules, styles, pages and images have the types that browsers require."""
     files = [file for file in (*CLIENT.glob("*.js"), *CLIENT.glob("demo/*")) if file.suffix in CONTENT_TYPES]
     assert len(files) > 15
     for file in files:
@@ -93,8 +93,8 @@ def test_every_file_of_the_client_comes_as_what_it_is(url: str) -> None:
         assert call(url, "HEAD", f"/{file.relative_to(CLIENT)}").status == 200
 
 
-def test_a_page_may_load_nothing_from_elsewhere_and_stand_in_no_other_page(url: str) -> None:
-    """What could be smuggled into a page has nowhere to go."""
+def test_a_page_loads_only_its_own_files_and_cannot_be_framed(url: str) -> None:
+    """Injected content cannot load or send anything."""
     policy = call(url, "GET", "/demo/").headers["Content-Security-Policy"]
     told = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     assert (told["default-src"], told["script-src"], told["frame-ancestors"]) == ("'none'", "'self'", "'none'")
@@ -123,7 +123,7 @@ def test_a_page_may_load_nothing_from_elsewhere_and_stand_in_no_other_page(url: 
     ],
 )
 def test_nothing_else_is_a_file(url: str, target: str) -> None:
-    """Whatever leads out of the client's folder, or was never meant for a browser, is not found."""
+    """Paths out of the client's folder, and files that are not for browsers, are not found."""
     answer = call(url, "GET", target)
     assert answer.status == 404
     assert b"[project]" not in answer.body
@@ -131,7 +131,7 @@ def test_nothing_else_is_a_file(url: str, target: str) -> None:
 
 
 def test_files_are_only_read(url: str) -> None:
-    """Other methods find no such call."""
+    """Other methods are not found."""
     for method in ("PUT", "POST", "DELETE"):
         assert call(url, method, "/demo/demo.js", b"{}", Origin=url).status == 404
 
@@ -142,7 +142,7 @@ def test_files_are_only_read(url: str) -> None:
 @pytest.mark.parametrize("path", ["/demo/token", "/demo/contacts", "/demo/lose"])
 @pytest.mark.parametrize("origin", [None, "null", "http://elsewhere.example", "http://127.0.0.1:1"])
 def test_only_the_page_itself_may_call(url: str, path: str, origin: str | None) -> None:
-    """A page from elsewhere that is open in the same browser cannot be anybody."""
+    """A foreign page in the same browser cannot become a user."""
     headers = {} if origin is None else {"Origin": origin}
     told = json.dumps({"user": "alice", "ttl": 60, "connectionId": "c"}).encode()
     answer = call(url, "POST", path, told, **headers)
@@ -150,8 +150,8 @@ def test_only_the_page_itself_may_call(url: str, path: str, origin: str | None) 
     assert b"eyJ" not in answer.body
 
 
-def test_a_name_that_leads_to_this_machine_is_not_enough(url: str) -> None:
-    """Else a page under such a name would be of the same origin: neither tokens nor metrics are for it."""
+def test_the_host_must_be_the_runs(url: str) -> None:
+    """A foreign page whose name resolves to this machine gets neither tokens nor metrics."""
     told = json.dumps({"user": "alice", "ttl": 60}).encode()
     name = "elsewhere.example:" + url.rpartition(":")[2]
     answer = call(url, "POST", "/demo/token", told, Host=name, Origin=f"http://{name}")
@@ -174,8 +174,8 @@ def test_a_name_that_leads_to_this_machine_is_not_enough(url: str) -> None:
         ("/demo/lose", b"7"),
     ],
 )
-def test_what_a_call_does_not_take_is_refused_in_words(url: str, path: str, body: bytes) -> None:
-    """Bad input is the caller's fault, and never the run's."""
+def test_bad_input_is_refused(url: str, path: str, body: bytes) -> None:
+    """Bad input is a client error with a reason."""
     answer = call(url, "POST", path, body, Origin=url)
     assert (answer.status, answer.headers["Content-Type"]) == (400, "application/problem+json; charset=utf-8")
     assert answer.json["title"] == "Bad Request"
@@ -184,8 +184,8 @@ def test_what_a_call_does_not_take_is_refused_in_words(url: str, path: str, body
 # Calls
 
 
-def test_a_token_is_one_that_the_service_takes_and_ends_when_it_was_to(service: PresenceRun, url: str) -> None:
-    """With the ttl that was asked for, an hour at most, and an end in the past where one below 0 is asked for."""
+def test_a_token_is_valid_as_long_as_requested(service: PresenceRun, url: str) -> None:
+    """At most an hour; a negative ttl makes an expired token."""
     for ttl, good_for in ((15, 15), (10**9, LONGEST_TOKEN), (-60, -60)):
         told = ask(url, "/demo/token", {"user": "alice", "ttl": ttl}).json
         assert told["tokenSource"] == "query"
@@ -196,12 +196,12 @@ def test_a_token_is_one_that_the_service_takes_and_ends_when_it_was_to(service: 
         assert me.status == (200 if ttl > 0 else 401)
 
 
-async def test_the_five_people_see_each_other_once_and_what_is_changed_then_stays(service: PresenceRun) -> None:
-    """Pages that are opened at the same time introduce them once; a contact that is removed then stays removed."""
+async def test_the_demo_users_become_contacts_only_once(service: PresenceRun) -> None:
+    """Pages that open together connect them once; a contact that is removed later stays removed."""
     deployment, url = Deployment.started(service, SHORT_TIMES), service.run.url
 
     async def contacts() -> dict[str, set[str]]:
-        """Whom each of them sees."""
+        """The users whom each of them sees."""
         return {user: set((await deployment.ask("GET", of(user, "contacts")))["sees"]) for user in PEOPLE}
 
     answers = await asyncio.gather(*(asyncio.to_thread(ask, url, "/demo/contacts", {}) for _ in range(5)))
@@ -212,8 +212,8 @@ async def test_the_five_people_see_each_other_once_and_what_is_changed_then_stay
     assert "bob" not in (await contacts())["alice"]
 
 
-async def test_a_connection_that_is_lost_ends_without_a_word(service: PresenceRun) -> None:
-    """The client sees an abnormal end; a connection that is not there is not lost."""
+async def test_a_lost_connection_ends_without_a_close_frame(service: PresenceRun) -> None:
+    """The client sees an abnormal end; an unknown connection is not lost."""
     deployment, url = Deployment.started(service, SHORT_TIMES), service.run.url
     address, _ = deployment.handshake("zoe", deviceId="d")
     async with asyncio.timeout(PATIENCE), connect(address) as client:
@@ -228,8 +228,8 @@ async def test_a_connection_that_is_lost_ends_without_a_word(service: PresenceRu
     assert answer.json == {"lost": False}
 
 
-async def test_metrics_tell_what_happened(service: PresenceRun) -> None:
-    """A handshake is an event of three functions, and a connection that is open is counted as one."""
+async def test_metrics_show_what_happened(service: PresenceRun) -> None:
+    """A handshake invokes three functions, and an open connection is counted."""
     deployment, url = Deployment.started(service, SHORT_TIMES), service.run.url
     address, _ = deployment.handshake("yan", deviceId="d")
     async with asyncio.timeout(PATIENCE), connect(address) as client:
@@ -248,8 +248,8 @@ async def test_metrics_tell_what_happened(service: PresenceRun) -> None:
 # Another Redis, and other people's tokens
 
 
-async def test_in_a_redis_that_was_given_nobodys_contacts_are_touched(tmp_path: Path) -> None:
-    """The page says so, and asks nothing of a graph that is somebody's."""
+async def test_contacts_in_a_given_redis_are_not_touched(tmp_path: Path) -> None:
+    """The page shows that, and changes nothing in a graph that it does not own."""
     redis = RedisServer.start()
     try:
         with presence_run(tmp_path, "--redis", redis.url, **SHORT_TIMES) as service:

@@ -1,4 +1,4 @@
-"""`presence doctor`: what it finds at a service that is well, and at one for each thing that can be wrong."""
+"""`presence doctor`: its findings for a healthy service, and for each possible fault."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ ALONE = ["connect", "update", "query", "leave"]
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PresenceRun]:
-    """A service that is well, for all tests that leave it so."""
+    """A healthy service, for all tests that do not break it."""
     with presence_run(tmp_path_factory.mktemp("doctor"), "--in-process") as running:
         yield running
 
 
 @pytest.fixture
 def aws(service: PresenceRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
-    """The operator's account, where the service is the stack Presence; commands are given in an empty directory."""
+    """The operator's account, in which the service is the stack Presence; commands run in an empty directory."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith(("AWS_", "PRESENCE_"))]:
         monkeypatch.delenv(name)
@@ -55,7 +55,7 @@ def aws(service: PresenceRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def doctor(aws: Aws, *arguments: str) -> tuple[int, dict[str, tuple[str, str]]]:
-    """Exit code, and for each subject the verdict and what was said."""
+    """The exit code, and the verdict and text for each subject."""
     result = CliRunner().invoke(app, ["doctor", "--stack", "Presence", *arguments], env=aws.environment)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
     assert result.stderr == ""
@@ -64,7 +64,7 @@ def doctor(aws: Aws, *arguments: str) -> tuple[int, dict[str, tuple[str, str]]]:
 
 @contextlib.contextmanager
 def started(aws: Aws, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
-    """A command that goes on, and what it prints; it has ended when the block has."""
+    """A running command and its output; it has ended when the block ends."""
     command = subprocess.Popen(
         presence(*arguments), env=os.environ | aws.environment, stdout=subprocess.PIPE, text=True
     )
@@ -77,12 +77,12 @@ def started(aws: Aws, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], 
 
 
 def verdicts(found: dict[str, tuple[str, str]]) -> dict[str, str]:
-    """Without the words."""
+    """The verdicts without the texts."""
     return {subject: verdict for subject, (verdict, _) in found.items()}
 
 
-def test_a_stack_that_is_well(service: PresenceRun, aws: Aws) -> None:
-    """Every look is fine, latencies are told, and nothing is left of the two users."""
+def test_a_healthy_stack(service: PresenceRun, aws: Aws) -> None:
+    """Every check is ok, latencies are reported, and nothing of the two users remains."""
     code, found = doctor(aws)
     assert (code, verdicts(found)) == (0, dict.fromkeys(["stack", "outputs", *WELL], "ok"))
     assert found["stack"][1] == "Presence in us-east-1 is CREATE_COMPLETE"
@@ -94,7 +94,7 @@ def test_a_stack_that_is_well(service: PresenceRun, aws: Aws) -> None:
 
 
 def test_a_run_needs_no_stack(service: PresenceRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In its directory, the run is what is looked at."""
+    """In its directory, the run is checked."""
     monkeypatch.chdir(service.directory)
     result = CliRunner().invoke(app, ["doctor"])
     assert (result.exit_code, [line[:2] for line in result.stdout.splitlines()]) == (0, ["ok"] * len(WELL))
@@ -111,30 +111,30 @@ def test_a_run_needs_no_stack(service: PresenceRun, monkeypatch: pytest.MonkeyPa
         ("UPDATE_IN_PROGRESS", ": check again when CloudFormation has finished"),
     ],
 )
-def test_a_stack_that_is_not_complete(aws: Aws, status: str, words: str) -> None:
-    """A deployment that failed or goes on is said to, with CloudFormation's reason; nothing else is looked at."""
+def test_an_incomplete_stack(aws: Aws, status: str, words: str) -> None:
+    """A failed or running deployment is reported with CloudFormation's reason, and the other checks are skipped."""
     aws.stacks["Presence"].status, aws.stacks["Presence"].why = status, "No such certificate"
     code, found = doctor(aws)
     assert (code, verdicts(found)) == (1, {"stack": "failed"})
     assert found["stack"][1].startswith(f"Presence in us-east-1 is {status}{words}")
 
 
-def test_an_update_that_was_undone_is_worth_a_note(aws: Aws) -> None:
-    """What ran before it still runs, and the operator should know."""
+def test_a_rolled_back_update_is_a_note(aws: Aws) -> None:
+    """The previous version still runs, and the operator should know."""
     aws.stacks["Presence"].status = "UPDATE_ROLLBACK_COMPLETE"
     code, found = doctor(aws)
     assert (code, verdicts(found)) == (0, {"stack": "note"} | dict.fromkeys(["outputs", *WELL], "ok"))
 
 
-def test_outputs_that_are_missing_are_named(aws: Aws) -> None:
-    """A stack of something else has other outputs."""
+def test_missing_outputs_are_named(aws: Aws) -> None:
+    """Another kind of stack has other outputs."""
     del aws.stacks["Presence"].outputs["WebSocketUrl"], aws.stacks["Presence"].outputs["TokenSource"]
     code, found = doctor(aws)
     assert (code, verdicts(found)) == (1, {"stack": "ok", "outputs": "failed"})
     assert found["outputs"][1].startswith("WebSocketUrl, TokenSource are missing")
 
 
-def test_no_stack_and_nobody_to_ask(aws: Aws) -> None:
+def test_a_stack_that_does_not_exist(aws: Aws) -> None:
     """A wrong name is a finding like any other."""
     aws.stacks.clear()
     assert doctor(aws)[1] == {
@@ -142,8 +142,8 @@ def test_no_stack_and_nobody_to_ask(aws: Aws) -> None:
     }
 
 
-def test_every_command_goes_to_a_stack(service: PresenceRun, aws: Aws) -> None:
-    """`--stack` is enough for each of them, anywhere: addresses, credentials and the tokens' secret are found."""
+def test_every_command_accepts_a_stack(service: PresenceRun, aws: Aws) -> None:
+    """`--stack` suffices in any directory: it finds URLs, credentials and the tokens' secret."""
 
     def typed(*arguments: str, given: str | None = None) -> str:
         result = CliRunner().invoke(app, [*arguments, "--stack", "Presence"], input=given, env=aws.environment)
@@ -163,8 +163,8 @@ def test_every_command_goes_to_a_stack(service: PresenceRun, aws: Aws) -> None:
         watching.send_signal(signal.SIGINT)
 
 
-def test_who_has_had_enough_leaves_nothing(service: PresenceRun, aws: Aws) -> None:
-    """Ctrl-C in the middle of it: the two users are nobody's contacts either."""
+def test_ctrl_c_leaves_nothing(service: PresenceRun, aws: Aws) -> None:
+    """Ctrl-C during the checks: the two users are no longer contacts."""
     with started(aws, "doctor", "--stack", "Presence") as (looking, lines):
         while not lines.readline().startswith("ok      connect "):
             assert looking.poll() is None
@@ -179,7 +179,7 @@ def test_who_has_had_enough_leaves_nothing(service: PresenceRun, aws: Aws) -> No
 
 
 def test_foreign_credentials_are_refused_by_the_service(service: PresenceRun, aws: Aws, tmp_path: Path) -> None:
-    """Credentials that may read the stack, and may not call its API: the backend's calls fail, and only they."""
+    """With credentials that may read the stack but not call its API, only the backend's calls fail."""
     aws.keys = Home(tmp_path / "other").key_pair(make=True)
     code, found = doctor(aws)
     assert code == 1
@@ -187,24 +187,24 @@ def test_foreign_credentials_are_refused_by_the_service(service: PresenceRun, aw
     assert "returned 403: Forbidden (are these the credentials of that service?)" in found["contacts"][1]
 
 
-def test_a_secret_that_is_not_the_services(aws: Aws) -> None:
-    """When functions verify with another secret, nobody can connect."""
+def test_a_wrong_secret(aws: Aws) -> None:
+    """If functions verify with another secret, nobody can connect."""
     aws.secrets = dict.fromkeys(aws.secrets, SECRET)
     code, found = doctor(aws)
     assert (code, found["round trip"][0]) == (1, "failed")
     assert "refuses the token: was it made for this service" in found["round trip"][1]
 
 
-def test_a_secret_that_the_operator_may_not_read(aws: Aws) -> None:
-    """Secrets Manager's refusal is told; what needs no token was looked at."""
+def test_an_unreadable_secret(aws: Aws) -> None:
+    """Secrets Manager's refusal is reported; checks without tokens still run."""
     aws.secrets.clear()
     code, found = doctor(aws)
     assert (code, list(found)) == (1, ["stack", "outputs", *WELL[:4], "tokens"])
     assert found["tokens"][1].startswith("AWS refuses GetSecretValue")
 
 
-def test_tokens_of_an_identity_provider_are_asked_for(service: PresenceRun, aws: Aws) -> None:
-    """Without a secret in the stack, a test user's token is needed, and one user sees what one can see."""
+def test_a_token_of_an_identity_provider_is_needed(service: PresenceRun, aws: Aws) -> None:
+    """Without a secret in the stack, a test user's token is needed, and one user is checked."""
     del aws.stacks["Presence"].outputs["TokenSecretArn"]
     code, found = doctor(aws)
     assert (code, found["tokens"][0]) == (1, "failed")
@@ -215,16 +215,16 @@ def test_tokens_of_an_identity_provider_are_asked_for(service: PresenceRun, aws:
     assert "tess is connected" in found["connect"][1]
 
 
-def test_a_token_that_is_over(service: PresenceRun, aws: Aws) -> None:
-    """A token that was good once lets nobody in."""
+def test_an_expired_token(service: PresenceRun, aws: Aws) -> None:
+    """An expired token is refused."""
     token = jwt.encode({"sub": "tess", "exp": 1}, service.run.jwt_secret, "HS256")
     code, found = doctor(aws, "--token", token)
     assert (code, found["one user"][0]) == (1, "failed")
     assert "is it still valid?" in found["one user"][1]
 
 
-def test_a_user_who_is_elsewhere_too_proves_less(service: PresenceRun, aws: Aws) -> None:
-    """A claim hides what a device does, so nothing is concluded from silence."""
+def test_a_user_with_other_devices_is_not_changed(service: PresenceRun, aws: Aws) -> None:
+    """A claim hides what a device does, so the update is not tested."""
     claim = '{"userId":"uma","claim":{"status":"away"}}\n'
     service.command("graph", "import", "-", input=claim)
     code, found = doctor(aws, "--token", service.command("token", "uma").stdout.strip())
@@ -235,8 +235,8 @@ def test_a_user_who_is_elsewhere_too_proves_less(service: PresenceRun, aws: Aws)
 # A state of one's own
 
 
-def test_what_a_redis_of_ones_own_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Contacts that are not loaded are worth a note; a Redis that forgets them, or is away, is a failure."""
+def test_faults_of_a_given_redis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contacts that are not loaded are a note; a Redis that evicts them, or is unavailable, is a failure."""
     monkeypatch.chdir(tmp_path)
     with RedisServer.start() as server, presence_run(tmp_path, "--in-process", "--redis", server.url) as service:
         unmarked = _look(service)
@@ -256,7 +256,7 @@ def test_what_a_redis_of_ones_own_lacks(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def _look(service: PresenceRun) -> dict[str, str]:
-    """What the doctor says of a run, in its directory."""
+    """What the doctor reports about a run, in its directory."""
     done = service.command("doctor")
     assert done.stderr == ""
     found = {line[8:22].strip(): line[:8].strip() for line in done.stdout.splitlines()}
@@ -269,7 +269,7 @@ def _look(service: PresenceRun) -> dict[str, str]:
 
 @contextlib.asynccontextmanager
 async def scripted(tmp_path: Path, script: Any = None, **health: Any) -> AsyncIterator[tuple[Gateway, list[Finding]]]:
-    """A gateway in front of functions that say what a test wants, whose routes are all open; what was found there."""
+    """A gateway whose routes are all open, in front of scripted functions; and what was found there."""
 
     async def api(event: Event) -> Any:
         known = {"graph": "loaded", "dueLate": 0, **health}
@@ -292,23 +292,23 @@ async def scripted(tmp_path: Path, script: Any = None, **health: Any) -> AsyncIt
 
 
 def removed(gateway: Gateway) -> list[str]:
-    """Whom the doctor's first user does not know any more."""
+    """The contacts that were removed from the doctor's first user."""
     bodies = [json.loads(event["body"]) for event in gateway.functions.events_of("api") if "body" in event]
     assert bodies[0]["add"] == bodies[-1]["remove"]
     users: list[str] = bodies[-1]["remove"]
     return users
 
 
-async def test_doors_that_are_open(tmp_path: Path) -> None:
-    """Whoever lets strangers in is told which door it is."""
+async def test_open_routes(tmp_path: Path) -> None:
+    """A service that accepts strangers fails, and the finding names the route."""
     async with scripted(tmp_path) as (_, found):
         failed = {finding.subject: finding.text for finding in found if finding.verdict == "failed"}
     assert failed["no token"].startswith("a handshake without a token returns 101 instead of 401: is the authorizer")
     assert failed["no signature"].startswith("a backend's call without a signature returns 204 instead of 403")
 
 
-async def test_nobody_answers_and_nothing_is_left(tmp_path: Path) -> None:
-    """A service that lets users in and is silent then; the contacts that were made for it are removed."""
+async def test_a_silent_service_leaves_no_contacts(tmp_path: Path) -> None:
+    """A service accepts users and then does not respond; the temporary contacts are removed."""
     async with scripted(tmp_path) as (gateway, found):
         assert found[-1].subject == "round trip"
         assert found[-1].text.endswith("-b did not receive a snapshot within 0.2 s; see the functions' logs")
@@ -316,7 +316,7 @@ async def test_nobody_answers_and_nothing_is_left(tmp_path: Path) -> None:
 
 
 async def test_a_change_that_does_not_arrive(tmp_path: Path) -> None:
-    """Users who can connect, and never hear of each other: posts do not get through."""
+    """Users can connect, but posts do not reach them."""
 
     async def deaf(socket: ServerConnection) -> None:
         async for _ in socket:
@@ -328,8 +328,8 @@ async def test_a_change_that_does_not_arrive(tmp_path: Path) -> None:
         assert len(removed(gateway)) == 1
 
 
-async def test_redis_must_not_forget_contacts(tmp_path: Path) -> None:
-    """A Redis that may evict keys without an expiry is refused; not every Redis tells."""
+async def test_redis_must_not_evict_contacts(tmp_path: Path) -> None:
+    """A Redis that may evict keys without an expiry fails; not every Redis reports its policy."""
     async with scripted(tmp_path) as (_, found):
         assert "eviction" not in {finding.subject for finding in found}
     async with scripted(tmp_path, evictionPolicy="volatile-lru") as (_, found):

@@ -1,4 +1,4 @@
-"""Files of contacts: bad lines are told before anything is written, and nobody sees too much meanwhile."""
+"""Files of contacts: bad lines are reported before anything is written, and nobody sees too much in between."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOMORROW = NOW + 86_400_000
 
 @pytest.fixture
 async def gateway() -> AsyncIterator[Gateway]:
-    """A gateway whose `api` answers that all is done."""
+    """A gateway whose `api` accepts every call."""
     async with running_gateway() as gateway:
         gateway.functions.answers["api"] = {"statusCode": 204}
         yield gateway
@@ -31,14 +31,14 @@ async def gateway() -> AsyncIterator[Gateway]:
 
 @pytest.fixture
 async def backend(gateway: Gateway) -> AsyncIterator[Backend]:
-    """The backend of that gateway."""
+    """A backend of that gateway."""
     keys = ReadOnlyCredentials(gateway.keys.access_key_id, gateway.keys.secret_access_key, None)
     async with aiohttp.ClientSession() as session:
         yield Backend(session, gateway.url, keys, REGION)
 
 
 class Steps:
-    """What progress was told."""
+    """Records the reported progress."""
 
     def __init__(self) -> None:
         self.told: list[tuple[int, int]] = []
@@ -48,7 +48,7 @@ class Steps:
 
 
 def calls(gateway: Gateway) -> list[tuple[str, str, Any]]:
-    """Which call, about whom, and what it said, in order."""
+    """The calls in order: method, user and body."""
     return [
         (event["routeKey"], event.get("pathParameters", {}).get("id", ""), json.loads(event.get("body", "null")))
         for event in gateway.functions.events_of("api")
@@ -56,20 +56,20 @@ def calls(gateway: Gateway) -> list[tuple[str, str, Any]]:
 
 
 def errors_of(read: Any, text: str) -> list[str]:
-    """What is said about the lines of a text."""
+    """The errors for a text."""
     with pytest.raises(UserError) as error:
         read(text.splitlines(keepends=True), "f")
     return str(error.value).splitlines()
 
 
 def test_pairs_are_read_once() -> None:
-    """A pair is one however often, and in whichever direction, it is written; spaces and empty lines do not matter."""
+    """A pair counts once, in either direction; spaces and empty lines are ignored."""
     lines = ["alice,bob\n", "\n", " bob , alice \r\n", '"carol","dave"\n', "a=b@c.d,x|y~z"]
     assert read_pairs(lines, "f") == [("alice", "bob"), ("carol", "dave"), ("a=b@c.d", "x|y~z")]
 
 
 def test_every_bad_line_is_named() -> None:
-    """Each line that is no pair is told with its number, and none hides another."""
+    """Each invalid line is reported with its number."""
     text = "alice,bob\nalice\na,b,c\nalice,b/c\nalice,alice\n,bob\n"
     said = errors_of(read_pairs, text)
     assert [line.split(" ")[0] for line in said] == ["f:2:", "f:3:", "f:4:", "f:5:", "f:6:"]
@@ -78,15 +78,15 @@ def test_every_bad_line_is_named() -> None:
     assert said[3] == "f:5: alice cannot be a contact of alice"
 
 
-def test_a_file_of_another_kind_is_not_told_line_by_line() -> None:
-    """After twenty bad lines it is enough to say how many more there are."""
+def test_many_bad_lines_are_summarized() -> None:
+    """After twenty bad lines only their number is reported."""
     said = errors_of(read_pairs, "nonsense\n" * 1000)
     assert len(said) == 21
     assert said[-1] == "and 980 more bad lines"
 
 
 async def test_pairs_are_loaded_in_batches_and_then_marked(gateway: Gateway, backend: Backend) -> None:
-    """Contacts go in few calls, both ways; the mark comes last, and progress is told."""
+    """Contacts are sent in few calls, mutually; the mark comes last, and progress is reported."""
     edges = [("alice", f"u{number}") for number in range(BATCH + 1)] + [("bob", "carol")]
     steps = Steps()
     await load_pairs(backend, edges, steps)
@@ -101,7 +101,7 @@ async def test_pairs_are_loaded_in_batches_and_then_marked(gateway: Gateway, bac
 
 
 async def test_a_failure_leaves_the_graph_unmarked(gateway: Gateway, backend: Backend) -> None:
-    """Where a call fails nothing more is begun, and the graph is not said to be loaded."""
+    """After a failed call no other starts, and the graph is not marked as loaded."""
     gateway.functions.answers["api"] = {"statusCode": 409, "body": '{"detail": "too many"}'}
     with pytest.raises(UserError, match="409: too many"):
         await load_pairs(backend, [(f"u{number}", "bob") for number in range(100)], Steps())
@@ -110,7 +110,7 @@ async def test_a_failure_leaves_the_graph_unmarked(gateway: Gateway, backend: Ba
 
 
 def test_a_backup_is_checked_line_by_line() -> None:
-    """What is no JSON, names nobody, or says something that cannot be is told with its line and field."""
+    """Invalid JSON, a missing user or an invalid value is reported with its line and field."""
     bad = [
         "{",
         "[]",
@@ -128,8 +128,8 @@ def test_a_backup_is_checked_line_by_line() -> None:
         assert words in line
 
 
-def test_what_is_wrong_with_a_line_is_said_in_plain_words() -> None:
-    """Nobody needs to know with what a line is checked."""
+def test_errors_of_a_line_are_in_plain_words() -> None:
+    """Errors do not show pydantic's wording."""
     bad = ["{", "[]", "{}", '{"userId":1}', '{"userId":"a","viewers":"b"}', '{"userId":"a","lastSeen":"some"}']
     long = json.dumps({"userId": "a", "customStatus": {"text": "x" * 141}})
     assert [line.partition(" ")[2] for line in errors_of(read_backup, "\n".join([*bad, long]))] == [
@@ -144,12 +144,12 @@ def test_what_is_wrong_with_a_line_is_said_in_plain_words() -> None:
 
 
 def test_a_backup_without_a_field_has_its_default() -> None:
-    """A field that is absent is what a user has who never chose."""
+    """A missing field has the value of a user who never chose."""
     assert read_backup(['{"userId":"alice"}\n', "\n"], "f") == [Line(userId="alice")]
 
 
 async def test_a_backup_hides_before_it_shows(gateway: Gateway, backend: Backend) -> None:
-    """All privacy is written before any contact, contacts go one way, and the mark comes last."""
+    """All privacy is written before any contact, contacts are one-way, and the mark comes last."""
     steps = Steps()
     await restore(
         backend,
@@ -177,8 +177,8 @@ async def test_a_backup_hides_before_it_shows(gateway: Gateway, backend: Backend
     assert bodies["contacts", "bob"] == {"add": ["alice", "carol"], "remove": [], "mutual": False}
 
 
-async def test_a_backup_brings_chosen_statuses_back_unless_they_are_over(gateway: Gateway, backend: Backend) -> None:
-    """Custom statuses and claims come back with their ends; what would have ended meanwhile does not."""
+async def test_a_backup_restores_statuses_that_have_not_ended(gateway: Gateway, backend: Backend) -> None:
+    """Custom statuses and claims keep their ends; ended ones are not restored."""
     lines = [
         {"userId": "alice", "claim": {"status": "busy", "until": TOMORROW}, "customStatus": {"text": "Lunch"}},
         {
@@ -201,8 +201,8 @@ async def test_a_backup_brings_chosen_statuses_back_unless_they_are_over(gateway
     }
 
 
-async def test_a_replacement_takes_away_what_it_does_not_name(gateway: Gateway, backend: Backend) -> None:
-    """Contacts that are not in the backup go before others come; users who are not in it keep nothing."""
+async def test_a_replacement_deletes_what_it_does_not_contain(gateway: Gateway, backend: Backend) -> None:
+    """Contacts that are not in the backup are removed before others are added; other users lose everything."""
 
     async def known(event: Event) -> Any:
         alice = {"userId": "alice", "viewers": ["bob", "mallory"]}
@@ -225,7 +225,7 @@ async def test_a_replacement_takes_away_what_it_does_not_name(gateway: Gateway, 
 
 
 async def test_an_export_has_each_user_once(gateway: Gateway, backend: Backend) -> None:
-    """Pages may name a user twice; a backup does not, and it can be read back."""
+    """Pages may contain a user twice; a backup does not, and it can be read again."""
     pages: dict[str, Any] = {
         "": {"users": [{"userId": "alice", "viewers": ["bob"]}, {"userId": "bob"}], "next": "0-9"},
         "0-9": {"users": [{"userId": "bob"}, {"userId": "çarol"}], "next": None},
@@ -241,7 +241,7 @@ async def test_an_export_has_each_user_once(gateway: Gateway, backend: Backend) 
 
 
 def test_lines_come_from_any_iterable(tmp_path: Path) -> None:
-    """A file is read as it is iterated, its line ends and all."""
+    """A file is read line by line, with its line ends."""
     (tmp_path / "edges.csv").write_bytes(b"alice,bob\r\ncarol,dave")
     with (tmp_path / "edges.csv").open() as lines:
         assert read_pairs(lines, "edges.csv") == [("alice", "bob"), ("carol", "dave")]

@@ -1,4 +1,4 @@
-"""`presence load` against a service that runs: its numbers, how it ends, and what it leaves behind."""
+"""`presence load` against a running service: its numbers, its end, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests.support.presence_run import PATIENCE, PresenceRun, presence, presence
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PresenceRun]:
-    """A service that is well, for all tests that leave it so."""
+    """A healthy service, for all tests that do not break it."""
     with presence_run(tmp_path_factory.mktemp("load"), "--in-process") as running:
         yield running
 
 
 def load(service: PresenceRun, *arguments: str) -> dict[str, Any]:
-    """The report of a load that ends well."""
+    """The report of a load that succeeds."""
     result = service.command("load", "--json", "report.json", *arguments)
     assert result.returncode == 0, result.stderr
     report: dict[str, Any] = json.loads((service.directory / "report.json").read_text())
@@ -35,13 +35,13 @@ def load(service: PresenceRun, *arguments: str) -> dict[str, Any]:
 
 
 def known(service: PresenceRun) -> set[str]:
-    """Everybody whom the service knows."""
+    """All users in the service."""
     lines = service.command("graph", "export").stdout.splitlines()
     return {json.loads(line)["userId"] for line in lines}
 
 
 def test_the_numbers_add_up(service: PresenceRun) -> None:
-    """Each change is expected on every device of every contact, all are shown, and the times are in order."""
+    """Each change is expected on every device of every contact, all arrive, and the percentiles are in order."""
     report = load(service, "--users", "12", "--contacts", "4", "--devices", "2", "--rate", "12", "--duration", "2s")
     plan = {"users": 12, "pairs": 24, "devices": 2, "rate": 12, "churn": 0, "seconds": 2, "connectRate": 50}
     assert report["plan"] == plan
@@ -60,22 +60,22 @@ def test_the_numbers_add_up(service: PresenceRun) -> None:
         assert 0 < times["p50"] <= times["p95"] <= times["p99"] <= times["max"]
 
 
-def test_nothing_of_it_is_left(service: PresenceRun) -> None:
-    """Its users are erased, and those of others are as they were."""
+def test_it_leaves_nothing(service: PresenceRun) -> None:
+    """Its users are erased, and other users are unchanged."""
     service.command("contacts", "add", "alice", "bob")
     load(service, "--users", "6", "--contacts", "2", "--rate", "3", "--duration", "1s")
     assert known(service) == {"alice", "bob"}
 
 
-def test_who_comes_back_is_not_lost(service: PresenceRun) -> None:
-    """With churn there are more handshakes than connections, and what nobody could be shown is told apart."""
+def test_churn_is_not_loss(service: PresenceRun) -> None:
+    """With churn there are more handshakes than connections, and withdrawn deliveries are reported apart."""
     report = load(service, "--users", "8", "--contacts", "4", "--rate", "20", "--churn", "4", "--duration", "2s")
     assert report["connects"]["opened"] > 8
     assert report["deliveries"]["lost"] == 0
 
 
-def test_of_a_graph_the_shape_is_taken(service: PresenceRun) -> None:
-    """Users who are named in it are nobody's business here."""
+def test_only_the_shape_of_a_graph_is_used(service: PresenceRun) -> None:
+    """The users in the file are not touched."""
     (service.directory / "edges.csv").write_text("carol,dave\ncarol,erin\n")
     report = load(service, "--graph", "edges.csv", "--rate", "6", "--duration", "1s")
     assert (report["plan"]["users"], report["plan"]["pairs"]) == (3, 2)
@@ -83,14 +83,14 @@ def test_of_a_graph_the_shape_is_taken(service: PresenceRun) -> None:
     assert not known(service) & {"carol", "dave", "erin"}
 
 
-def test_json_on_stdout_is_nothing_else(service: PresenceRun) -> None:
-    """So that it can be piped."""
+def test_json_on_stdout_is_alone(service: PresenceRun) -> None:
+    """So it can be piped."""
     result = service.command("load", "--users", "2", "--contacts", "1", "--duration", "1s", "--json", "-")
     assert json.loads(result.stdout)["deliveries"]["lost"] == 0
 
 
-def test_ctrl_c_ends_it_with_the_report(service: PresenceRun) -> None:
-    """What was measured until then is told, and the users are erased."""
+def test_ctrl_c_ends_it_with_a_report(service: PresenceRun) -> None:
+    """The report covers the time until then, and the users are erased."""
     arguments = ["load", "--users", "4", "--contacts", "2", "--duration", "1h", "--json", "ended.json"]
     before = known(service)
     with subprocess.Popen(
@@ -107,8 +107,8 @@ def test_ctrl_c_ends_it_with_the_report(service: PresenceRun) -> None:
     assert known(service) == before
 
 
-def test_users_that_were_left_are_erased_later(service: PresenceRun) -> None:
-    """A load that was killed could not clean up; --clean-up does, and touches nobody else."""
+def test_users_of_a_killed_load_can_be_erased(service: PresenceRun) -> None:
+    """--clean-up erases them, and no other users."""
     service.command("contacts", "add", "alice", "bob")
     service.command("contacts", "add", "load-0badcafe-0", "load-0badcafe-1")
     result = service.command("load", "--clean-up")
@@ -116,8 +116,8 @@ def test_users_that_were_left_are_erased_later(service: PresenceRun) -> None:
     assert known(service) == {"alice", "bob"}
 
 
-def test_a_service_that_dies_is_told(tmp_path: Path) -> None:
-    """In one line, after the report of what there was; and that its users could not be erased."""
+def test_a_service_that_dies_is_reported(tmp_path: Path) -> None:
+    """In one line, after the report; and that the users could not be erased."""
     with (
         presence_run(tmp_path, "--in-process") as service,
         subprocess.Popen(
@@ -145,7 +145,7 @@ def test_a_service_that_dies_is_told(tmp_path: Path) -> None:
 
 
 def test_contacts_that_are_not_loaded_are_left_alone(tmp_path: Path) -> None:
-    """A load does not mark a Redis as loaded into which a backup is still to come."""
+    """A load does not mark a Redis as loaded, because a backup may still follow."""
     with RedisServer.start() as redis, presence_run(tmp_path, "--in-process", "--redis", redis.url) as service:
         result = service.command("load", "--users", "2", "--contacts", "1", "--duration", "1s")
         assert result.returncode == 1
@@ -167,8 +167,8 @@ def test_contacts_that_are_not_loaded_are_left_alone(tmp_path: Path) -> None:
         (["--url", "nonsense"], "is not the URL of an HTTP API"),
     ],
 )
-def test_what_cannot_be_is_told_in_one_line(service: PresenceRun, arguments: list[str], words: str) -> None:
-    """Before anything is done."""
+def test_an_impossible_load_is_one_line(service: PresenceRun, arguments: list[str], words: str) -> None:
+    """The error comes before anything is done."""
     (service.directory / "bad.csv").write_text("alice\n")
     (service.directory / "empty.csv").write_text("\n")
     result = service.command("load", *arguments)
@@ -181,15 +181,15 @@ def test_what_cannot_be_is_told_in_one_line(service: PresenceRun, arguments: lis
     ("plan", "words"),
     [
         (Plan([[1], [0]], rate=30), "15.0 messages a second"),
-        (Plan([[1, 2, 3], [0], [0], [0]], rate=20, devices=20), "15 changes a second to see"),
+        (Plan([[1, 2, 3], [0], [0], [0]], rate=20, devices=20), "15 changes a second"),
         (Plan([[], []]), "no user has a contact"),
     ],
 )
-def test_a_load_that_measures_a_limit_says_so(plan: Plan, words: str) -> None:
-    """Numbers that are those of a rate limit, or of changes that are held back, are not taken for the service's."""
+def test_a_load_that_measures_a_limit_warns(plan: Plan, words: str) -> None:
+    """Numbers of a rate limit or of batching are not those of the service."""
     assert any(words in doubt for doubt in plan.warnings())
 
 
-def test_an_ordinary_load_is_not_doubted() -> None:
-    """The default one, say."""
+def test_an_ordinary_load_has_no_warnings() -> None:
+    """For example the default one."""
     assert Plan([[1, 2], [0, 2], [0, 1]], rate=3).warnings() == []

@@ -1,4 +1,4 @@
-"""A connection that asks: what it waits for comes, or it is said what did not."""
+"""A connection that waits for responses: they arrive, or the error says what did not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Script = Callable[[ServerConnection], Awaitable[None]]
 
 @contextlib.asynccontextmanager
 async def probe_of(script: Script, patience: float = PATIENCE) -> AsyncIterator[Probe]:
-    """A probe of alice, at a service that does what a script says."""
+    """A probe of alice, at a scripted service."""
     async with (
         serve(script, "127.0.0.1", 0) as server,
         Probe.open(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", "alice", TOKENS, patience) as probe,
@@ -34,27 +34,27 @@ async def probe_of(script: Script, patience: float = PATIENCE) -> AsyncIterator[
         yield probe
 
 
-async def say(socket: ServerConnection, **frame: Any) -> None:
+async def send(socket: ServerConnection, **frame: Any) -> None:
     """Send a frame."""
     await socket.send(json.dumps(frame))
 
 
-async def test_a_snapshot_is_there_when_all_its_parts_are() -> None:
-    """Parts that come before the last, and other frames, are let go."""
+async def test_a_snapshot_is_complete_with_its_last_part() -> None:
+    """Earlier parts and other frames are ignored."""
 
     async def script(socket: ServerConnection) -> None:
         assert json.loads(await socket.recv()) == {"action": "sync"}
-        await say(socket, type="user_online", userId="bob")
+        await send(socket, type="user_online", userId="bob")
         for part in (1, 2):
-            await say(socket, type="presence_snapshot", part=part, parts=2)
+            await send(socket, type="presence_snapshot", part=part, parts=2)
         await socket.wait_closed()
 
     async with probe_of(script) as probe:
         assert (await probe.sync())["part"] == 2
 
 
-async def test_what_does_not_come_is_named() -> None:
-    """A service that is silent is one line, after all patience."""
+async def test_a_missing_frame_is_named() -> None:
+    """A silent service is one line, after the timeout."""
 
     async def script(socket: ServerConnection) -> None:
         await socket.wait_closed()
@@ -70,10 +70,10 @@ async def test_what_does_not_come_is_named() -> None:
     "frame", [{"type": "error", "message": "presence is unavailable"}, {"message": "presence is unavailable"}]
 )
 async def test_an_error_ends_the_wait(frame: dict[str, Any]) -> None:
-    """What the service, or API Gateway itself, says is wrong is what is told."""
+    """The error contains the message of the service or of API Gateway."""
 
     async def script(socket: ServerConnection) -> None:
-        await say(socket, **frame)
+        await send(socket, **frame)
         await socket.wait_closed()
 
     async with probe_of(script) as probe:
@@ -81,7 +81,7 @@ async def test_an_error_ends_the_wait(frame: dict[str, Any]) -> None:
             await probe.sync()
 
 
-async def test_a_connection_that_ends_is_said_to_have_ended() -> None:
+async def test_a_closed_connection_is_an_error() -> None:
     """Closed or cut, while waiting and while sending."""
     ended = asyncio.Event()
 
@@ -105,7 +105,7 @@ async def test_a_connection_that_ends_is_said_to_have_ended() -> None:
 
 
 async def test_a_refused_handshake_is_one_line() -> None:
-    """Nobody there, or a token of somebody else: said by address."""
+    """An unreachable service and a wrong token are errors with the URL."""
 
     def refuse(connection: ServerConnection, _: Request) -> Response:
         return connection.respond(HTTPStatus.FORBIDDEN, "no")
@@ -127,15 +127,15 @@ async def test_a_refused_handshake_is_one_line() -> None:
 
 @pytest.mark.parametrize("token_source", ["query", "subprotocol"])
 async def test_without_a_token_a_gateway_refuses(token_source: Any) -> None:
-    """Wherever tokens are looked for, a handshake that has none there is answered 401."""
+    """Wherever the token is expected, a handshake without one returns 401."""
     async with running_gateway(token_source=token_source) as gateway:
         url = gateway.websocket_url.partition("?")[0]
         assert await status_without_token(url, token_source) == 401
         assert gateway.functions.events == []
 
 
-async def test_who_is_let_in_without_a_token_is_told_so() -> None:
-    """A service without a doorkeeper switches protocols."""
+async def test_a_handshake_without_a_token_may_be_accepted() -> None:
+    """A service without an authorizer switches protocols."""
 
     async def script(socket: ServerConnection) -> None:
         await socket.wait_closed()

@@ -44,7 +44,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PresenceRun]:
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a command is given, with no setting in its environment."""
+    """The directory of a command, with no setting in its environment."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("PRESENCE_")]:
         monkeypatch.delenv(name)
@@ -52,7 +52,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def call(service: PresenceRun, method: str, path: str, *, signed: bool = True, **body: Any) -> tuple[int, Any]:
-    """Status and JSON of a call by the backend, signed by botocore with the key pair that the run made."""
+    """Status and JSON of a backend's call, signed by botocore with the key pair that the run created."""
     url, data = service.run.url + path, json.dumps(body).encode() if body else b""
     headers = {"Content-Type": "application/json"}
     if signed:
@@ -69,7 +69,7 @@ def call(service: PresenceRun, method: str, path: str, *, signed: bool = True, *
 
 
 async def connected(service: PresenceRun, user: str) -> ClientConnection:
-    """A client that is not ours, after its handshake and first sync."""
+    """A foreign client after its handshake and first sync."""
     token = IdentityProvider.find(Home(service.directory / ".presence"), {}).token(user)
     client = await connect(f"{service.run.ws_url}?token={token}&deviceId=d")
     await client.send('{"action":"sync"}')
@@ -85,9 +85,8 @@ async def frame(client: ClientConnection) -> dict[str, Any]:
 
 
 async def until_about(client: ClientConnection, user: str) -> dict[str, Any]:
-    """The next frame that is about a user, to a client that beats meanwhile.
-
-    What comes within a viewer's window is held back until somebody settles it; a beat of the viewer does.
+    """The next frame about a user; the client sends heartbeats meanwhile. Changes within a viewer's window are
+    delayed until the viewer is settled, which a heartbeat does.
     """
     async with asyncio.timeout(PATIENCE):
         while True:
@@ -102,20 +101,20 @@ async def until_about(client: ClientConnection, user: str) -> dict[str, Any]:
 
 
 def test_ready_means_healthy(service: PresenceRun) -> None:
-    """When the run says that it is ready, anybody is told that it is healthy, and people may see each other."""
+    """When the run is ready, the health call succeeds, and users may see each other."""
     status, health = call(service, "GET", "/v1/health", signed=False)
     assert (status, health["graph"]) == (200, "loaded")
 
 
-def test_it_says_what_to_type(service: PresenceRun) -> None:
-    """What is printed names where everything is and what shows it work."""
+def test_it_prints_what_to_type(service: PresenceRun) -> None:
+    """The output names where everything is, and commands to try it."""
     said = "\n".join(service.output)
     for words in (service.run.ws_url, service.run.url, ".presence/run.log", "contacts add alice bob", "watch bob"):
         assert words in said
 
 
-def test_what_it_keeps_is_its_owners(service: PresenceRun) -> None:
-    """Keys, secret, log and addresses are readable by nobody else, and neither is their folder."""
+def test_its_files_are_its_owners(service: PresenceRun) -> None:
+    """Keys, secret, log and addresses, and their folder, are readable by nobody else."""
     home = service.directory / ".presence"
     assert {path.name for path in home.iterdir()} == {"credentials", "jwt_secret", "run.json", "run.log"}
     assert {stat.S_IMODE(path.stat().st_mode) for path in home.iterdir()} == {0o600}
@@ -123,7 +122,7 @@ def test_what_it_keeps_is_its_owners(service: PresenceRun) -> None:
 
 
 def test_it_listens_on_loopback_only(service: PresenceRun) -> None:
-    """The port is that of 127.0.0.1, and of no other address."""
+    """The port is bound to 127.0.0.1 only."""
     port = int(service.run.url.rpartition(":")[2])
     with socket.create_server(("127.0.0.2", port)) as other:  # Which nobody could have, were it that of 0.0.0.0.
         assert other.getsockname() == ("127.0.0.2", port)
@@ -135,7 +134,7 @@ def test_every_function_has_a_process_of_its_own(service: PresenceRun) -> None:
 
 
 async def test_a_status_reaches_a_contact(service: PresenceRun) -> None:
-    """Contacts by the command line, clients that are not ours: bob sees alice come, and become busy."""
+    """With contacts from the command line and foreign clients, bob sees alice come online and become busy."""
     assert service.command("contacts", "add", "alice", "bob").returncode == 0
     bob = await connected(service, "bob")
     alice = await connected(service, "alice")
@@ -150,7 +149,7 @@ async def test_a_status_reaches_a_contact(service: PresenceRun) -> None:
 
 
 async def test_a_leave_reaches_a_contact(service: PresenceRun) -> None:
-    """Who leaves is offline at once, and the service closes the connection."""
+    """A user who leaves is offline immediately, and the service closes the connection."""
     assert service.command("contacts", "add", "carol", "dave").returncode == 0
     dave = await connected(service, "dave")
     carol = await connected(service, "carol")
@@ -164,7 +163,7 @@ async def test_a_leave_reaches_a_contact(service: PresenceRun) -> None:
 
 
 async def test_the_backend_sees_the_real_state(service: PresenceRun) -> None:
-    """A signed call tells a user's devices, and why the status is what it is."""
+    """A signed call returns a user's devices, and the reason for the status."""
     client = await connected(service, "erin")
     status, state = await asyncio.to_thread(call, service, "GET", "/v1/users/erin/presence")
     assert (status, state["status"], len(state["devices"])) == (200, "online", 1)
@@ -174,7 +173,7 @@ async def test_the_backend_sees_the_real_state(service: PresenceRun) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/users/alice/presence", "/v1/graph", "/v1/users/alice/contacts"])
 def test_the_backends_calls_need_its_signature(service: PresenceRun, path: str) -> None:
-    """Without a signature nothing of the backend's is answered."""
+    """Without a signature, every call of the backend is refused."""
     assert call(service, "GET", path, signed=False)[0] == 403
 
 
@@ -182,7 +181,7 @@ def test_the_backends_calls_need_its_signature(service: PresenceRun, path: str) 
 
 
 def test_a_port_in_use_is_one_line(service: PresenceRun, directory: Path) -> None:
-    """A second run finds the port taken: one line and exit code 1, and nothing is left of the attempt."""
+    """A second run reports the port in one line with exit code 1, and leaves nothing."""
     port = service.run.url.rpartition(":")[2]
     refused = CliRunner().invoke(app, ["run", "--port", port])
     assert refused.exit_code == 1
@@ -193,7 +192,7 @@ def test_a_port_in_use_is_one_line(service: PresenceRun, directory: Path) -> Non
 
 
 def test_a_second_run_in_the_directory_is_refused(service: PresenceRun) -> None:
-    """A directory is for one run: a second one is told where the first is, which goes on undisturbed."""
+    """A directory is for one run: a second one reports where the first is, which continues."""
     refused = service.command("run", "--port", "0")
     assert refused.returncode == 1
     place = service.directory / ".presence"
@@ -203,7 +202,7 @@ def test_a_second_run_in_the_directory_is_refused(service: PresenceRun) -> None:
 
 
 def test_a_run_ends_with_its_redis(tmp_path: Path) -> None:
-    """When its own Redis dies, a run says so in one line and ends, and nothing of it is left."""
+    """When its own Redis dies, a run reports that in one line, ends, and leaves nothing."""
     with presence_run(tmp_path, "--in-process") as service:
         children = service.children()
         (redis,) = (pid for pid in children if "server" in _program(pid))
@@ -215,8 +214,8 @@ def test_a_run_ends_with_its_redis(tmp_path: Path) -> None:
         assert not (tmp_path / ".presence/run.json").exists()
 
 
-def test_a_killed_run_is_in_nobodys_way(tmp_path: Path) -> None:
-    """What a run that was killed left behind does not keep the next one from starting."""
+def test_a_killed_run_does_not_block_the_next(tmp_path: Path) -> None:
+    """The files of a killed run do not keep the next one from starting."""
     with presence_run(tmp_path, "--in-process") as service:
         service.end(signal.SIGKILL)
     assert (tmp_path / ".presence/run.json").exists()
@@ -224,14 +223,14 @@ def test_a_killed_run_is_in_nobodys_way(tmp_path: Path) -> None:
         assert service.run.pid == service.process.pid
 
 
-def test_a_clients_token_is_no_setting(tmp_path: Path) -> None:
-    """PRESENCE_TOKEN is for `presence watch`, and a run does not take it for a misspelt setting."""
+def test_a_clients_token_is_not_a_setting(tmp_path: Path) -> None:
+    """PRESENCE_TOKEN is for `presence watch`; a run does not treat it as a misspelled setting."""
     with presence_run(tmp_path, "--in-process", PRESENCE_TOKEN="x") as service:
         assert call(service, "GET", "/v1/health")[0] == 200
 
 
 def _program(pid: int) -> str:
-    """What a process runs."""
+    """The program that a process runs."""
     return subprocess.run(["ps", "-o", "comm=", "-p", str(pid)], capture_output=True, text=True, check=True).stdout
 
 
@@ -245,8 +244,8 @@ def _program(pid: int) -> str:
         ("PRESENCE_REDIS_URL", "http://127.0.0.1", "is not the URL of a Redis"),
     ],
 )
-def test_what_cannot_work_is_one_line(directory: Path, setting: str, value: str, words: str) -> None:
-    """A setting that cannot work ends the start with one line that names it, and exit code 1."""
+def test_an_invalid_setting_is_one_line(directory: Path, setting: str, value: str, words: str) -> None:
+    """An invalid setting ends the start with one line that names it, and exit code 1."""
     refused = CliRunner().invoke(app, ["run", "--port", "0"], env={setting: value})
     assert refused.exit_code == 1
     assert refused.output.count("\n") == 1
@@ -256,7 +255,7 @@ def test_what_cannot_work_is_one_line(directory: Path, setting: str, value: str,
 
 
 def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
-    """Ctrl-C ends every process, and the other commands know that nobody is there."""
+    """Ctrl-C ends every process, and the other commands no longer find the run."""
     with presence_run(tmp_path) as service:
         children = service.children()
         assert service.end() == 0
@@ -269,7 +268,7 @@ def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_other_signals_end_everything_too(tmp_path: Path, number: signal.Signals) -> None:
-    """A polite kill and a closed terminal are like Ctrl-C."""
+    """SIGTERM and a closed terminal are like Ctrl-C."""
     with presence_run(tmp_path, "--in-process") as service:
         children = service.children()
         assert service.end(number) == 0
@@ -277,7 +276,7 @@ def test_other_signals_end_everything_too(tmp_path: Path, number: signal.Signals
 
 
 def test_a_killed_run_leaves_no_process(tmp_path: Path) -> None:
-    """Functions and Redis end with the run even when it cannot end them itself."""
+    """Functions and Redis end with a run that was killed."""
     with presence_run(tmp_path) as service:
         children = service.children()
         service.end(signal.SIGKILL)
@@ -285,7 +284,7 @@ def test_a_killed_run_leaves_no_process(tmp_path: Path) -> None:
 
 
 def test_a_start_that_is_stopped_leaves_no_process(tmp_path: Path) -> None:
-    """Ctrl-C while the functions are still starting ends those that have begun."""
+    """Ctrl-C while functions are starting ends those that have started."""
     service = PresenceRun(tmp_path, "--port", "0")
     children: set[int] = set()
     while len(children) < 4 and service.process.poll() is None:
@@ -297,7 +296,7 @@ def test_a_start_that_is_stopped_leaves_no_process(tmp_path: Path) -> None:
 
 
 def test_a_start_that_fails_half_way_leaves_no_process(tmp_path: Path) -> None:
-    """When all is started and then not healthy, all of it is ended: here a Redis that was laid out differently."""
+    """If the service starts but is not healthy, everything is stopped; here, a Redis has another layout."""
     with RedisServer.start() as redis:
         store = Store.connect(Settings(redis_url=redis.url), Counts())
         store.call([Request("", "bucket", {"loaded": True}, bucket) for bucket in range(store.buckets)], now=1)
@@ -318,7 +317,7 @@ def test_a_start_that_fails_half_way_leaves_no_process(tmp_path: Path) -> None:
 
 
 async def test_functions_may_run_in_this_process(tmp_path: Path) -> None:
-    """With --in-process there are no workers; with PRESENCE_JWT_SECRET no secret is made; the rest is the same."""
+    """With --in-process there are no workers; with PRESENCE_JWT_SECRET no secret is created; the rest is the same."""
     with presence_run(tmp_path, "--in-process", PRESENCE_JWT_SECRET="0123456789" * 4, PRESENCE_GRACE="0") as service:
         assert not (tmp_path / ".presence/jwt_secret").exists()
         assert len(service.children()) == 2  # Redis and its guard.
@@ -332,7 +331,7 @@ async def test_functions_may_run_in_this_process(tmp_path: Path) -> None:
 
 
 def test_a_given_redis_is_not_marked_and_not_ended(tmp_path: Path) -> None:
-    """In a Redis that was given, nobody sees anybody until its contacts are loaded; it goes on after the run."""
+    """In a given Redis, nobody sees anybody until its contacts are loaded; it continues after the run."""
     with RedisServer.start() as redis:
         with presence_run(tmp_path, "--in-process", "--redis", redis.url) as service:
             assert call(service, "GET", "/v1/health")[1]["graph"] == "not_loaded"

@@ -1,4 +1,4 @@
-"""What a run writes down: everything in the file, and to the person only what is to worry about."""
+"""The log of a run: everything is in the file, and the terminal shows warnings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cli.run_log import RunLog
 
 @pytest.fixture
 def shown() -> io.StringIO:
-    """What the person sees."""
+    """What the terminal shows."""
     return io.StringIO()
 
 
@@ -28,13 +28,13 @@ def log(tmp_path: Path, shown: io.StringIO) -> Iterator[RunLog]:
         yield log
 
 
-def words(shown: io.StringIO) -> list[str]:
-    """What the person sees, without the time."""
+def texts(shown: io.StringIO) -> list[str]:
+    """What the terminal shows, without the time."""
     return [line.partition(" ")[2] for line in shown.getvalue().splitlines()]
 
 
 def test_everything_is_in_the_file(log: RunLog, tmp_path: Path) -> None:
-    """Each line is written with the function's name, and read at once by whoever follows the file."""
+    """Each line is written with the function's name, without delay."""
     log.line("query", '{"level":"INFO","message":"hello"}')
     log.line("update", "plain")
     assert (tmp_path / "run.log").read_text() == 'query\t{"level":"INFO","message":"hello"}\nupdate\tplain\n'
@@ -45,36 +45,36 @@ def test_everything_is_in_the_file(log: RunLog, tmp_path: Path) -> None:
     "line", [{"level": "INFO", "message": "hello"}, {"level": "DEBUG"}, {"_aws": {"Timestamp": 1}}]
 )
 def test_ordinary_lines_are_not_shown(log: RunLog, shown: io.StringIO, line: dict[str, object]) -> None:
-    """What goes well, and metrics, are for the file."""
+    """Normal lines and metrics are only in the file."""
     log.line("query", json.dumps(line))
     assert shown.getvalue() == ""
 
 
 def test_warnings_are_shown_with_their_reason(log: RunLog, shown: io.StringIO) -> None:
-    """A warning is one line: which function, what, and why."""
+    """A warning is one line with the function, the message and the reason."""
     log.line("authorize", json.dumps({"level": "WARNING", "message": "token refused", "reason": "expired"}))
     log.line("api", json.dumps({"level": "ERROR", "message": "failed", "exception": "Traceback:\n  a\nValueError: no"}))
-    assert words(shown) == ["authorize: token refused: expired", "api: failed: ValueError: no"]
+    assert texts(shown) == ["authorize: token refused: expired", "api: failed: ValueError: no"]
 
 
-def test_what_is_no_json_is_shown(log: RunLog, shown: io.StringIO) -> None:
-    """A line that nobody meant to write is one that somebody should see, brackets and all."""
+def test_lines_without_json_are_shown(log: RunLog, shown: io.StringIO) -> None:
+    """Unexpected output is shown as it is, with its brackets."""
     log.line("query", "Segmentation fault [core dumped]")
     log.line("query", '{"level": "WARN')
     log.line("query", "")
-    assert words(shown) == ["query: Segmentation fault [core dumped]", 'query: {"level": "WARN']
+    assert texts(shown) == ["query: Segmentation fault [core dumped]", 'query: {"level": "WARN']
 
 
 def test_warnings_of_this_process_are_shown_too(log: RunLog, shown: io.StringIO, tmp_path: Path) -> None:
-    """The schedule and the gateway warn into the same log."""
+    """The schedule and the gateway warn in the same log."""
     logging.getLogger("local.test").error("run of %s failed", "sweeper")
     logging.getLogger("local.test").info("all is well")
-    assert words(shown) == ["local.test: run of sweeper failed"]
+    assert texts(shown) == ["local.test: run of sweeper failed"]
     assert (tmp_path / "run.log").read_text() == "local.test\trun of sweeper failed\n"
 
 
-def test_each_run_begins_a_new_log(tmp_path: Path, shown: io.StringIO) -> None:
-    """The log is that of the last run, and one that others could read is not written into."""
+def test_each_run_starts_a_new_log(tmp_path: Path, shown: io.StringIO) -> None:
+    """The log is that of the last run, and never in a file that others could read."""
     (tmp_path / "run.log").write_text("old")
     (tmp_path / "run.log").chmod(0o644)
     with RunLog(tmp_path / "run.log", Console(file=shown)) as log:

@@ -1,4 +1,4 @@
-"""Of what was typed: where the service is, who signs for it, and whose tokens it takes."""
+"""The options of a command choose the URLs, the signer and the tokens."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OUTPUTS = {
 
 @pytest.fixture(autouse=True)
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
-    """An account that the environment leads to; nothing of whoever runs the tests is left there."""
+    """A fake account that the environment points to, without anything of the person who runs the tests."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
@@ -44,7 +44,7 @@ def home(tmp_path: Path) -> Home:
 
 
 def target(home: Home, environ: dict[str, str] | None = None, **typed: Any) -> Target:
-    """What was typed, in an environment with these settings."""
+    """A target for some options, in an environment with these settings."""
     return Target(home, environ or {}, **typed)
 
 
@@ -57,8 +57,8 @@ async def signing(wanted: Target) -> tuple[str, str]:
 # Where
 
 
-def test_without_a_word_it_is_the_run_of_this_directory(home: Home) -> None:
-    """The run that is known here, else the place where one would be."""
+def test_the_default_is_the_run_of_this_directory(home: Home) -> None:
+    """The run that is found here, else the default URL of a run."""
     assert (target(home).url, target(home).ws_url) == ("http://127.0.0.1:8080", "ws://127.0.0.1:8080/live")
     about = Run(url="http://127.0.0.1:9", ws_url="ws://127.0.0.1:9/live", region="us-east-1", pid=1)
     with home.running(about):
@@ -66,14 +66,14 @@ def test_without_a_word_it_is_the_run_of_this_directory(home: Home) -> None:
 
 
 def test_a_url_on_this_machine_has_its_websockets_at_the_same_port(home: Home) -> None:
-    """A run takes both at one port; a deployment does not, and then nobody guesses."""
+    """A run serves both APIs on one port; a deployment does not, so --ws-url is needed."""
     assert target(home, url="http://localhost:7/").ws_url == "ws://localhost:7/live"
     with pytest.raises(UserError, match="give --ws-url too"):
         _ = target(home, url="https://api.example").ws_url
 
 
-def test_a_stack_tells_its_addresses(home: Home, aws: Aws) -> None:
-    """What a stack says of itself is where it is; what was typed besides comes first."""
+def test_a_stack_has_its_urls(home: Home, aws: Aws) -> None:
+    """The stack's outputs name the URLs; options win over them."""
     aws.deploy("Chat", OUTPUTS)
     stack = target(home, stack="Chat")
     assert (stack.url, stack.ws_url, stack.token_source) == (*list(OUTPUTS.values())[:2], "subprotocol")
@@ -81,8 +81,8 @@ def test_a_stack_tells_its_addresses(home: Home, aws: Aws) -> None:
     assert (typed.url, typed.ws_url) == ("https://api.example/presence", "wss://ws.example")
 
 
-def test_another_stack_is_no_presence_stack(home: Home, aws: Aws) -> None:
-    """A stack without the outputs is somebody else's."""
+def test_another_stack_is_not_a_presence_stack(home: Home, aws: Aws) -> None:
+    """A stack without the outputs is refused."""
     aws.deploy("Shop", {"ShopUrl": "https://shop.example"})
     for name in ("url", "ws_url", "token_source"):
         with pytest.raises(UserError, match="Shop is not a presence stack: it has no output "):
@@ -96,8 +96,8 @@ def test_another_stack_is_no_presence_stack(home: Home, aws: Aws) -> None:
         *("http://a b", "http://me@a", "http://a?b", "http://a#b", ""),
     ],
 )
-def test_what_is_no_url_is_refused(home: Home, url: str) -> None:
-    """A URL without its scheme is a frequent mistake, and is named; so is everything that could not be asked."""
+def test_an_invalid_url_is_refused(home: Home, url: str) -> None:
+    """A URL without a scheme, which is a frequent mistake, and any other invalid one."""
     if url:
         with pytest.raises(UserError, match="is not the URL of an HTTP API"):
             target(home, url=url)
@@ -106,7 +106,7 @@ def test_what_is_no_url_is_refused(home: Home, url: str) -> None:
 
 
 def test_a_stack_needs_a_name(home: Home) -> None:
-    """An empty name, as an unset variable leaves it, is not the run of this directory."""
+    """An empty name, as from an unset variable, does not mean the run of this directory."""
     with pytest.raises(UserError, match="--stack needs a name"):
         target(home, stack="")
 
@@ -114,8 +114,8 @@ def test_a_stack_needs_a_name(home: Home) -> None:
 # Who signs
 
 
-async def test_a_run_is_signed_for_with_its_key_pair(home: Home) -> None:
-    """On this machine the key pair of the folder signs, for the region of its run."""
+async def test_calls_to_a_run_are_signed_with_its_key_pair(home: Home) -> None:
+    """On this machine the folder's key pair signs, for the region of its run."""
     own = home.key_pair().access_key_id
     assert await signing(target(home, url="http://127.0.0.1:9")) == (own, "us-east-1")
     with home.running(Run(url="http://127.0.0.1:9", ws_url="", region="eu-north-1", pid=1)):
@@ -131,20 +131,20 @@ async def test_a_run_is_signed_for_with_its_key_pair(home: Home) -> None:
         ("https://presence.example", "us-east-1"),
     ],
 )
-async def test_elsewhere_aws_credentials_sign(home: Home, aws: Aws, url: str, region: str) -> None:
-    """API Gateway's own hosts name their region; for a domain of one's own it is the environment's."""
+async def test_other_calls_are_signed_with_aws_credentials(home: Home, aws: Aws, url: str, region: str) -> None:
+    """API Gateway's host names contain their region; for a custom domain, the environment names it."""
     assert await signing(target(home, url=url)) == (aws.keys.access_key_id, region)
 
 
-async def test_a_region_that_was_typed_is_that_of_a_domain(home: Home) -> None:
-    """`--region` comes before the environment, and not before what the host says."""
+async def test_a_given_region_is_for_a_custom_domain(home: Home) -> None:
+    """`--region` wins over the environment, but not over the region in a host name."""
     assert (await signing(target(home, url="https://presence.example", region="eu-west-9")))[1] == "eu-west-9"
     host = "https://a1b2.execute-api.eu-west-3.amazonaws.com"
     assert (await signing(target(home, url=host, region="eu-west-9")))[1] == "eu-west-3"
 
 
-async def test_a_stack_on_this_machine_is_the_operators(home: Home, aws: Aws) -> None:
-    """A stack is signed for with AWS credentials, even where an emulator put it on this machine."""
+async def test_a_stack_on_this_machine_needs_aws_credentials(home: Home, aws: Aws) -> None:
+    """Calls to a stack are signed with AWS credentials, even if an emulator runs it on this machine."""
     aws.deploy("Chat", {**OUTPUTS, "HttpUrl": "http://127.0.0.1:9"})
     assert await signing(target(home, stack="Chat")) == (aws.keys.access_key_id, "us-east-1")
 
@@ -153,7 +153,7 @@ async def test_a_stack_on_this_machine_is_the_operators(home: Home, aws: Aws) ->
 
 
 def test_a_stacks_own_secret_makes_its_tokens(home: Home, aws: Aws) -> None:
-    """The secret is read from Secrets Manager; issuer and audience are the environment's."""
+    """The secret comes from Secrets Manager; issuer and audience come from the environment."""
     aws.deploy("Chat", OUTPUTS, secret=SECRET)
     provider = target(home, {"PRESENCE_JWT_AUDIENCE": "chat"}, stack="Chat").identity_provider()
     assert provider.token_source == "subprotocol"
@@ -161,8 +161,8 @@ def test_a_stacks_own_secret_makes_its_tokens(home: Home, aws: Aws) -> None:
     assert claims["sub"] == "alice"
 
 
-def test_a_stack_may_share_a_secret_that_it_did_not_make(home: Home, aws: Aws) -> None:
-    """Without an own secret it is that of the environment, and without either there is nothing to make tokens with."""
+def test_a_stack_may_use_a_shared_secret(home: Home, aws: Aws) -> None:
+    """Without a secret of its own, the environment's is used; without either, no tokens can be made."""
     aws.deploy("Chat", OUTPUTS)
     made = target(home, {"PRESENCE_JWT_SECRET": SECRET}, stack="Chat").identity_provider().token("alice")
     assert jwt.decode(made, SECRET, ["HS256"])["sub"] == "alice"
@@ -170,8 +170,8 @@ def test_a_stack_may_share_a_secret_that_it_did_not_make(home: Home, aws: Aws) -
         target(home, stack="Chat").tokens()
 
 
-def test_a_token_that_was_given_is_the_only_one(home: Home) -> None:
-    """Where it is looked for is the run's way, if the run is meant, else what the environment says."""
+def test_a_given_token_is_the_only_one(home: Home) -> None:
+    """The run defines where it is sent, if the target is the run; else the environment does."""
     given = jwt.encode({"sub": "alice"}, SECRET, "HS256")
     about = Run("http://127.0.0.1:9", "ws://127.0.0.1:9/live", "us-east-1", 1, token_source="subprotocol")
     with home.running(about):

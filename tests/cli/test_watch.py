@@ -1,4 +1,4 @@
-"""What the terminal shows of contacts: the same facts in a table and in lines."""
+"""How the terminal shows contacts: the same facts in a table and in lines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOW = 1_764_000_000.0
 
 
 def record(user: str, status: str = "online", **fields: Any) -> Record:
-    """What is known of a contact."""
+    """A contact's record."""
     return {
         "userId": user,
         "status": status,
@@ -31,7 +31,7 @@ def record(user: str, status: str = "online", **fields: Any) -> Record:
 
 
 def shown(renderable: Any, width: int = 100) -> list[str]:
-    """The lines that a terminal of this width shows, without colours."""
+    """The lines that a terminal of this width shows, without colors."""
     out = io.StringIO()
     Console(file=out, width=width, color_system=None).print(renderable)
     return [line.rstrip() for line in out.getvalue().splitlines()]
@@ -47,7 +47,9 @@ class TestLines:
         return Lines(out, out, lambda: NOW)
 
     def test_a_change_is_one_line_of_fields(self, lines: Lines, out: io.StringIO) -> None:
-        """Time, user, status, device, custom status, last seen: divided by tabs, with a dash for nothing."""
+        """Time, user, status, device, custom status, last seen: with tabs between them, and a dash for an empty
+        field.
+        """
         custom = {"text": "In a call", "emoji": "🎧", "until": None}
         lines.change(Change(None, record("alice", "busy", customStatus=custom)))
         lines.change(Change(record("bob"), record("bob", "offline", lastSeen=(NOW - 90) * 1000)))
@@ -60,17 +62,17 @@ class TestLines:
         ]
 
     def test_a_long_line_stays_one(self, lines: Lines, out: io.StringIO) -> None:
-        """Whoever reads lines gets each change in one, whatever the width of a terminal."""
+        """A change is one line, whatever the terminal's width."""
         lines.change(Change(None, record("a" * 128, customStatus={"text": "x" * 140, "until": None})))
         assert len(out.getvalue().splitlines()) == 1
 
-    def test_brackets_are_what_was_typed(self, lines: Lines, out: io.StringIO) -> None:
-        """A custom status is shown as it is, though it looks like markup."""
+    def test_brackets_are_shown_as_typed(self, lines: Lines, out: io.StringIO) -> None:
+        """A custom status is not interpreted as markup."""
         lines.change(Change(None, record("alice", customStatus={"text": "[red]hi[/red]", "until": None})))
         assert "\t[red]hi[/red]\t" in out.getvalue()
 
-    def test_the_connection_is_told_apart_from_contacts(self) -> None:
-        """How the connection is goes elsewhere, so that a pipe carries contacts only."""
+    def test_the_connection_is_not_shown_among_contacts(self) -> None:
+        """The state of the connection goes to stderr, so that a pipe carries only contacts."""
         out, remarks = io.StringIO(), io.StringIO()
         Lines(out, remarks).link(Link("lost", "cut", 0.84))
         assert (out.getvalue(), remarks.getvalue()) == ("", "not connected (cut), trying again in 0.8 s\n")
@@ -87,8 +89,8 @@ class TestTable:
     def table(self, state: ClientState) -> ContactTable:
         return ContactTable("bob", state, lambda _: None, lambda: NOW)
 
-    def test_who_is_there_comes_first(self, state: ClientState, table: ContactTable) -> None:
-        """Online, busy, away and offline, each by name; with device, custom status and last seen."""
+    def test_online_contacts_come_first(self, state: ClientState, table: ContactTable) -> None:
+        """Online, busy, away and offline, each sorted by name; with device, custom status and last seen."""
         table.link(Link("live"))
         for contact in (
             record("dave", "offline", lastSeen=(NOW - 7200) * 1000),
@@ -109,8 +111,8 @@ class TestTable:
             ["○", "dave", "offline", "2", "hours", "ago"],
         ]
 
-    def test_it_says_why_nothing_moves(self, state: ClientState, table: ContactTable) -> None:
-        """While the service is away, the last state stays, and the head says that it is stale."""
+    def test_it_shows_why_nothing_changes(self, state: ClientState, table: ContactTable) -> None:
+        """While the service is unavailable, the last state stays, and the header says that it is stale."""
         state.users["alice"] = record("alice")
         for link in (Link("stale", "presence is unavailable; try again"), Link("lost", "cut", 3)):
             table.link(link)
@@ -118,18 +120,18 @@ class TestTable:
             assert link_text(link) in lines[0]
             assert any("alice" in line for line in lines)
 
-    def test_who_sees_nobody_is_told_what_to_do(self, table: ContactTable) -> None:
+    def test_an_empty_table_shows_what_to_do(self, table: ContactTable) -> None:
         """An empty table would look broken."""
         table.link(Link("live"))
         assert "`presence contacts add bob OTHER`" in "\n".join(shown(table.render()))
 
-    def test_before_the_first_answer_it_is_connecting(self) -> None:
-        """There is something to see at once."""
+    def test_before_the_first_snapshot_it_is_connecting(self) -> None:
+        """The table is shown immediately."""
         table = ContactTable("bob", ClientState(), lambda _: None, lambda: NOW)
         assert shown(table.render())[0] == "bob  connecting"
 
     def test_each_change_is_drawn(self, state: ClientState) -> None:
-        """Whatever happens is seen at once."""
+        """Each change redraws the table."""
         drawn: list[Any] = []
         table = ContactTable("bob", state, drawn.append, lambda: NOW)
         table.link(Link("live"))
@@ -137,7 +139,7 @@ class TestTable:
         assert len(drawn) == 2
 
     def test_markup_in_a_custom_status_is_text(self, state: ClientState, table: ContactTable) -> None:
-        """Nobody changes the colours of somebody else's terminal."""
+        """Nobody can change the colors of another user's terminal."""
         state.users["alice"] = record("alice", customStatus={"text": "[bold]x[/bold] \x1b[31m", "until": None})
         assert any("[bold]x[/bold]" in line and "\x1b" not in line for line in shown(table.render()))
 
@@ -156,17 +158,17 @@ class TestTable:
     ],
 )
 def test_last_seen_is_in_words(ago: int, words: str) -> None:
-    """How long ago, in the largest unit; a clock that is a little behind says "just now"."""
+    """In the largest unit; if a clock is slightly behind, it is "just now"."""
     assert last_seen(record("alice", "offline", lastSeen=(NOW - ago) * 1000), NOW) == words
 
 
-def test_who_hides_it_was_not_seen() -> None:
-    """Without a time there is nothing to say."""
+def test_a_hidden_last_seen_is_empty() -> None:
+    """Without a time there is no text."""
     assert last_seen(record("alice", "offline"), NOW) == ""
 
 
-def test_a_custom_status_says_until_when() -> None:
-    """The end is a time of day, with the day when it is not within one; what has ended is not shown."""
+def test_a_custom_status_shows_its_end() -> None:
+    """The end is a time of day, with the day if it is more than a day away; an ended status is not shown."""
 
     def words(**custom: Any) -> str:
         return custom_status(record("alice", customStatus=custom), NOW)

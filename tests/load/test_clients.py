@@ -1,4 +1,4 @@
-"""A crowd against a server that does what a test says: everything that is shown, lost or cut is counted as that."""
+"""Simulated clients against a scripted server: deliveries are counted as shown, lost or withdrawn."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ LISTS = [[1], [0]]
 """Two users who see each other."""
 
 
-class Talk:
-    """A conversation of plain words: `{user: number}` shows contacts, and the first one makes it live."""
+class FakeConversation:
+    """A minimal protocol: `{user: number}` shows contacts, and the first such frame makes it live."""
 
     def __init__(self, now: float, life: float) -> None:
         self.is_live = False
@@ -41,8 +41,8 @@ class Talk:
         return str(number)
 
 
-class Words:
-    """The language of `Talk`; its connections live for `life` seconds."""
+class FakeProtocol:
+    """The protocol of `FakeConversation`; its connections last `life` seconds."""
 
     def __init__(self, url: str, life: float = 1e9) -> None:
         self.url, self.life = url, life
@@ -50,12 +50,12 @@ class Words:
     def handshake(self, user: str, device: str) -> tuple[str, Sequence[str]]:
         return f"{self.url}/{user}", ()
 
-    def conversation(self, now: float) -> Talk:
-        return Talk(now, self.life)
+    def conversation(self, now: float) -> FakeConversation:
+        return FakeConversation(now, self.life)
 
 
 class Contacts:
-    """Tells both users of each other's changes, `every` so many, and who connects of the last one that was told."""
+    """Sends each user the other's changes, every `every`th one, and the last one that was sent to a new connection."""
 
     def __init__(self, every: int = 1) -> None:
         self.every = every
@@ -77,7 +77,7 @@ class Contacts:
 
 @contextlib.asynccontextmanager
 async def serving(contacts: Contacts) -> AsyncIterator[tuple[Server, str]]:
-    """The server, and where it is."""
+    """A running server, and its URL."""
     async with serve(contacts.handle, "127.0.0.1", 0) as server:
         yield server, f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
 
@@ -85,25 +85,25 @@ async def serving(contacts: Contacts) -> AsyncIterator[tuple[Server, str]]:
 @contextlib.asynccontextmanager
 async def two_clients(url: str, statistics: Statistics, life: float = 1e9) -> AsyncIterator[SimulatedClients]:
     """Two connected users."""
-    clients = SimulatedClients(Words(url, life), ["a", "b"], LISTS, 1, statistics, random.Random(7))
+    clients = SimulatedClients(FakeProtocol(url, life), ["a", "b"], LISTS, 1, statistics, random.Random(7))
     async with clients.running():
         await clients.connect(1000, lambda *_: None)
         yield clients
 
 
 async def change(clients: SimulatedClients, count: int, churn: float = 0) -> None:
-    """Make so many changes in half a second."""
+    """Make this number of changes in half a second."""
     await clients.change(2 * count, 0.5, churn, lambda *_: None)
 
 
 async def until(happened: Callable[[], bool]) -> None:
-    """Let the loop go round until something has happened."""
+    """Run the loop until something has happened."""
     while not happened():  # noqa: ASYNC110 - what happens in a crowd sets no event
         await asyncio.sleep(0)
 
 
 async def test_everything_that_arrives_is_delivered() -> None:
-    """One delivery for each change, since each has one contact."""
+    """One delivery for each change, since each user has one contact."""
     statistics = Statistics()
     async with serving(Contacts()) as (_, url), two_clients(url, statistics) as clients:
         await change(clients, 20)
@@ -126,7 +126,7 @@ async def test_everything_that_arrives_is_delivered() -> None:
 
 
 async def test_a_later_state_delivers_the_earlier_ones() -> None:
-    """Of four changes of each user only the fourth is told: that shows all of them, and nothing is lost."""
+    """Of four changes of a user only the fourth is sent: it delivers all of them, and nothing is lost."""
     statistics = Statistics()
     async with serving(Contacts(every=4)) as (_, url), two_clients(url, statistics) as clients:
         await change(clients, 16)
@@ -134,8 +134,8 @@ async def test_a_later_state_delivers_the_earlier_ones() -> None:
         assert (statistics.delivered, statistics.superseded, statistics.outstanding) == (16, 12, 0)
 
 
-async def test_what_is_not_shown_is_lost() -> None:
-    """The last three of seven changes of each user are told to nobody."""
+async def test_changes_that_do_not_arrive_are_lost() -> None:
+    """The last three of seven changes of each user are not sent."""
     statistics = Statistics()
     async with serving(Contacts(every=4)) as (_, url), two_clients(url, statistics) as clients:
         await change(clients, 14)
@@ -143,8 +143,8 @@ async def test_what_is_not_shown_is_lost() -> None:
         assert (statistics.expected, statistics.delivered, statistics.report()["deliveries"]["lost"]) == (14, 8, 6)
 
 
-async def test_who_has_gone_is_shown_nothing() -> None:
-    """What was on its way to a connection that ended is neither delivered nor lost."""
+async def test_deliveries_to_a_closed_connection_are_withdrawn() -> None:
+    """Deliveries on their way to a connection that ended are neither delivered nor lost."""
     statistics = Statistics()
     contacts = Contacts(every=1000)
     async with serving(contacts) as (_, url), two_clients(url, statistics) as clients:
@@ -154,8 +154,8 @@ async def test_who_has_gone_is_shown_nothing() -> None:
         assert (statistics.closed["4000"], statistics.withdrawn, statistics.outstanding) == (1, 5, 5)
 
 
-async def test_churn_is_no_loss() -> None:
-    """Connections that are closed come back, and the sums add up."""
+async def test_churn_is_not_loss() -> None:
+    """Closed connections reconnect, and the sums add up."""
     statistics = Statistics()
     async with serving(Contacts()) as (_, url), two_clients(url, statistics) as clients:
         await change(clients, 30, churn=8)
@@ -166,8 +166,8 @@ async def test_churn_is_no_loss() -> None:
         assert statistics.expected == statistics.delivered + statistics.withdrawn
 
 
-async def test_a_connection_that_is_over_is_made_anew() -> None:
-    """As its conversation says: it was rotated, say, or nobody answered on it."""
+async def test_a_connection_is_replaced_when_its_protocol_says_so() -> None:
+    """For example after a rotation, or when the service does not respond."""
     statistics = Statistics()
     async with serving(Contacts()) as (_, url), two_clients(url, statistics, life=0.1) as clients:
         await until(lambda: statistics.opened >= 4)
@@ -175,8 +175,8 @@ async def test_a_connection_that_is_over_is_made_anew() -> None:
         assert clients.size == 2
 
 
-async def test_a_service_that_is_gone_is_no_load() -> None:
-    """As soon as nobody is connected and nobody gets in, it is said."""
+async def test_a_service_that_is_gone_ends_the_load() -> None:
+    """The load ends when no client is connected and none can connect."""
     statistics = Statistics()
     async with serving(Contacts()) as (server, url), two_clients(url, statistics) as clients:
         server.close()
@@ -184,8 +184,8 @@ async def test_a_service_that_is_gone_is_no_load() -> None:
             await clients.change(10, 60, 0, lambda *_: None)
 
 
-async def test_a_token_that_is_refused_is_told_at_once() -> None:
-    """There is no sense in a thousand more."""
+async def test_a_refused_token_ends_the_load() -> None:
+    """The other clients do not try."""
 
     async def refuse(socket: ServerConnection, _: object) -> object:
         return socket.respond(403, "no")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from tests.support.frames import SEQ, event, snapshot
 
 @pytest.fixture
 def session() -> Session:
-    """One that has synced at 0 and been answered at once."""
+    """A session that synced at 0 and has its snapshot."""
     session = Session(ClientState(), Earliest(), 0.0)
     session.due(0.0)
     session.receive(snapshot(), 0.0)
@@ -22,12 +23,12 @@ def session() -> Session:
 
 
 def test_the_first_message_is_sync() -> None:
-    """A client without a past asks for everything."""
+    """A new client requests everything."""
     assert Session(ClientState(), Earliest(), 0.0).due(0.0) == [{"action": "sync", "id": "sync-1"}]
 
 
-def test_a_later_connection_says_what_it_knows_and_replaces() -> None:
-    """A client that comes back names its last number and the connection that is no more."""
+def test_a_later_connection_resumes_and_replaces() -> None:
+    """It sends its last number and the id of the connection that it replaces."""
     state = ClientState()
     state.receive(snapshot())
     sync = Session(state, Earliest(), 0.0, "K1=").due(0.0)
@@ -35,8 +36,8 @@ def test_a_later_connection_says_what_it_knows_and_replaces() -> None:
 
 
 @pytest.mark.parametrize("answers", ["sync-3", "heartbeat-2"])
-def test_a_service_that_lost_its_last_seconds_is_believed(answers: str) -> None:
-    """An answer whose number is behind the question's begins anew, also on a connection that lives."""
+def test_a_service_that_lost_its_last_seconds_wins(answers: str) -> None:
+    """A snapshot that is older than its request starts over, also on an open connection."""
     state = ClientState()
     session = Session(state, Earliest(), 0.0)
     session.due(0.0)
@@ -50,16 +51,16 @@ def test_a_service_that_lost_its_last_seconds_is_believed(answers: str) -> None:
     assert (state.seq, state.users["alice"]["rev"]) == (SEQ - 5, 1)
 
 
-def test_it_beats_as_often_as_the_service_wants(session: Session) -> None:
-    """A heartbeat is due `heartbeatEvery` after the last message, and says that nobody touched a key."""
+def test_heartbeats_follow_the_services_interval(session: Session) -> None:
+    """A heartbeat is due `heartbeatEvery` after the last message, and reports no activity."""
     assert session.wake_at == 30
     assert session.due(29.9) == []
     assert session.due(30) == [{"action": "heartbeat", "id": "heartbeat-2", "active": False, "seq": SEQ}]
     assert session.wake_at == 60
 
 
-def test_a_hole_is_given_two_seconds(session: Session) -> None:
-    """A frame that is only late costs nothing; one that is missing after two seconds is asked for, once."""
+def test_a_missing_frame_may_be_two_seconds_late(session: Session) -> None:
+    """A late frame has no effect; one that is still missing after two seconds causes one sync."""
     session.receive(event(SEQ + 2), 1.0)
     assert session.wake_at == 1.0 + HOLE_PATIENCE
     session.receive(event(SEQ + 1), 1.5)
@@ -69,8 +70,8 @@ def test_a_hole_is_given_two_seconds(session: Session) -> None:
     assert session.due(5.1 + HOLE_PATIENCE) == []
 
 
-def test_after_long_silence_it_asks_and_then_gives_up(session: Session) -> None:
-    """Two minutes without a frame, and five seconds without an answer, and nobody is there."""
+def test_after_long_silence_it_syncs_and_then_gives_up(session: Session) -> None:
+    """After two minutes without a frame it syncs; five seconds later the connection counts as silent."""
     for beat in (30, 60, 90):
         session.due(beat)
     assert session.wake_at == SILENCE
@@ -80,8 +81,8 @@ def test_after_long_silence_it_asks_and_then_gives_up(session: Session) -> None:
         session.due(SILENCE + ANSWER_PATIENCE)
 
 
-def test_an_answer_ends_the_wait(session: Session) -> None:
-    """A service that answers is not silent."""
+def test_a_response_ends_the_wait(session: Session) -> None:
+    """A service that responds is not silent."""
     session.due(30)
     session.due(SILENCE)
     session.receive(snapshot(), SILENCE + 1)
@@ -89,8 +90,8 @@ def test_an_answer_ends_the_wait(session: Session) -> None:
 
 
 @pytest.mark.parametrize("frame", [{"type": "error", "retryAfter": 1000}, {"message": "Internal server error"}])
-def test_a_failure_makes_the_picture_stale_until_it_is_mended(session: Session, frame: dict[str, Any]) -> None:
-    """After an error the client asks again, later each time, and what it shows is stale meanwhile."""
+def test_an_error_makes_the_state_stale_until_a_snapshot(session: Session, frame: dict[str, Any]) -> None:
+    """After an error the client syncs again, later each time, and its state is stale meanwhile."""
     session.receive({**frame, "message": "no"}, 10.0)
     assert session.link == Link("stale", "no")
     again = 10 + frame.get("retryAfter", 0) / 1000
@@ -100,8 +101,8 @@ def test_a_failure_makes_the_picture_stale_until_it_is_mended(session: Session, 
     assert session.link == Link("live")
 
 
-def test_failures_are_asked_about_less_and_less() -> None:
-    """The time from which chance takes a part doubles with each failure, up to thirty seconds."""
+def test_retries_back_off() -> None:
+    """The upper bound of the random wait doubles with each failure, up to thirty seconds."""
     asked: list[float] = []
 
     class Recorder(random.Random):
@@ -115,15 +116,15 @@ def test_failures_are_asked_about_less_and_less() -> None:
     assert asked == [1, 2, 4, 8, 16, 30, 30]
 
 
-def test_it_goes_over_to_a_new_connection_in_time() -> None:
-    """When to rotate is reckoned from the service's own clock, and comes early by a random part of a tenth."""
+def test_it_rotates_in_time() -> None:
+    """The time to rotate is computed from the service's clock, and comes early by a random part of a tenth."""
     for seed in range(20):
         session = Session(ClientState(), random.Random(seed), 100.0)
         session.receive(snapshot(life=6600), 100.0)
         assert 100 + 0.9 * 6600 <= session.rotate_at <= 100 + 6600
 
 
-def test_a_token_that_ends_at_once_makes_no_storm() -> None:
+def test_a_short_token_causes_no_storm() -> None:
     """A connection is used for a second at least."""
     session = Session(ClientState(), Earliest(), 100.0)
     session.receive(snapshot(life=0), 100.0)

@@ -1,4 +1,4 @@
-"""The numbers of a load: nearest ranks, sums that add up, and words for a person."""
+"""Statistics of a load: nearest ranks, sums that add up, and their text."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from load.statistics import Statistics, lines_of, percentiles
         (range(1, 201), {"p50": 100, "p95": 190, "p99": 198, "max": 200}),
     ],
 )
-def test_a_percentile_is_a_time_that_was_measured(ms: list[int], told: dict[str, float]) -> None:
-    """The smallest that so many percent do not exceed."""
+def test_a_percentile_is_a_measured_time(ms: list[int], told: dict[str, float]) -> None:
+    """The smallest one that so many percent do not exceed."""
     times = array("d", [each / 1000 for each in ms])
     random.Random(1).shuffle(times)
     assert percentiles(times) == told
 
 
-def busy_tally() -> Statistics:
-    """One in which everything has happened."""
+def busy_statistics() -> Statistics:
+    """Statistics in which everything has happened."""
     statistics = Statistics()
     statistics.opened, statistics.connecting, statistics.changes, statistics.seconds, statistics.cpu = (
         3,
@@ -49,18 +49,18 @@ def busy_tally() -> Statistics:
     return statistics
 
 
-def test_what_was_expected_is_shown_withdrawn_or_lost() -> None:
+def test_each_expected_delivery_is_shown_withdrawn_or_lost() -> None:
     """The report adds up, and is JSON."""
-    report = json.loads(json.dumps(busy_tally().report()))
+    report = json.loads(json.dumps(busy_statistics().report()))
     told = report["deliveries"]
     assert told["expected"] == told["delivered"] + told["withdrawn"] + told["lost"]
     assert (told["lost"], told["superseded"]) == (1, 1)
     assert report["changes"] == {"sent": 5, "perSecond": 2.5}
 
 
-def test_a_person_is_told_everything_that_happened() -> None:
-    """Counts with their kinds, times, what was lost, and that the machine itself was the limit."""
-    lines = lines_of(busy_tally().report())
+def test_the_text_contains_everything() -> None:
+    """Counts by kind, times, losses, and that the machine was the limit."""
+    lines = lines_of(busy_statistics().report())
     for line in (
         "connects          3 opened in 1.5 s, 4 refused (502: 4)",
         "handshake         p50 250 ms, p95 250 ms, p99 250 ms, longest 250 ms",
@@ -78,5 +78,5 @@ def test_a_person_is_told_everything_that_happened() -> None:
 
 
 def test_a_load_that_did_nothing_has_a_report_too() -> None:
-    """Nothing is divided by zero, and nothing is made up."""
+    """It does not divide by zero, and invents no numbers."""
     assert "deliveries        0 expected, 0 shown, 0 lost" in lines_of(Statistics().report())

@@ -1,4 +1,4 @@
-"""When scheduled functions are started, what with, and that nothing stops the schedule. Time is a number here."""
+"""When scheduled functions start, with which event, and that nothing stops the schedule. A test moves the clock."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Time:
 
 
 class Recorder:
-    """An invoker that notes what was started, and does with it what `answers` says: for ever, unless it says so."""
+    """An invoker that records what was started, and responds as `answers` says: by default, never."""
 
     def __init__(self, *answers: Exception | None) -> None:
         self.started: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
@@ -60,18 +60,18 @@ class Recorder:
 
 
 async def settled() -> None:
-    """Let everything that can go on go on."""
+    """Let everything that can run do so."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
 def scheduler(recorder: Recorder, time: Time, *schedules: Schedule) -> Scheduler:
-    """A scheduler of `schedules`, by default of the sweeper's, in that time."""
+    """A scheduler of `schedules`, by default the sweeper's."""
     return Scheduler(recorder, "eu-north-1", schedules or (SWEEPER,), clock=time.clock.seconds, sleep=time.sleep)
 
 
-async def test_a_run_starts_at_once_and_then_at_its_rate() -> None:
-    """A run starts at once, and then each minute, neither sooner nor twice."""
+async def test_a_run_starts_immediately_and_then_at_its_rate() -> None:
+    """Then once each minute."""
     recorder, time = Recorder(None, None, None), Time()
     async with scheduler(recorder, time):
         await recorder.next()
@@ -87,7 +87,7 @@ async def test_a_run_starts_at_once_and_then_at_its_rate() -> None:
 
 
 async def test_a_run_does_not_wait_for_the_one_before() -> None:
-    """A run that still goes on does not stop the next one from being started."""
+    """A running one does not keep the next one from starting."""
     recorder, time = Recorder(), Time()
     async with scheduler(recorder, time):
         for _ in range(3):
@@ -110,8 +110,8 @@ async def test_each_schedule_has_its_own_rate() -> None:
     assert (names.count("sweeper"), names.count("report")) == (6, 2)
 
 
-async def test_a_run_that_fails_is_logged_and_the_next_one_comes(caplog: pytest.LogCaptureFixture) -> None:
-    """A run that fails or is throttled is logged, and the next one comes at its time."""
+async def test_a_failed_run_is_logged_and_the_next_one_starts(caplog: pytest.LogCaptureFixture) -> None:
+    """So is a throttled one."""
     recorder, time = (
         Recorder(FunctionError("LookupError", "no store"), Throttled("no execution environment was free"), None),
         Time(),
@@ -128,8 +128,8 @@ async def test_a_run_that_fails_is_logged_and_the_next_one_comes(caplog: pytest.
     ]
 
 
-async def test_a_laptop_that_slept_makes_up_for_what_it_missed_with_one_run() -> None:
-    """After a sleep of an hour one run starts at once, and the next after a minute."""
+async def test_one_run_replaces_all_missed_ones() -> None:
+    """After an hour of sleep one run starts immediately, and the next after a minute."""
     recorder, time = Recorder(), Time()
     async with scheduler(recorder, time):
         await recorder.next()
@@ -143,7 +143,7 @@ async def test_a_laptop_that_slept_makes_up_for_what_it_missed_with_one_run() ->
 
 
 async def test_leaving_stops_the_schedule_and_waits_for_no_run() -> None:
-    """Leaving stops the schedule and what it has started."""
+    """It cancels what has started."""
     recorder, time = Recorder(), Time()
     async with asyncio.timeout(PATIENCE):
         async with scheduler(recorder, time):
@@ -155,7 +155,7 @@ async def test_leaving_stops_the_schedule_and_waits_for_no_run() -> None:
 
 
 def test_the_event_is_what_scheduler_sends() -> None:
-    """The event has the keys of a captured one, its time in UTC and its detail a text."""
+    """The event has the keys of a captured one, its time in UTC, and its detail as text."""
     given = event(SWEEPER, "us-east-2", datetime(2024, 6, 13, 12, 30, tzinfo=UTC))
     assert len(given.pop("id")) == 36
     assert given == {
@@ -171,7 +171,7 @@ def test_the_event_is_what_scheduler_sends() -> None:
 
 
 async def test_the_services_schedules_are_the_default() -> None:
-    """Without being told otherwise, what the service has scheduled is started."""
+    """They start unless others are given."""
     recorder = Recorder()
     async with Scheduler(recorder, "eu-north-1"):
         assert {await recorder.next() for _ in SCHEDULES} == {schedule.function for schedule in SCHEDULES}

@@ -1,4 +1,4 @@
-"""What a worker is given and what becomes of what it writes."""
+"""What a worker receives, and what happens to its output."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from tests.support.functions import WORKERS, Lines, running
 pytestmark = pytest.mark.parametrize("mode", WORKERS)
 
 
-async def test_a_worker_has_lambdas_environment_and_not_this_processs(
-    mode: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A worker has Lambda's variables and those it is given; of this process's, nothing that could matter."""
+async def test_a_worker_has_lambdas_variables_only(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker has Lambda's variables and the given ones, and inherits almost nothing of this process."""
     monkeypatch.setenv("PRESENCE_JWT_SECRET", "of the developer's shell")
     monkeypatch.setenv("AWS_PROFILE", "the developer's own account")
     given = {"PRESENCE_GRACE": "5", "AWS_ACCESS_KEY_ID": "AKIDLOCAL", "AWS_REGION": "eu-north-1"}
@@ -35,8 +33,8 @@ async def test_a_worker_has_lambdas_environment_and_not_this_processs(
     assert seen["directory"] == str(ROOT)
 
 
-async def test_every_line_is_passed_on_with_the_functions_name(mode: str) -> None:
-    """Every line that a function writes is passed on, also a very long one and one without an end."""
+async def test_every_line_is_forwarded_with_the_functions_name(mode: str) -> None:
+    """Also a very long line and one without an end."""
     lines = Lines()
     async with running(mode, lines=lines) as functions:
         await functions.invoke("f", {"do": "write", "out": "one\n\ntwo ä\n", "err": "three\n" + "x" * 300_000 + "\n"})
@@ -48,14 +46,14 @@ async def test_every_line_is_passed_on_with_the_functions_name(mode: str) -> Non
     assert max(map(len, written)) <= 300_000
 
 
-async def test_an_event_can_only_be_answered_by_the_sandbox_that_has_it(mode: str) -> None:
-    """The Runtime API refuses an answer to an event that the sandbox does not have."""
+async def test_only_the_environment_with_the_event_can_respond(mode: str) -> None:
+    """The Runtime API refuses a response to an event that the environment does not have."""
     async with running(mode) as functions:
         assert await functions.invoke("f", {"do": "answer another event"}) == 400
         assert await functions.invoke("f", {"do": "answer", "value": 1}) == 1
 
 
-async def test_a_handler_that_reads_its_input_finds_none(mode: str) -> None:
-    """A handler that reads its standard input finds it empty, as in Lambda."""
+async def test_the_input_of_a_handler_is_empty(mode: str) -> None:
+    """As in Lambda, its standard input is empty."""
     async with running(mode) as functions:
         assert await functions.invoke("f", {"do": "read"}) == ""
