@@ -1,8 +1,8 @@
-"""Hours of the service in seconds, with everything counted that AWS would meter.
+"""Hours of the service in seconds, in which everything is counted that AWS would bill.
 
-Clients are real WebSockets, the gateway is the one of `presence run`, the functions are handlers as they are deployed,
-and the state is in a real Redis. Time is a number: it moves from one thing that happens to the next, in the pauses that
-the sweeper makes, so an hour has all its heartbeats, deadlines and looks.
+Clients are real WebSockets, the gateway is that of `presence run`, the functions are the deployed handlers, and the
+state is in a real Redis. The clock jumps from one event to the next, in the pauses of the sweeper, so an hour has all
+its heartbeats, deadlines and looks.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tests.support.clock import EPOCH
 
 SECRET = "a secret of thirty-two characters"
 PATIENCE = 20.0
-"""Seconds that a test waits for what happens at once when all is well."""
+"""Seconds that a test waits for what normally happens immediately."""
 REASONS = {
     "heartbeat": "heartbeats",
     "connect": "connections",
@@ -48,12 +48,12 @@ REASONS = {
     "settle": "settling",
     "heads": "looks",
 }
-"""Verb of the state machine → what asks for it, in the words of the cost model. Where one round trip has several, the
-later row says what it is for: an arrival's snapshot is read while its targets are found."""
+"""Command of the state machine → its cause in the cost model. If a round trip has several commands, the later row is its
+cause: an arrival's snapshot is read in the round trip that finds its targets."""
 
 
 class Counted:
-    """What was counted: all that `bench.cost` has a number for."""
+    """What was counted: everything that `cost/counts.py` has a number for."""
 
     def __init__(self) -> None:
         self.messages: Counter[str] = Counter()
@@ -62,20 +62,20 @@ class Counted:
         """Frames to clients, by type."""
         self.invocations: Counter[str] = Counter()
         self.round_trips: Counter[str] = Counter()
-        """By what asks for them; the sweeper's check of what is kept is "check"."""
+        """By cause; the sweeper's consistency check is "check"."""
         self.calls: Counter[str] = Counter()
         """Script calls, likewise."""
         self.scripts_in_redis = 0
         """Script calls, as Redis itself counted them."""
         self.metrics: set[str] = set()
-        """Names under which the functions counted something."""
+        """The names of the functions' metrics."""
 
 
 class Socket:
-    """A client's connection, and what the client has to know of it.
+    """A client's connection.
 
     Attributes:
-        id: the service's name for it, once a snapshot has said it.
+        id: the connection's id, from the first snapshot on.
         seq: the number of the newest frame.
     """
 
@@ -105,7 +105,7 @@ class World:
     # The service
 
     async def invoke(self, name: str, event: dict[str, Any]) -> Any:
-        """What the gateway asks of functions: one event at a time, so that the order is always the same."""
+        """Invoke a function for the gateway, one event at a time, so that the order is always the same."""
         async with self._one_at_a_time:
             answer = await asyncio.to_thread(self.environment.handler(name), json.loads(json.dumps(event)))
         async with self._happened:
@@ -113,15 +113,15 @@ class World:
             self._happened.notify_all()
         return answer
 
-    def note_stage(self, calls: list[Any]) -> None:
-        """Count one round trip, by the verbs in it."""
-        verbs = {request["verb"] for call in calls for request in json.loads(call.body)}
-        reasons = [reason for verb, reason in REASONS.items() if verb in verbs]
+    def count_round_trip(self, calls: list[Any]) -> None:
+        """Count one round trip, by the commands in it."""
+        commands = {request["verb"] for call in calls for request in json.loads(call.body)}
+        reasons = [reason for command, reason in REASONS.items() if command in commands]
         reason = reasons[-1] if reasons else "check"
         self.counted.round_trips[reason] += 1
         self.counted.calls[reason] += len(calls)
 
-    def note_posts(self, frames: Sequence[Frame]) -> None:
+    def count_posts(self, frames: Sequence[Frame]) -> None:
         """Count frames that are posted."""
         self._posted += len(frames)
         self.counted.posts.update(json.loads(frame.data)["type"] for frame in frames)
@@ -129,7 +129,7 @@ class World:
     # Clients
 
     async def open(self, user_id: str, device_id: str, replaces: Socket | None = None) -> Socket:
-        """Connect and sync. What it `replaces` is closed by the service."""
+        """Connect and sync. The service closes the connection that it `replaces`."""
         token = jwt.encode({"sub": user_id, "iat": EPOCH // 1000, "exp": EPOCH // 1000 + 10 * YEAR}, SECRET, "HS256")
         opened = await websockets.connect(
             f"ws://{HOST}:{self._port}/live?v=1&token={token}&deviceId={device_id}", ping_interval=None
@@ -147,12 +147,12 @@ class World:
         return socket
 
     async def send(self, socket: Socket, message: dict[str, Any], function: str) -> None:
-        """Send a message and wait until its function has done what it asks for."""
+        """Send a message and wait until its function has handled it."""
         self.counted.messages[message["action"]] += 1
         await self._until(function, self.counted.invocations[function] + 1, socket.client.send(json.dumps(message)))
 
     async def close(self, socket: Socket) -> None:
-        """Close a socket as a page does that is left."""
+        """Close a socket, as a closed page does."""
         await self._until("disconnect", self.counted.invocations["disconnect"] + 1, socket.client.close(1001))
 
     async def _listen(self, socket: Socket, answered: asyncio.Future[dict[str, Any]]) -> None:
@@ -219,7 +219,7 @@ class World:
 
 
 def play(redis_url: str, scenario: Callable[[World], Awaitable[Counted]], **settings: Any) -> Counted:
-    """Play a scenario on an empty Redis whose graph is loaded; gives what it counted."""
+    """Play a scenario on an empty Redis whose graph is loaded. Returns what was counted."""
     runtime.authenticator.cache_clear()
     with (
         socket.create_server((HOST, 0)) as listener,
@@ -239,16 +239,16 @@ async def _play(
     stage = running.store._stage
 
     def noted(calls: Any, now: int) -> list[bytes]:
-        here.note_stage(calls)
+        here.count_round_trip(calls)
         return stage(calls, now)
 
     post = running._pusher.post
 
     def noted_posts(frames: Sequence[Frame], within: float = math.inf) -> set[str]:
-        here.note_posts(frames)
+        here.count_posts(frames)
         return post(frames, within)
 
-    running.store._stage = noted  # type: ignore[method-assign] # the real ones, and recorders
+    running.store._stage = noted  # type: ignore[method-assign] # the real ones with recorders
     running._pusher.post = noted_posts  # type: ignore[method-assign]
     key_pair = KeyPair(CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"])
     verifier = SignatureVerifier(key_pair, CREDENTIALS["AWS_REGION"])

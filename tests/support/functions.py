@@ -1,6 +1,6 @@
-"""Functions whose handler does what a test says, in each of the ways to run them; and a line to the handler.
+"""Functions with a scripted handler, in each of the ways to run them, and a connection to the handler.
 
-Used by the tests of `local/awslambda/functions.py`, `local/awslambda/sandbox.py` and `local/awslambda/inprocess.py`.
+Used by the tests of `functions.py`, `environment.py` and `inprocess.py` in `local/awslambda/`.
 """
 
 from __future__ import annotations
