@@ -48,8 +48,8 @@ REASONS = {
     "settle": "settling",
     "heads": "looks",
 }
-"""Command of the state machine → its cause in the cost model. If a round trip has several commands, the later row is its
-cause: an arrival's snapshot is read in the round trip that finds its targets."""
+"""Command of the state machine → its cause in the cost model. If a round trip has several commands, the later row is
+its cause: an arrival's snapshot is read in the round trip that finds its targets."""
 
 
 class Counted:
