@@ -25,7 +25,7 @@ CDK := $(WITH_NODE) infra/cdk-cli/node_modules/.bin/cdk
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras \
 	--no-emit-index-url --custom-compile-command 'make lock' $(ARGS)
 
-.PHONY: help setup run test chromium pictures bench check fmt lock clean bootstrap synth diff deploy destroy
+.PHONY: help setup run test quick chromium schemas pictures bench check fmt lock clean bootstrap synth diff deploy destroy
 
 help: ## list these words
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -38,9 +38,15 @@ run: $(RUN) ## run the service on this machine (ARGS="--help" lists its options)
 test: chromium $(DEV) $(THIRD_PARTY_CLIENTS) $(CLIENT_TESTS) $(CDK_CLI) $(MINISTACK) ## run all tests (ARGS="tests/shared -x" runs some)
 	@$(WITH_NODE) $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
+quick: $(DEV) $(CLIENT_TESTS) ## run the tests that concern what has changed since `main` (ARGS="-x" stops at a failure)
+	@$(WITH_NODE) $(BIN)/python -m tools.changed_tests $(ARGS)
+
 # Before anything is installed or run: a browser is the system's, and nothing that `make` could bring along.
 chromium: | $(BIN)/python
 	@$(BIN)/python tests/support/chromium.py
+
+schemas: $(DEV) ## write the generated schemas of the APIs (docs/protocol.schema.json, functions/api/openapi.json)
+	@$(BIN)/python -m tools.schemas
 
 pictures: chromium $(DEV) ## photograph the demo page and the operator's view anew, into docs/images
 	@$(BIN)/python -m tests.browser.pictures

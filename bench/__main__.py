@@ -1,6 +1,6 @@
-"""`python -m bench [NAME …] [--quick]`: run benchmarks, and print one table.
+"""`python -m bench [NAME …] [--quick]`: runs benchmarks, and prints a table.
 
-When all were run, and not quickly, docs/benchmarks.md and its plots are written anew.
+A full run of all benchmarks also writes docs/benchmarks.md and its plots.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from bench.report import Chapter, Scale, machine, markdown, table
 from local.elasticache import RedisServer
 
 REGISTRY = ("fan_out", "events", "growth", "memory", "cold_start", "end_to_end", "connections", "storm")
-"""Each is a module of this folder: a docstring that says what is measured and how, `run(scale) -> list[Row]` and, if it
-has a picture, `plot(rows) -> Plot`."""
+"""The benchmarks. Each is a module of this folder: its docstring says what is measured and how, and it has
+`run(scale) -> list[Row]` and, if there is a plot, `plot(rows) -> Plot`."""
 DOCS = Path(__file__).parent.parent / "docs"
 
 
 def main() -> None:
-    """What the command line asks for."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("bench", description="Measure what the service costs, side by side.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"all, or some of: {', '.join(REGISTRY)}")
-    parser.add_argument("--quick", action="store_true", help="see that it works; the numbers mean little")
+    parser.add_argument("--quick", action="store_true", help="a short run that checks that it works")
     given = parser.parse_args()
     unknown = [name for name in given.names if name not in REGISTRY]
     if unknown:
@@ -38,7 +38,7 @@ def main() -> None:
     for name in given.names or REGISTRY:
         with console.status(f"{name} …"):
             chapters.append(_chapter(name, scale))
-    # Not cut to the width of a terminal that is none.
+    # Without a terminal, do not cut the table to the default width.
     Console(width=None if console.is_terminal else 240).print(table(chapters))
     if scale is Scale.FULL and not given.names:
         write(chapters)
@@ -52,11 +52,11 @@ def _chapter(name: str, scale: Scale) -> Chapter:
 
 
 def write(chapters: Sequence[Chapter], docs: Path = DOCS) -> None:
-    """Write the report, with its pictures, into a folder."""
+    """Write the report and its plots into a folder."""
     with RedisServer.start() as server, redis.Redis.from_url(server.url) as client:
-        told = client.info()
-    version = told.get("valkey_version", told["redis_version"])
-    about = machine(told.get("server_name", "redis"), f"{version} with {told['mem_allocator']}'s malloc")
+        info = client.info()
+    version = info.get("valkey_version", info["redis_version"])
+    about = machine(info.get("server_name", "redis"), f"{version} with {info['mem_allocator']}'s malloc")
     (docs / "images").mkdir(exist_ok=True)
     (docs / "benchmarks.md").write_text(markdown(chapters, about), "utf-8")
     for chapter in chapters:

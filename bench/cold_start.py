@@ -1,7 +1,7 @@
-"""A function's start in a fresh process that sees nothing but the code and its dependencies, as in a new sandbox: the
-CPU of its imports, then that of its first event, with Redis and the endpoint (over TLS) on loopback. In turns with the
-usual stack for the same work: boto3 with its client, redis-py, pydantic with a model, and Powertools' logger and
-metrics, whose first event is one EVALSHA. Bytecode is there for both, as it is in the bundle (decision 0013).
+"""A function's start in a new process that contains only the code and its dependencies, like a new execution
+environment: the CPU of its imports, then of its first event, with Redis and the endpoint (over TLS) on loopback. It
+runs in turns with the usual stack for the same work: boto3 with its client, redis-py, pydantic with a model, and
+Powertools' logger and metrics, whose first event is one EVALSHA. Both have bytecode, as in the bundle (decision 0013).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tests.support.warm_sandbox import SECRET
 PATHS = [str(Path(__file__).parent.parent), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
 TARGET = Target("≤", 0.65)
 SCRIPT = "return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])"
-"""What the usual stack's first event runs; Redis has it already, as it has ours."""
+"""The script of the usual stack's first event. Redis has loaded it, as it has loaded ours."""
 
 START = """
 import json, os, sys, time
@@ -82,12 +82,12 @@ client = redis.Redis.from_url(os.environ["PRESENCE_REDIS_URL"])
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What one start took, in ms."""
+    """The duration of a start, in ms."""
 
     import_cpu: float
     import_wall: float
     cpu: float
-    """With the first event."""
+    """Including the first event."""
     wall: float
 
 
@@ -104,9 +104,9 @@ def run(scale: Scale) -> list[Row]:
             "POWERTOOLS_SERVICE_NAME": "Bench",
         }
         client.script_load(SCRIPT)
-        told = {"sha": sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest(), "event": _event("heartbeat")}
+        usual_event = {"sha": sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest(), "event": _event("heartbeat")}
         candidates = {name: partial(_start_ours, name, environment) for name in names}
-        starts = in_turns(rounds, {**candidates, "usual": partial(_start, USUAL, environment, told)})
+        starts = in_turns(rounds, {**candidates, "usual": partial(_start, USUAL, environment, usual_event)})
     usual = starts["usual"]
     rows = []
     for name in names:
@@ -130,7 +130,7 @@ def _start(program: str, environment: Mapping[str, str], given: dict[str, Any]) 
 
 
 def _event(function: str) -> dict[str, Any]:
-    """What wakes a function; each function has a user of its own."""
+    """An event that invokes a function; each function has a user of its own."""
     now = int(time.time())
     vouched, name = events.vouched(function, now, now + 3600, deviceId="laptop"), f"Conn-{function}="
     made: dict[str, Any] = {

@@ -1,15 +1,15 @@
-"""From a change to its contacts' screens, through everything: `presence run` (API Gateway's stand-in, functions in
-worker processes, Redis) against two processes of Socket.IO with its Redis adapter, which do the same work in
-the same sizes.
+"""From a change to the screens of the contacts, through the whole service: `presence run` (the emulator of API Gateway,
+functions in worker processes, Redis) against two processes of Socket.IO with its Redis adapter, which do the same work
+in the same sizes.
 
-The crowd is that of `presence load`: the same users and contacts, and one connection each, a heartbeat every 30 s. It
-shares the machine with what it measures, first the one service, then the other, in turns. A latency is from a change's
-leaving to a contact's seeing it. CPU is that of all processes of a service, Redis included, divided by what was shown.
-Rates are raised by half until a service is saturated: until p99 is above half a second, or something is lost.
+The clients are those of `presence load`: the same users and contacts, with one connection each, and a heartbeat every
+30 s. They share the machine with the service, and the two services take turns. A latency is the time from sending a
+change until a contact receives it. CPU is that of all processes of a service, including Redis, divided by the number of
+notifications. The rate rises by half until a service is saturated: p99 is above half a second, or something is lost.
 
-Socket.IO tells a contact by a write to a socket that its own process holds. Here each notification is a signed HTTP
-request to whoever holds the socket, and each change is a function that is woken, as AWS will have it: that is
-the price of having no servers, and most of the ratio. The tail is that of workers being started on two busy cores.
+Socket.IO notifies a contact by writing to a socket of its own process. Here each notification is a signed HTTP request
+to the process that holds the socket, and each change invokes a function, as on AWS. That is the price of having no
+servers, and most of the ratio. The tail comes from workers that start on two busy cores.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from statistics import mean
 from typing import NamedTuple
 
 from bench.report import Amount, Plot, Row, Scale, Target
-from bench.served import Measured, Service, crowd_at, ours, socketio
-from local.cli.crowd import ring
-from local.cli.tally import NEAR_ITS_LIMIT, percentiles
+from bench.served import Measured, Service, clients_at, ours, socketio
+from load.contacts import ring
+from load.statistics import NEAR_ITS_LIMIT, percentiles
 
 CONTACTS = 20
 CONNECT_RATE = 100.0
-"""Handshakes a second; a service that is slower is waited for."""
+"""Handshakes a second. If a service is slower, the benchmark waits for it."""
 SLOW = 500.0
 """Milliseconds of p99 above which a service is saturated."""
 SERVICES: Sequence[Callable[[], AbstractContextManager[Service]]] = (ours, socketio)
 
 
 class Taken(NamedTuple):
-    """What one service did in one turn."""
+    """The result of one service in one turn."""
 
     calm: Measured
     top: Measured
-    """At the highest rate that did not saturate it, or at the lowest if each did."""
+    """At the highest rate that did not saturate it, or at the lowest if all did."""
     beyond: str
-    """Why there is no higher one."""
+    """Why there is no higher rate."""
 
 
 def run(scale: Scale) -> list[Row]:
@@ -59,8 +59,8 @@ def run(scale: Scale) -> list[Row]:
 
 
 async def _turn(service: Service, users: int, rate: float, seconds: float, steps: Sequence[float]) -> Taken:
-    async with crowd_at(service, ring(users, CONTACTS), CONNECT_RATE) as (load, _):
-        await load.run(rate, seconds / 3)  # warms everything up, and lets each service grow to its work
+    async with clients_at(service, ring(users, CONTACTS), CONNECT_RATE) as (load, _):
+        await load.run(rate, seconds / 3)  # a warm-up, in which each service scales up
         calm = await load.run(rate, seconds)
         top = calm
         for step in steps:
@@ -72,20 +72,24 @@ async def _turn(service: Service, users: int, rate: float, seconds: float, steps
 
 
 def _saturation(measured: Measured) -> str:
-    """Why a service cannot do what was asked; nothing if it can."""
-    tally = measured.tally
-    if tally.cpu > NEAR_ITS_LIMIT * tally.seconds:
-        return "the load itself is at its limit"
-    if tally.outstanding or tally.errors:
+    """Why a service is saturated; empty if it is not."""
+    statistics = measured.statistics
+    if statistics.cpu > NEAR_ITS_LIMIT * statistics.seconds:
+        return "the load generator is at its limit"
+    if statistics.outstanding or statistics.errors:
         return "something is lost"
-    return "p99 above half a second" if percentiles(tally.latencies)["p99"] > SLOW else ""
+    return "p99 above half a second" if percentiles(statistics.latencies)["p99"] > SLOW else ""
 
 
 def _calm(what: str, mine: Sequence[Taken], theirs: Sequence[Taken]) -> list[Row]:
     sides = [[taken.calm for taken in side] for side in (mine, theirs)]
-    our, their = (percentiles(array("d", [t for one in side for t in one.tally.latencies])) for side in sides)
-    lost = [sum(one.tally.outstanding for one in side) for side in sides]
-    note = f"lost: {lost[0]} and {lost[1]} of {sum(one.tally.expected for one in sides[0]):,} each" if any(lost) else ""
+    our, their = (percentiles(array("d", [t for one in side for t in one.statistics.latencies])) for side in sides)
+    lost = [sum(one.statistics.outstanding for one in side) for side in sides]
+    note = (
+        f"lost: {lost[0]} and {lost[1]} of {sum(one.statistics.expected for one in sides[0]):,} each"
+        if any(lost)
+        else ""
+    )
     rows = [
         _row(
             f"{what}: change → contact, {name}",
@@ -101,7 +105,9 @@ def _calm(what: str, mine: Sequence[Taken], theirs: Sequence[Taken]) -> list[Row
 
 def _saturated(mine: Sequence[Taken], theirs: Sequence[Taken]) -> list[Row]:
     sides = [[taken.top for taken in side] for side in (mine, theirs)]
-    shown = [Amount(mean(one.tally.delivered / (one.tally.seconds or 1) for one in side), "/s") for side in sides]
+    shown = [
+        Amount(mean(one.statistics.delivered / (one.statistics.seconds or 1) for one in side), "/s") for side in sides
+    ]
     why = f"ours: {mine[-1].beyond}; theirs: {theirs[-1].beyond}"
     return [
         _row("saturated: notifications", shown[0], shown[1], note=why),
@@ -110,7 +116,7 @@ def _saturated(mine: Sequence[Taken], theirs: Sequence[Taken]) -> list[Row]:
 
 
 def _cpu(side: Sequence[Measured]) -> Amount:
-    return Amount(sum(one.cpu for one in side) / sum(one.tally.delivered for one in side) * 1e6, "µs")
+    return Amount(sum(one.cpu for one in side) / sum(one.statistics.delivered for one in side) * 1e6, "µs")
 
 
 def _row(what: str, our: Amount, their: Amount, target: Target | None = None, note: str = "") -> Row:
@@ -118,7 +124,7 @@ def _row(what: str, our: Amount, their: Amount, target: Target | None = None, no
 
 
 def plot(rows: Sequence[Row]) -> Plot:
-    """How soon a contact sees a change."""
+    """How fast a contact sees a change."""
     bars = [
         bar
         for row, name in zip(rows, ("p50", "p95", "p99"), strict=False)

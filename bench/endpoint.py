@@ -1,6 +1,6 @@
-"""An endpoint for posts in a process of its own, as lean as can be, so that what is measured is who posts.
+"""An endpoint for posts, in a process of its own. It does as little as possible, so that only the sender is measured.
 
-It answers each request with 200 and the headers that API Gateway sends, and checks nothing.
+It responds to each request with 200 and API Gateway's headers, and checks nothing.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
 
 
 class Received(NamedTuple):
-    """What came in since the endpoint began."""
+    """What the endpoint received since it started."""
 
     posts: int
     size: int
-    """In bytes, without those of TLS."""
+    """In bytes, without TLS."""
 
 
 class Endpoint:
-    """One that runs.
+    """A running endpoint.
 
     Attributes:
-        url: what to post to, as `callback_url`.
-        trusted: a file with the certificate by which to know it, or nothing.
+        url: the URL to post to, as `callback_url`.
+        trusted: a file with its certificate; empty without TLS.
     """
 
     def __init__(self, process: subprocess.Popen[str], scheme: str) -> None:
@@ -48,7 +48,7 @@ class Endpoint:
         self.url = f"{scheme}://localhost:{self._line()}/live"
 
     def received(self) -> Received:
-        """What has come in by now."""
+        """What it has received so far."""
         assert self._process.stdin is not None
         self._process.stdin.write("?\n")
         self._process.stdin.flush()
@@ -61,10 +61,10 @@ class Endpoint:
 
 @contextlib.contextmanager
 def tls_endpoint() -> Iterator[Endpoint]:
-    """An endpoint with TLS, which this process trusts for the length of the block."""
+    """An endpoint with TLS, which this process trusts while the block lasts."""
     with tempfile.TemporaryDirectory() as folder:
         certificate, trusted = write_certificate(Path(folder, "localhost.pem")), Path(folder, "trusted.pem")
-        # Without the key, with which awscrt does not take it.
+        # awscrt does not accept a certificate file that contains a key.
         trusted.write_bytes(certificate.read_bytes().partition(b"-----END PRIVATE KEY-----\n")[2])
         with environment({"AWS_CA_BUNDLE": str(trusted)}), endpoint(certificate) as server:
             server.trusted = str(trusted)
@@ -113,7 +113,7 @@ async def _serve(certificate: str | None) -> None:
     loop = asyncio.get_running_loop()
     server = await loop.create_server(_Link, "127.0.0.1", 0, ssl=tls)
     print(server.sockets[0].getsockname()[1], flush=True)
-    # Each line is a question; the end of the parent is the end of the lines.
+    # Each line is a request for the counts. The input ends with the parent.
     while await loop.run_in_executor(None, sys.stdin.readline):
         print(_Link.posts, _Link.size, flush=True)
 

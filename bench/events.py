@@ -1,8 +1,9 @@
-"""What one event takes of a warm sandbox: CPU and wall time of the handler alone, time in scripts as Redis counts it,
-and bytes through sockets. Each is taken in turns with the bare calls that it contains: the same EVALSHA through
-redis-py, in a pipeline where there are several, and as many posts through bare `awscrt`, both over TLS. The ratio is
-that of the CPU, where nothing else is said. A query asks about 100 users at most, so 500 are read by a `sync`. A sweep
-is the first look of a sweeper, which also checks a slice of what is kept; nobody is online to be told.
+"""What one event costs in a warm execution environment: CPU and wall time of the handler alone, time in scripts as
+Redis counts it, and bytes through sockets. Each event takes turns with the bare calls that it contains: the same
+EVALSHA through redis-py, in a pipeline if there are several, and as many posts through bare `awscrt`, both over TLS.
+Unless noted otherwise, the ratio is that of the CPU. A query asks about 100 users at most, so 500 are read by a `sync`.
+A sweep is the first look of a sweeper, which also checks a part of the stored state; no contact is online to be
+notified.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import Any
 import redis
 
 from bench.endpoint import Endpoint, tls_endpoint
-from bench.measure import RedisMeter, RedisUse, Spent, in_turns, ratio, spent
+from bench.environment import PATIENT, Environment, RoundTrip, connection, warm_environment
+from bench.measure import RedisProfiler, RedisUse, Spent, in_turns, ratio, spent
 from bench.people import People, Ring
 from bench.report import Amount, Plot, Row, Scale, Target
-from bench.sandbox import PATIENT, Sandbox, Stage, connection, sandbox
 from bench.transports import CHANGE, Post, common_runtime
 from local.elasticache import RedisServer
 from shared.delivery import Frame
@@ -30,12 +31,12 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4])
 return 1
 """
-"""The least that a heartbeat could be: when the device was here last, and when it will be missed."""
+"""The minimum of a heartbeat: it stores when the device was last seen, and when it expires."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One kind of event. `begin` arranges the state, always the same, and gives the events of a round."""
+    """One kind of event. `begin` prepares the same state each time, and returns the events of a round."""
 
     name: str
     begin: Callable[[], Sequence[Work]]
@@ -44,58 +45,58 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one event took, on average over a round; times in µs."""
+    """The cost of one event, averaged over a round; times are in µs."""
 
     cpu: float
     wall: float
     redis: float
     scripts: float
     received: float
-    """Bytes that Redis got."""
+    """Bytes that Redis received."""
     sent: float
 
     @classmethod
     def of(cls, spent: Spent, use: RedisUse, count: int) -> Cost:
-        """Each event's share."""
+        """The cost of each event."""
         times = (1e6 * spent.cpu, 1e6 * spent.wall, 1e6 * use.seconds)
         return cls(*(value / count for value in (*times, use.scripts, use.received, use.sent)))
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What came of a case: costs by round, and what the events contain."""
+    """The result of a case: costs by round, and the contents of the events."""
 
     ours: Sequence[Cost]
     bare: Sequence[Cost]
-    stages: int = 0
+    round_trips: int = 0
     posts: int = 0
     posted: int = 0
-    """Bytes of posts for each event."""
+    """Posted bytes of each event."""
 
     def median(self, field: str) -> float:
-        """Of our rounds."""
+        """The median of our rounds."""
         return float(median(getattr(cost, field) for cost in self.ours))
 
     def ratio(self, field: str) -> float:
-        """Ours to the bare calls."""
+        """The ratio of ours to the bare calls."""
         return ratio([getattr(cost, field) for cost in self.ours], [getattr(cost, field) for cost in self.bare])
 
 
 class Arrangements:
-    """The state for each kind of event, in rings of people of their own."""
+    """Prepares the state for each kind of event, with a ring of users for each."""
 
-    def __init__(self, running: Sandbox, events: int) -> None:
-        self._sandbox, self._events = running, events
+    def __init__(self, running: Environment, events: int) -> None:
+        self._environment, self._events = running, events
 
     def _people(self, prefix: str, contacts: int, count: int = 0) -> People:
-        return People(self._sandbox, Ring(prefix, count or contacts + 1, contacts))
+        return People(self._environment, Ring(prefix, count or contacts + 1, contacts))
 
     def _handle(self, function: str, body: dict[str, Any] | None, user: str, connection_id: str) -> Work:
-        handler, event = self._sandbox.handler(function), self._sandbox.event(body, user, connection_id)
+        handler, event = self._environment.handler(function), self._environment.event(body, user, connection_id)
         return lambda: handler(event)
 
     def connect(self) -> Callable[[], Sequence[Work]]:
-        """Each is the first device of a user with fifty contacts."""
+        """The first device of a user with fifty contacts."""
         people = self._people("connect", 50, max(51, self._events))
         users = [people.ring.id(place) for place in range(self._events)]
 
@@ -108,22 +109,22 @@ class Arrangements:
         return begin
 
     def heartbeat(self, devices: int) -> Callable[[], Sequence[Work]]:
-        """Of a user with fifty contacts and so many devices."""
+        """A heartbeat of a user with fifty contacts and this number of devices."""
         people = self._people(f"beat{devices}-", 50)
         user, speaker = people.ring.id(0), people.ring.connection(0)
 
         def begin() -> Sequence[Work]:
             people.write()
             for number in range(1, devices):
-                self._sandbox.open(connection(user, f"D{number}{user}=", f"device-{number}"))
-                self._sandbox.rest()
+                self._environment.open(connection(user, f"D{number}{user}=", f"device-{number}"))
+                self._environment.advance()
             beat = {"action": "heartbeat"}
             return [self._handle("heartbeat", beat, user, speaker.id) for _ in range(self._events)]
 
         return begin
 
     def update(self, contacts: int) -> Callable[[], Sequence[Work]]:
-        """A user changes to busy and back, which so many contacts see."""
+        """A user changes to busy and back, and this number of contacts sees it."""
         people = self._people(f"update{contacts}-", contacts)
         user, speaker = people.ring.id(0), people.ring.connection(0)
         count = max(2, 2 * (self._events // max(4, contacts // 10)))
@@ -136,7 +137,7 @@ class Arrangements:
         return begin
 
     def query(self, users: int) -> Callable[[], Sequence[Work]]:
-        """About some of a hundred contacts."""
+        """A query about some of a hundred contacts."""
         people = self._people(f"query{users}-", 100)
         user, speaker = people.ring.id(0), people.ring.connection(0)
         body = {"action": "get_presence", "userIds": people.ring.contacts_of(0)[:users]}
@@ -159,7 +160,7 @@ class Arrangements:
         return begin
 
     def sweep(self, due: int) -> Callable[[], Sequence[Work]]:
-        """So many users whose last socket closed a grace ago, with ten contacts each of whom none is here."""
+        """Users whose grace has just ended, with ten offline contacts each."""
         people = self._people(f"due{due}-", 10, due + 10)
 
         def begin() -> Sequence[Work]:
@@ -168,54 +169,54 @@ class Arrangements:
                 people.forget(people.ring.id(place), ["user"])
             for place in range(due):
                 gone = people.ring.connection(place)
-                self._sandbox.service.set_user_offline(gone.user_id, gone.id)
-            self._sandbox.rest(11)
-            return [self._sandbox.sweep]
+                self._environment.service.set_user_offline(gone.user_id, gone.id)
+            self._environment.advance(11)
+            return [self._environment.sweep]
 
         return begin
 
 
 class Comparison:
-    """Runs a case both ways in turns."""
+    """Runs a case and its counterpart in turns."""
 
-    def __init__(self, running: Sandbox, bare: redis.Redis, server: Endpoint, post: Post) -> None:
-        self._sandbox, self._bare, self._server, self._post = running, bare, server, post
-        self._meter = RedisMeter(running.client)
+    def __init__(self, running: Environment, bare: redis.Redis, server: Endpoint, post: Post) -> None:
+        self._environment, self._bare, self._server, self._post = running, bare, server, post
+        self._profiler = RedisProfiler(running.client)
 
     def compare(self, case: Case, rounds: int) -> Found:
-        """The case, as often as asked."""
+        """Compare a case with its bare calls."""
         events, before = self._begin(case), self._server.received()
         recorded = []
         for event in events:
-            self._sandbox.rest()
-            recorded.append(self._sandbox.recorded(event))
+            self._environment.advance()
+            recorded.append(self._environment.recorded(event))
         after, count = self._server.received(), len(events)
         posts = (after.posts - before.posts) // count
         frames = [Frame(f"Conn{number:08d}Qw=", CHANGE) for number in range(posts)]
 
-        def bare_calls(stages: Sequence[Stage]) -> None:
-            self._sandbox.replay(self._bare, stages)
+        def bare_calls(round_trips: Sequence[RoundTrip]) -> None:
+            self._environment.replay(self._bare, round_trips)
             if frames:
                 self._post(frames)
 
         def begin_bare() -> list[Work]:
             self._begin(case)
-            return [lambda stages=stages: bare_calls(stages) for stages in recorded]  # type: ignore[misc]
+            return [lambda round_trips=round_trips: bare_calls(round_trips) for round_trips in recorded]  # type: ignore[misc]
 
         ours, bare = self._in_turns(rounds, lambda: self._begin(case), begin_bare)
         return Found(ours, bare, max(map(len, recorded)), posts, (after.size - before.size) // count)
 
     def beside(self, case: Case, other: Case, rounds: int) -> Found:
-        """A case in turns with another one, not with its bare calls."""
+        """Compare a case with another case."""
         return Found(*self._in_turns(rounds, lambda: self._begin(case), lambda: self._begin(other)))
 
     def plain_beats(self, count: int) -> Case:
-        """The least that heartbeats could be, through the client that the bare calls go through."""
+        """Minimal heartbeats, through the client of the bare calls."""
         plain, keys = self._bare.register_script(PLAIN_BEAT), ["plain:{0}:devices", "plain:{0}:due"]
         args = ["Calice=", "1732400000000", "1732400075000", "alice"]
 
         def begin() -> Sequence[Work]:
-            plain(keys, args)  # Redis knows the script from now on
+            plain(keys, args)  # loads the script
             return [lambda: plain(keys, args)] * count
 
         return Case("a script of HSET and ZADD", begin)
@@ -227,13 +228,13 @@ class Comparison:
         return costs["ours"], costs["theirs"]
 
     def _begin(self, case: Case) -> Sequence[Work]:
-        """Nobody is left from another case, who might be due and be helped."""
-        self._sandbox.empty()
+        """Start a case on an empty store: users of another case could become due."""
+        self._environment.empty()
         return case.begin()
 
     def _cost(self, events: Sequence[Work]) -> Cost:
         took: list[Spent] = []
-        use = self._meter.use(lambda: took.append(spent(*events, before=self._sandbox.rest)))
+        use = self._profiler.use(lambda: took.append(spent(*events, before=self._environment.advance)))
         return Cost.of(took[0], use, len(events))
 
 
@@ -243,7 +244,7 @@ def run(scale: Scale) -> list[Row]:
     with (
         RedisServer.start() as server,
         tls_endpoint() as posts,
-        sandbox(server.url, posts.url, **PATIENT) as running,
+        warm_environment(server.url, posts.url, **PATIENT) as running,
         redis.Redis.from_url(server.url) as bare,
         common_runtime(posts.url) as post,
     ):
@@ -273,7 +274,7 @@ def run(scale: Scale) -> list[Row]:
         _redis_time(beat_of_ten, beat, beside_one, Target("≤", 1.2)),
         Row(
             "update, 50 contacts online: round trips to Redis",
-            Amount(found[update[50]].stages),
+            Amount(found[update[50]].round_trips),
             target=Target("≤", 3, of="ours"),
         ),
         Row(
@@ -287,7 +288,7 @@ def run(scale: Scale) -> list[Row]:
 def _row(case: Case, found: Found) -> Row:
     wall, redis = Amount(found.median("wall"), "µs"), Amount(found.median("redis"), "µs")
     sent, received = Amount(found.median("received") / 1000, "kB"), Amount(found.median("sent") / 1000, "kB")
-    there_and_back = f"{found.stages} round trips, {sent} there, {received} back"
+    there_and_back = f"{found.round_trips} round trips, {sent} there, {received} back"
     note = f"wall {wall} ({found.ratio('wall'):.2f}×); Redis {redis}, {there_and_back}"
     if found.posts:
         note += f"; {found.posts} posts, {Amount(found.posted / 1000, 'kB')}"
@@ -315,7 +316,7 @@ def _redis_time(case: Case, other: Case, found: Found, target: Target) -> Row:
 
 
 def plot(rows: list[Row]) -> Plot:
-    """What each kind of event takes, against its bare calls."""
+    """The cost of each kind of event, relative to its bare calls."""
     shown = [row for row in rows if row.what.endswith(": CPU") and row.ratio]
     bars = [(row.what.removesuffix(": CPU"), row.ratio or 0) for row in shown]
     return Plot(

@@ -1,9 +1,9 @@
-"""Whether an event costs more when more users are stored: heartbeats and updates of users picked at random, and a sweep
-of 100 who are due, spread evenly. Each size has a Redis of its own, filled with users as the service writes them: a
-script copies one, and copies are held against what the service writes. Each user is online and has eight contacts, who
-are told through an endpoint on loopback; no two who are due share one. The sizes take turns, without the handler, which
-knows one Redis only. The ratio is that of the time in Redis's scripts, since nothing else could grow; what it grows by
-is memory that lies further apart, and much of that is the allocator that Redis was built with. It takes 1.5 GB.
+"""Whether an event costs more when more users are stored: heartbeats and updates of random users, and a sweep of 100
+due users, spread evenly. Each size has a Redis of its own, filled with users as the service writes them: a script
+copies one, and some copies are compared with what the service writes. Each user is online and has eight contacts, who
+are notified through an endpoint on loopback; no two due users share a contact. The sizes take turns, without the
+handler, which knows only one Redis. The ratio is that of the time in Redis's scripts, since nothing else could grow.
+Growth comes from memory that is spread further, which depends much on Redis's allocator. It takes 1.5 GB.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from functools import partial
 from statistics import median
 
 from bench.endpoint import endpoint
-from bench.measure import RedisMeter, RedisUse, Spent, in_turns, ratio, spent
+from bench.environment import PATIENT, Environment, warm_environment
+from bench.measure import RedisProfiler, RedisUse, Spent, in_turns, ratio, spent
 from bench.people import People, Ring
 from bench.report import Amount, Plot, Row, Scale, Target
-from bench.sandbox import PATIENT, Sandbox, sandbox
 from local.elasticache import RedisServer
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
@@ -33,74 +33,84 @@ Work = Callable[[], object]
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One event's share of a round, in seconds."""
+    """The cost of one event, averaged over a round, in seconds."""
 
     spent: Spent
     redis: float
 
     @classmethod
     def of(cls, spent: Spent, use: RedisUse, count: int) -> Cost:
-        """Each event's share."""
+        """The cost of each event."""
         return cls(Spent(spent.cpu / count, spent.wall / count), use.seconds / count)
 
 
-class Town:
-    """So many users in a Redis of their own, and what happens among them."""
+class Population:
+    """A number of users in a Redis of their own, and their events."""
 
-    def __init__(self, running: Sandbox, count: int) -> None:
-        self._sandbox, self._random = running, random.Random(SEED)
-        self._meter = RedisMeter(running.client)
+    def __init__(self, running: Environment, count: int) -> None:
+        self._environment, self._random = running, random.Random(SEED)
+        self._profiler = RedisProfiler(running.client)
         self._people = People(running, Ring("u", count, CONTACTS))
         self._people.write()
         self._untouched = self._random.sample(range(count), min(count, 1_000))
 
     def heartbeats(self, count: int) -> Cost:
-        """By users picked at random."""
+        """Heartbeats of random users."""
         beat = {"action": "heartbeat"}
-        return self._cost([self._say(beat, self._random.randrange(self._people.ring.count)) for _ in range(count)])
+        return self._cost([self._send(beat, self._random.randrange(self._people.ring.count)) for _ in range(count)])
 
     def updates(self, count: int) -> Cost:
-        """By users picked at random who have not changed yet."""
+        """Updates of random users who have not changed yet."""
         busy = {"action": "presence_update", "status": "busy"}
-        return self._cost([self._say(busy, self._untouched.pop()) for _ in range(count)])
+        return self._cost([self._send(busy, self._untouched.pop()) for _ in range(count)])
 
     def sweep(self) -> Cost:
-        """Of users whose last socket closed a grace ago; afterwards they are back."""
+        """A sweep of users whose grace has just ended; afterwards they are online again."""
         step = self._people.ring.count // DUE
         begin = self._random.randrange(step)
         places = range(begin, begin + DUE * step, step)
         for place in places:
             gone = self._people.ring.connection(place)
-            self._sandbox.service.set_user_offline(gone.user_id, gone.id)
-        self._sandbox.rest(11)
-        cost = self._cost([self._sandbox.sweep])
+            self._environment.service.set_user_offline(gone.user_id, gone.id)
+        self._environment.advance(11)
+        cost = self._cost([self._environment.sweep])
         self._people.write(places)
         return cost
 
-    def _say(self, body: dict[str, str], place: int) -> Work:
+    def _send(self, body: dict[str, str], place: int) -> Work:
         speaker = self._people.ring.connection(place)
-        return lambda: self._sandbox.say(body, speaker)
+        return lambda: self._environment.send(body, speaker)
 
     def _cost(self, events: Sequence[Work]) -> Cost:
         took: list[Spent] = []
-        use = self._meter.use(lambda: took.append(spent(*events, before=self._sandbox.rest)))
+        use = self._profiler.use(lambda: took.append(spent(*events, before=self._environment.advance)))
         return Cost.of(took[0], use, len(events))
 
 
 def run(scale: Scale) -> list[Row]:
-    """Every event at every size."""
+    """All events at all sizes."""
     sizes = scale.pick(SIZES[:2], SIZES)
     beats, updates, rounds, sweeps = scale.pick((20, 5, 2, 1), (100, 20, 15, 9))
     with contextlib.ExitStack() as running:
         posts = running.enter_context(endpoint())
-        towns = {}
+        populations = {}
         for size in sizes:
             server = running.enter_context(RedisServer.start())
-            towns[size] = Town(running.enter_context(sandbox(server.url, posts.url, **PATIENT)), size)
+            populations[size] = Population(
+                running.enter_context(warm_environment(server.url, posts.url, **PATIENT)), size
+            )
         return [
-            *_rows("heartbeat", rounds, {size: partial(town.heartbeats, beats) for size, town in towns.items()}),
-            *_rows("update", rounds, {size: partial(town.updates, updates) for size, town in towns.items()}),
-            *_rows(f"sweep of {DUE} due", sweeps, {size: town.sweep for size, town in towns.items()}),
+            *_rows(
+                "heartbeat",
+                rounds,
+                {size: partial(population.heartbeats, beats) for size, population in populations.items()},
+            ),
+            *_rows(
+                "update",
+                rounds,
+                {size: partial(population.updates, updates) for size, population in populations.items()},
+            ),
+            *_rows(f"sweep of {DUE} due", sweeps, {size: population.sweep for size, population in populations.items()}),
         ]
 
 

@@ -1,6 +1,6 @@
-"""How things are measured: several candidates in turns, so that whatever else the machine does hits all alike.
+"""How benchmarks measure: candidates take turns, so that other work on the machine affects all of them alike.
 
-A figure of one run means little on a machine that others use; the ratio of two that were taken in turns means much.
+On a shared machine, a single number means little, but the ratio of two numbers that were measured in turns is reliable.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """These variables for the length of the block."""
+    """Set environment variables while the block lasts."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -36,16 +36,16 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What one piece of work took, in seconds: CPU of this process with all its threads, and time on the wall."""
+    """The cost of a piece of work, in seconds: CPU of this process with all its threads, and wall time."""
 
     cpu: float
     wall: float
 
 
 def spent(*pieces: Callable[[], object], before: Callable[[], object] = lambda: None) -> Spent:
-    """Do pieces of work, each after something that does not count, with no garbage left from earlier.
+    """Measure pieces of work. `before` runs before each and is not measured.
 
-    What a piece leaves itself is its own cost.
+    Garbage is collected first, so that only the garbage of the pieces themselves counts.
     """
     cpu = wall = 0.0
     gc.collect()
@@ -59,9 +59,9 @@ def spent(*pieces: Callable[[], object], before: Callable[[], object] = lambda: 
 
 
 def in_turns(rounds: int, candidates: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
-    """Run each candidate once in each round, each round beginning with another; gives the results by round.
+    """Run each candidate once in each round, in a rotating order. Returns the results by round.
 
-    One more round comes before, whose results are thrown away: connections open and caches fill in it.
+    An additional first round opens connections and fills caches; its results are dropped.
     """
     names = list(candidates)
     results: dict[str, list[T]] = {name: [] for name in names}
@@ -75,25 +75,25 @@ def in_turns(rounds: int, candidates: Mapping[str, Callable[[], T]]) -> dict[str
 
 
 def ratio(ours: list[float], theirs: list[float]) -> float:
-    """The median over all rounds of ours to theirs."""
+    """The median, over all rounds, of the ratio of ours to theirs."""
     return median(our / their for our, their in zip(ours, theirs, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class RedisUse:
-    """What Redis itself says that a piece of work took of it."""
+    """What a piece of work cost, as Redis counts it."""
 
     scripts: int
     """Script calls."""
     seconds: float
-    """In scripts."""
+    """Time in scripts."""
     received: int
-    """Bytes that came in through its sockets."""
+    """Bytes that its sockets received."""
     sent: int
 
 
-class RedisMeter:
-    """Asks a Redis what work takes of it: time in scripts from `INFO commandstats`, and bytes through its sockets."""
+class RedisProfiler:
+    """Reads from Redis what work costs: time in scripts from `INFO commandstats`, and bytes through its sockets."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
@@ -101,14 +101,14 @@ class RedisMeter:
         self._own = min(use.received for use in idle), min(use.sent for use in idle)
 
     def use(self, work: Callable[[], object]) -> RedisUse:
-        """What a piece of work takes, without what the questions about it take."""
+        """The cost of a piece of work, without the cost of measuring it."""
         use = self._between(work)
         return RedisUse(use.scripts, use.seconds, use.received - self._own[0], use.sent - self._own[1])
 
     def _between(self, work: Callable[[], object]) -> RedisUse:
         self._client.config_resetstat()
         work()
-        sockets = self._client.info("stats")  # first: the other answer is the longer the more was done
+        sockets = self._client.info("stats")  # first, because the size of the other response depends on the work
         commands = self._client.info("commandstats")
         scripts = [commands[name] for name in ("cmdstat_evalsha", "cmdstat_eval") if name in commands]
         return RedisUse(

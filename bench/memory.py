@@ -1,8 +1,8 @@
-"""Memory of Redis for each user, as `used_memory` grows when many are stored, against the plain layout: a hash (status,
-custom status, when last seen), a set of devices, a set of contacts, none of which ever expires. Ours has besides: what
-each device said last, when the user is due, what contacts were told and the user was told (lease and feed), when what
-is forgotten is forgotten, and an index of whom the user may see. Each user is online with one device. Sets of contacts
-are as large as `MEMORY USAGE` says of a sample.
+"""Memory of Redis for each user, measured by the growth of `used_memory` when many are stored, against a plain layout:
+a hash (status, custom status, last seen), a set of devices, and a set of contacts, none of which expires. Ours also
+stores the last message of each device, the time at which the user is due, what was announced to contacts and to the
+user (lease and feed), expiry times, and an index of the users whom the user may see. Each user is online with one
+device. The size of the sets of contacts is the `MEMORY USAGE` of a sample.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from collections.abc import Callable, Sequence
 import redis
 
 from bench.endpoint import endpoint
+from bench.environment import warm_environment
 from bench.people import People, Ring
 from bench.report import Amount, Plot, Row, Scale, Target
-from bench.sandbox import EPOCH, sandbox
 from local.elasticache import RedisServer
+from tests.support.clock import EPOCH
 
 CONTACTS = (10, 50)
 SAMPLE = 200
 OURS = ("user", "contacts", "sees")
-"""The kinds of keys that such a user has. The entry in the bucket's `due` comes on top."""
+"""The kinds of keys of such a user, besides the entry in the bucket's `due` set."""
 
 
 def run(scale: Scale) -> list[Row]:
-    """Both layouts, with few contacts and with many."""
+    """Both layouts, with few and with many contacts."""
     rows = []
     for contacts in CONTACTS:
         ring = Ring("u", scale.pick(2_000, 20_000), contacts)
@@ -32,15 +33,15 @@ def run(scale: Scale) -> list[Row]:
         theirs, their_contacts = _plain_layout(ring)
         if contacts == CONTACTS[0]:
             aside = ours - our_keys["contacts"] - our_keys["sees"], theirs - their_contacts
-            rows.append(_row("sets of contacts aside", *aside, Target("≤", 1.5)))
+            rows.append(_row("without sets of contacts", *aside, Target("≤", 1.5)))
         note = ", ".join(f"{kind} {size:.0f}" for kind, size in our_keys.items())
         rows.append(_row(f"with {contacts} contacts", ours, theirs, None, f"bytes of keys: {note}"))
     return rows
 
 
 def _our_layout(ring: Ring) -> tuple[float, dict[str, float]]:
-    """Bytes for each user, and those of each kind of key, in a Redis that held nothing before."""
-    with RedisServer.start() as server, endpoint() as posts, sandbox(server.url, posts.url) as running:
+    """Bytes of each user, and of each kind of key, in a new Redis."""
+    with RedisServer.start() as server, endpoint() as posts, warm_environment(server.url, posts.url) as running:
         people, store = People(running, ring), running.store
         grown = _grown(running.client, people.write)
         keys = {kind: [store.key(kind, ring.id(place)) for place in range(SAMPLE)] for kind in OURS}
@@ -48,21 +49,21 @@ def _our_layout(ring: Ring) -> tuple[float, dict[str, float]]:
 
 
 def _plain_layout(ring: Ring) -> tuple[float, float]:
-    """Bytes for each user, and those of the set of contacts."""
+    """Bytes of each user, and of the set of contacts."""
     with RedisServer.start() as server, redis.Redis.from_url(server.url) as client:
         grown = _grown(client, lambda: _write_plainly(client, ring))
         return grown / ring.count, _size(client, [f"contacts:{ring.id(place)}" for place in range(SAMPLE)])
 
 
 def _grown(client: redis.Redis, write: Callable[[], None]) -> float:
-    """By how many bytes Redis grows."""
+    """The growth of Redis, in bytes."""
     before = client.info("memory")["used_memory"]
     write()
     return float(client.info("memory")["used_memory"] - before)
 
 
 def _size(client: redis.Redis, keys: Sequence[str]) -> float:
-    """Bytes of one of these keys with what it holds, on average."""
+    """The average size of these keys and their values, in bytes."""
     return sum(client.memory_usage(key, samples=0) or 0 for key in keys) / len(keys)
 
 
@@ -83,7 +84,7 @@ def _row(what: str, ours: float, theirs: float, target: Target | None, note: str
 
 
 def plot(rows: list[Row]) -> Plot:
-    """Bytes for each user, both layouts."""
+    """Bytes of each user, in both layouts."""
     bars = []
     for row in rows:
         what = row.what.removeprefix("memory of a user, ")

@@ -1,4 +1,4 @@
-"""What other processes take, as Linux tells in /proc: CPU time and memory."""
+"""CPU time and memory of other processes, from Linux's /proc."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def cpu(pids: Iterable[int]) -> dict[int, float]:
-    """Seconds of CPU that each process has taken, with all its threads; one that is gone is left out."""
+    """CPU seconds of each process with all its threads, without processes that have ended."""
     taken = {}
     for pid in pids:
         fields = _read(pid, "stat").rpartition(")")[2].split()
@@ -21,12 +21,12 @@ def cpu(pids: Iterable[int]) -> dict[int, float]:
 
 
 def cpu_between(before: dict[int, float], after: dict[int, float]) -> float:
-    """Seconds of CPU that all took in between, also those that began then."""
+    """CPU seconds of all processes between two readings, including new processes."""
     return sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
 
 
 def resident(pid: int) -> int:
-    """Bytes of a process that are in memory."""
+    """Resident memory of a process, in bytes."""
     return int(_read(pid, "statm").split()[1]) * PAGE
 
 

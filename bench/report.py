@@ -1,4 +1,4 @@
-"""What a benchmark says: rows of a table, each a ratio of one run held against a target, and how they are shown.
+"""The report of a benchmark: table rows, each a ratio from one run compared with a target, and plots.
 
 Nothing is measured here.
 """
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Scale(Enum):
-    """How much is measured: enough to see that it works, or enough to believe the numbers."""
+    """How much is measured: enough to check that it works, or enough to trust the numbers."""
 
     QUICK = "quick"
     FULL = "full"
@@ -42,45 +42,45 @@ class Amount(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A bound of the row's ratio or, `of="ours"`, of our own amount in its unit."""
+    """A bound for the row's ratio or, with `of="ours"`, for our own amount in its unit."""
 
     direction: Literal["≤", "≥", "<"]
     bound: float
     of: Literal["ratio", "ours"] = "ratio"
 
     def is_met(self, row: Row) -> bool:
-        """Whether a row keeps to it; one without the number that it is about does not."""
+        """Whether a row meets the target; a row without the number does not."""
         measured = row.ratio if self.of == "ratio" else row.ours.value
         if measured is None:
             return False
         return {"≤": measured <= self.bound, "<": measured < self.bound, "≥": measured >= self.bound}[self.direction]
 
     def text(self, row: Row) -> str:
-        """As the table shows it: ≤ 1.2×, or ≤ 5 µs."""
+        """The target in the table: ≤ 1.2×, or ≤ 5 µs."""
         return f"{self.direction} {_times(self.bound) if self.of == 'ratio' else Amount(self.bound, row.ours.unit)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One comparison, both sides measured in turns in the same run."""
+    """One comparison. Both sides were measured in turns in the same run."""
 
     what: str
     ours: Amount
     against: str = ""
-    """What it is compared with; empty for a figure that stands alone."""
+    """What it is compared with; empty for a single number."""
     theirs: Amount | None = None
     ratio: float | None = None
-    """Ours to theirs, so that above 1 is more: better for posts per second, worse for CPU."""
+    """Ours divided by theirs. Above 1 is better for posts per second, and worse for CPU."""
     target: Target | None = None
     note: str = ""
 
     @property
     def verdict(self) -> str:
-        """`met`, `not met`, or nothing where there is no target."""
+        """`met`, `not met`, or empty without a target."""
         return "" if self.target is None else "met" if self.target.is_met(self) else "not met"
 
     def cells(self) -> tuple[str, ...]:
-        """The row as text, one for each of `COLUMNS`."""
+        """The row as text, with a cell for each of `COLUMNS`."""
         target = "" if self.target is None else f"{self.target.text(self)}: {self.verdict}"
         theirs = "" if self.theirs is None else str(self.theirs)
         return (self.what, str(self.ours), self.against, theirs, _times(self.ratio), target, self.note)
@@ -91,7 +91,7 @@ COLUMNS = ("what", "ours", "against", "theirs", "ratio", "target", "note")
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A bar chart: named amounts of one unit. Those of `ours` stand out."""
+    """A bar chart of named amounts in one unit. The bars in `ours` are highlighted."""
 
     title: str
     unit: str
@@ -99,16 +99,16 @@ class Plot:
     ours: Sequence[str] = ()
 
     def svg(self) -> str:
-        """The chart as a picture that reads well on light and on dark pages."""
+        """The chart as SVG that is readable on light and on dark pages."""
         left, width, height, gap = 300, 360, 22, 8
         longest = max((value for _, value in self.bars), default=0) or 1
         lines = []
         for place, (name, value) in enumerate(self.bars):
             top, length = 44 + place * (height + gap), max(1, round(width * value / longest))
-            colour = "#2563eb" if name in self.ours else "#94a3b8"
+            color = "#2563eb" if name in self.ours else "#94a3b8"
             lines += [
                 f'<text x="{left - 8}" y="{top + 16}" text-anchor="end">{escape(name)}</text>',
-                f'<rect x="{left}" y="{top}" width="{length}" height="{height}" rx="3" fill="{colour}"/>',
+                f'<rect x="{left}" y="{top}" width="{length}" height="{height}" rx="3" fill="{color}"/>',
                 f'<text x="{left + length + 8}" y="{top + 16}">{escape(str(Amount(value, self.unit)))}</text>',
             ]
         whole = 44 + len(self.bars) * (height + gap) + 8
@@ -129,13 +129,13 @@ class Chapter:
 
     name: str
     about: str
-    """What is measured and how: the docstring of its module."""
+    """The docstring of the module, which says what is measured and how."""
     rows: Sequence[Row]
     plot: Plot | None = None
 
 
 def figures(value: float) -> str:
-    """A number with three significant digits, and all of those before the point."""
+    """A number with three significant digits, or all digits before the point."""
     if value == 0:
         return "0"
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
@@ -149,13 +149,13 @@ def table(chapters: Sequence[Chapter]) -> Table:
     for chapter in chapters:
         shown.add_section()
         for row in chapter.rows:
-            colour = {"met": "green", "not met": "red", "": None}[row.verdict]
-            shown.add_row(*row.cells(), style=colour)
+            color = {"met": "green", "not met": "red", "": None}[row.verdict]
+            shown.add_row(*row.cells(), style=color)
     return shown
 
 
 def machine(store: str, version: str) -> dict[str, str]:
-    """Where and when this run is made, and with which Redis or Valkey."""
+    """The date and the machine of this run, and its Redis or Valkey."""
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": f"{os.cpu_count()} CPUs, {platform.machine()}, {platform.system()}",
@@ -165,15 +165,15 @@ def machine(store: str, version: str) -> dict[str, str]:
 
 
 def markdown(chapters: Sequence[Chapter], about: Mapping[str, str]) -> str:
-    """The report as docs/benchmarks.md holds it."""
+    """The report, as in docs/benchmarks.md."""
     bounded = [row for chapter in chapters for row in chapter.rows if row.target]
     met = sum(row.verdict == "met" for row in bounded)
     lines = [
-        "<!-- Written by `make bench`; edits by hand are lost. -->",
+        "<!-- Written by `make bench`, which overwrites manual edits. -->",
         "# Benchmarks",
         "",
         "`make bench` wrote this page. Both sides of a row were measured in turns, in one run on one machine,",
-        "so trust the ratios (ours to theirs) and not the absolute numbers.",
+        "so trust the ratios (ours to theirs), not the absolute numbers.",
         "",
         "; ".join(f"{name}: {value}" for name, value in about.items()) + ".",
         f"{met} of {len(bounded)} targets are met.",

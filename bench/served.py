@@ -1,7 +1,6 @@
-"""Whole services as processes of their own, and a crowd in front of them: ours as `presence run` starts it, and one of
-Socket.IO with its Redis adapter.
+"""Complete services in processes of their own: ours, as `presence run` starts it, and Socket.IO with its Redis adapter.
 
-The crowd, its changes and what it counts are those of `presence load`, whoever serves.
+Both are put under the load of `presence load`: the same simulated clients, changes and statistics.
 """
 
 from __future__ import annotations
@@ -23,46 +22,47 @@ from urllib.parse import urlencode
 import redis
 
 from bench.processes import cpu, cpu_between
-from bench.transports import Counts
-from local.cli import garbage
-from local.cli.crowd import Crowd, Heard, Language
-from local.cli.home import Home
-from local.cli.identity_provider import IdentityProvider
-from local.cli.load import Presence
-from local.cli.tally import Tally
-from local.cli.target import Target
+from cli import process_limits
+from cli.home import Home
+from cli.identity_provider import IdentityProvider
+from cli.target import Target
+from load.clients import SimulatedClients
+from load.presence_protocol import PresenceProtocol
+from load.protocol import Received, WireProtocol
+from load.statistics import Statistics
 from local.elasticache import RedisServer
 from shared.settings import Settings
 from shared.store import Store
+from tests.support.metrics import Counts
 from tests.support.presence_run import descendants, presence_run
 
 PEERS = Path(__file__).parent / "peers"
 NODES = 2
-"""Processes of Socket.IO, as many as we have cores: its adapter is there to connect them."""
+"""Processes of Socket.IO, one for each core; the adapter connects them."""
 HEARTBEAT = 30.0
-"""Seconds between heartbeats, of both."""
+"""Seconds between heartbeats, in both services."""
 TTL = 3600
-"""Seconds that tokens are good for."""
+"""Seconds for which tokens are valid."""
 Pairs = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One that runs.
+    """A running service.
 
     Attributes:
-        name: as the table shows it.
-        language: how one speaks to it.
-        main: the process that holds the sockets (of Socket.IO one of them).
-        pids: all its processes, Redis included.
-        befriend: lets pairs of users see each other.
+        name: its name in the table.
+        protocol: how clients talk to it.
+        main: the process that holds the sockets (one of them, for Socket.IO).
+        pids: all its processes, including Redis.
+        make_contacts: lets pairs of users see each other.
     """
 
     name: str
-    language: Language
+    protocol: WireProtocol
     main: int
     pids: Callable[[], set[int]]
-    befriend: Callable[[Pairs], Awaitable[None]]
+    make_contacts: Callable[[Pairs], Awaitable[None]]
 
 
 @contextlib.contextmanager
@@ -75,7 +75,7 @@ def ours() -> Iterator[Service]:
     ):
         target = Target(Home(Path(folder) / ".presence"), {})
 
-        async def befriend(pairs: Pairs) -> None:
+        async def make_contacts(pairs: Pairs) -> None:
             with redis.Redis.from_url(server.url) as client, client.pipeline(transaction=False) as pipeline:
                 key = Store(client, Settings(redis_url=server.url), Counts()).key
                 for first, second in pairs:
@@ -85,27 +85,27 @@ def ours() -> Iterator[Service]:
                 pipeline.execute()
             async with target.backend() as backend:
                 await backend.set_graph_loaded()
-                told = await backend.contacts(pairs[0][0])  # It was written as the service reads it.
-                assert told == {other for pair in pairs if pairs[0][0] in pair for other in pair} - {pairs[0][0]}
+                contacts = await backend.contacts(pairs[0][0])  # The service reads what was written.
+                assert contacts == {other for pair in pairs if pairs[0][0] in pair for other in pair} - {pairs[0][0]}
 
         yield Service(
             "presence run",
-            Presence(run.run.ws_url, target.identity_provider(), TTL),
+            PresenceProtocol(run.run.ws_url, target.identity_provider(), TTL),
             run.process.pid,
             lambda: {server.pid, run.process.pid, *run.children()},
-            befriend,
+            make_contacts,
         )
 
 
 @contextlib.contextmanager
 def socketio() -> Iterator[Service]:
-    """`peers/socketio.mjs` in as many processes as there are `NODES`, with a Redis of the same binary."""
+    """`peers/socketio.mjs` in `NODES` processes, with a Redis of the same binary."""
     secret = secrets.token_urlsafe(48)
     with RedisServer.start() as server, contextlib.ExitStack() as stack:
         nodes = [stack.enter_context(_node(server.url, secret)) for _ in range(NODES)]
         ports = [_line(node) for node in nodes]
 
-        async def befriend(pairs: Pairs) -> None:
+        async def make_contacts(pairs: Pairs) -> None:
             with redis.Redis.from_url(server.url) as client, client.pipeline(transaction=False) as pipeline:
                 for first, second in pairs:
                     pipeline.sadd(f"contacts:{first}", second)
@@ -117,7 +117,7 @@ def socketio() -> Iterator[Service]:
             SocketIo(ports, IdentityProvider(secret, "query")),
             nodes[0].pid,
             lambda: {server.pid, *(node.pid for node in nodes), *descendants(nodes[0].pid)},
-            befriend,
+            make_contacts,
         )
 
 
@@ -142,54 +142,54 @@ def _line(node: subprocess.Popen[str]) -> str:
 
 
 class SocketIo:
-    """How one speaks to the servers of `peers/socketio.mjs`: a `Language`."""
+    """The `WireProtocol` of `peers/socketio.mjs`."""
 
     def __init__(self, ports: Sequence[str], tokens: IdentityProvider) -> None:
         self._ports, self._tokens = ports, tokens
         self._rng = random.Random()
 
     def handshake(self, user: str, device: str) -> tuple[str, Sequence[str]]:
-        """The URL of a handshake; users are spread over the servers."""
+        """The URL of a handshake. Users are spread over the servers."""
         port = self._ports[zlib.crc32(user.encode()) % len(self._ports)]
         query = {"EIO": "4", "transport": "websocket", "token": self._tokens.token(user, TTL), "deviceId": device}
         return f"ws://127.0.0.1:{port}/socket.io/?{urlencode(query)}", ()
 
     def conversation(self, now: float) -> _SocketIoConversation:
-        """What is said on a connection that was just opened."""
+        """The protocol on a connection that has just opened."""
         return _SocketIoConversation(now)
 
 
 class _SocketIoConversation:
-    """Socket.IO's packets: `40` joins, `42[event, data]` is an event, `2` a ping that `3` answers."""
+    """Socket.IO's packets: `40` joins, `42[event, data]` is an event, `2` a ping, and `3` its pong."""
 
     def __init__(self, now: float) -> None:
         self.is_live = False
         self._beat_at = now + HEARTBEAT
-        self._sooner = ["40"]
+        self._pending = ["40"]
 
     @property
     def wake_at(self) -> float:
-        return 0.0 if self._sooner else self._beat_at
+        return 0.0 if self._pending else self._beat_at
 
     def due(self, now: float) -> list[str]:
-        due, self._sooner = self._sooner, []
+        due, self._pending = self._pending, []
         if now >= self._beat_at:
             self._beat_at = now + HEARTBEAT
             due.append('42["heartbeat",{"active":true}]')
         return due
 
-    def receive(self, text: str, now: float) -> Heard:  # noqa: ARG002 - nothing here is late
+    def receive(self, text: str, now: float) -> Received:  # noqa: ARG002 - the protocol has no deadlines
         if text == "2":
-            self._sooner.append("3")
+            self._pending.append("3")
         if text.startswith("40"):
-            self._sooner.append('42["sync"]')
+            self._pending.append('42["sync"]')
         if not text.startswith("42"):
-            return Heard(text[:2], error=text if text.startswith("44") else "")
+            return Received(text[:2], error=text if text.startswith("44") else "")
         name, data = json.loads(text[2:])
         if name == "presence_snapshot":
             self.is_live = True
-            return Heard(name, _shown(data["users"]))
-        return Heard(name, _shown([data]) if name != "presence_self" else ())
+            return Received(name, _shown(data["users"]))
+        return Received(name, _shown([data]) if name != "presence_self" else ())
 
     def change(self, number: int) -> str:
         status = "busy" if number % 2 else "online"
@@ -203,50 +203,50 @@ def _shown(records: Sequence[dict[str, Any]]) -> list[tuple[str, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One load."""
+    """The result of one load."""
 
     rate: float
-    """Changes a second that were asked for."""
-    tally: Tally
+    """The planned changes a second."""
+    statistics: Statistics
     cpu: float
-    """Seconds of CPU of all the service's processes, while changes were made and until all were shown."""
+    """CPU seconds of all processes of the service, from the first change until all were delivered."""
 
     @property
     def cpu_per_delivery(self) -> float:
         """In seconds."""
-        return self.cpu / (self.tally.delivered or 1)
+        return self.cpu / (self.statistics.delivered or 1)
 
 
 class Load:
-    """Changes that a crowd makes, once everybody is connected."""
+    """Lets connected clients make changes."""
 
-    def __init__(self, service: Service, crowd: Crowd) -> None:
-        self._service, self._crowd = service, crowd
+    def __init__(self, service: Service, clients: SimulatedClients) -> None:
+        self._service, self._clients = service, clients
 
     async def run(self, rate: float, seconds: float) -> Measured:
-        """So many changes a second, for so long."""
-        tally = Tally()
-        self._crowd.count_anew(tally)
+        """Make `rate` changes a second, for some seconds."""
+        statistics = Statistics()
+        self._clients.record_in(statistics)
         before = cpu(self._service.pids())
-        await self._crowd.change(rate, seconds, 0, _quiet)
-        await self._crowd.drain()
-        return Measured(rate, tally, cpu_between(before, cpu(self._service.pids())))
+        await self._clients.change(rate, seconds, 0, _quiet)
+        await self._clients.drain()
+        return Measured(rate, statistics, cpu_between(before, cpu(self._service.pids())))
 
 
 @contextlib.asynccontextmanager
-async def crowd_at(
+async def clients_at(
     service: Service, contacts: Sequence[Sequence[int]], connect_rate: float
-) -> AsyncIterator[tuple[Load, Tally]]:
-    """A crowd that is connected, all shown their contacts; with what connecting has counted."""
-    garbage.collect_rarely()  # here, and not in what serves
+) -> AsyncIterator[tuple[Load, Statistics]]:
+    """Connected clients that know their contacts' states, and the statistics of connecting."""
+    process_limits.collect_garbage_rarely()  # in this process, not in the service
     users = [f"u{place:06d}" for place in range(len(contacts))]
-    await service.befriend([(users[a], users[b]) for a, others in enumerate(contacts) for b in others if a < b])
-    tally = Tally()
-    crowd = Crowd(service.language, users, contacts, 1, tally, random.Random(1))
-    async with crowd.gathered():
-        await crowd.connect(connect_rate, _quiet)
-        yield Load(service, crowd), tally
+    await service.make_contacts([(users[a], users[b]) for a, others in enumerate(contacts) for b in others if a < b])
+    statistics = Statistics()
+    clients = SimulatedClients(service.protocol, users, contacts, 1, statistics, random.Random(1))
+    async with clients.running():
+        await clients.connect(connect_rate, _quiet)
+        yield Load(service, clients), statistics
 
 
 def _quiet(_done: float, _whole: float) -> None:
-    """Nobody watches a benchmark's progress."""
+    """Shows no progress."""

@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 LOCK = ROOT / "requirements" / "lambda.txt"
 OURS = ("functions", "shared")
-SUFFIXES = (".py", ".lua")
+SUFFIXES = (".py", ".lua", ".json")
 PLATFORMS = {"arm64": "aarch64-manylinux2014", "x86_64": "x86_64-manylinux2014"}
 """The oldest platform for which all dependencies have wheels. It fits every Linux that Lambda's Pythons run on."""
 LEFT_OUT = ("bin", ".lock", "*.dist-info/RECORD", "*.dist-info/INSTALLER", "*.dist-info/REQUESTED", "**/*.pyi")

@@ -1,4 +1,4 @@
-"""The same service on a laptop: one file per AWS service it stands for, and the command line.
+"""An emulator of the AWS services that the presence service runs on, with one module or package for each.
 
-Nothing here is packaged for Lambda, and nothing in `functions` or `shared` may import it.
+Nothing here is packaged for Lambda, and neither `functions` nor `shared` may import it.
 """

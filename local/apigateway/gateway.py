@@ -1,6 +1,6 @@
-"""What both of API Gateway's APIs share: ids, times, the request as it came, and quotas of a request.
+"""What API Gateway's two APIs have in common: ids, times, parts of a request, and quotas.
 
-Nothing here knows a route, or how one of the two APIs shows a request to its functions.
+Routes and events are not here.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ HEADERS_LIMIT = 10_240
 BODY_LIMIT = 10 * 1024 * 1024
 """Bytes of a request's body (the same)."""
 INTEGRATION_TIMEOUT = 29.0
-"""Seconds that a function has to answer (the same)."""
+"""Seconds within which a function must respond (the same)."""
 
 
 class IntegrationTimeout(FunctionError):
-    """The function did not answer in time; it may still be running."""
+    """The function did not respond in time; it may still be running."""
 
 
 class Integration:
-    """Invokes functions on behalf of an API, which waits `timeout` seconds for the answer and no longer."""
+    """Invokes functions for an API, which waits at most `timeout` seconds for the response."""
 
     def __init__(self, invoker: Invoker, timeout: float) -> None:
         self._invoker = invoker
         self._timeout = timeout
 
     async def invoke(self, name: str, event: dict[str, Any]) -> Any:
-        """As `Invoker.invoke`, and `IntegrationTimeout` when the time is over."""
+        """As `Invoker.invoke`, but raises `IntegrationTimeout` after the timeout."""
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._invoker.invoke(name, event)
         except TimeoutError:
-            raise IntegrationTimeout("Integration.Timeout", f"no answer within {self._timeout:g} s") from None
+            raise IntegrationTimeout("Integration.Timeout", f"no response within {self._timeout:g} s") from None
 
 
 def new_id() -> str:
@@ -54,23 +54,23 @@ def new_trace_id() -> str:
 
 
 def request_time(seconds: float) -> str:
-    """A time in the form that events carry: `11/Nov/2024:11:35:24 +0000`."""
+    """A time in the form of events: `11/Nov/2024:11:35:24 +0000`."""
     return time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(seconds))
 
 
 def split_target(request: web.Request) -> tuple[str, str]:
-    """Path and query of a request exactly as they came: percent-encoding is part of a signature."""
+    """Path and query of a request as received: percent-encoding is part of a signature."""
     path, _, query = request.raw_path.partition("?")
     return path, query
 
 
 def host(request: web.Request) -> str:
-    """The domain name that the client asked for, port included."""
+    """The domain name in the request, including the port."""
     return request.headers.get("Host", "")
 
 
 def forwarded(request: web.Request) -> dict[str, str]:
-    """The headers that API Gateway adds, true for this machine: plain HTTP, and the port that was asked for."""
+    """The headers that API Gateway adds, with this machine's values: plain HTTP, and the port in the request."""
     return {
         "X-Amzn-Trace-Id": new_trace_id(),
         "X-Forwarded-For": request.remote or "",

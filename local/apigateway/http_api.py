@@ -1,9 +1,9 @@
-"""API Gateway's HTTP API on a laptop, with payload format 2.0 for events and answers.
+"""API Gateway's HTTP API on a laptop, with payload format 2.0 for events and responses.
 
-Routes and who may call them come from the routes table. Tokens are the function's business; a route of the backend
-needs a signature, which is checked here before the function is asked. CORS is answered here, as the settings say:
-preflights without a route or a function, and headers on every answer, in place of a function's own (Amazon API Gateway
-Developer Guide, "Configuring CORS for HTTP APIs").
+The routes table defines the routes and their access. Signatures of the backend's routes are checked here, before the
+function is invoked; tokens are checked by the function. CORS follows the settings: preflights get a response without a
+route or a function, and the headers of every response replace a function's own (Amazon API Gateway Developer Guide,
+"Configuring CORS for HTTP APIs").
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ API_ID = "presencehttp"
 STAGE = "$default"
 
 TEXT_TYPES = ("text/", "application/json", "application/javascript", "application/xml")
-"""Content types whose bodies arrive as text; all others, and bodies without one, arrive in base64 (observed by the
+"""Content types whose bodies arrive as text. All others, and bodies without a type, arrive in base64 (observed by the
 authors of ministackorg/ministack, pull request 766)."""
 
 CORS_MAX_AGE = 3600
-"""Seconds for which a browser may keep the answer to a preflight, as the stack has it."""
+"""Seconds for which a browser may cache the response to a preflight, as in the stack."""
 
 Parameters = dict[str, str]
 
@@ -44,11 +44,11 @@ class HttpApi:
     """One deployed HTTP API: stage `$default`, Lambda proxy integrations.
 
     Args:
-        invoker: what runs the functions.
-        verifier: checks the signatures that routes of the backend need.
-        routes: which request wakes which function.
-        cors_origins: whose pages may read answers, `*` for all of them; without any there is no CORS.
-        integration_timeout: seconds that a function has to answer.
+        invoker: runs the functions.
+        verifier: checks the signatures of the backend's calls.
+        routes: which request invokes which function.
+        cors_origins: origins whose pages may read responses, or `*` for all; if there are none, there is no CORS.
+        integration_timeout: seconds within which a function must respond.
         clock: seconds since the epoch, for events.
     """
 
@@ -69,20 +69,20 @@ class HttpApi:
         self._cors = frozenset(cors_origins)
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Answer one request, whatever it asks for."""
+        """Handle a request."""
         if not self._cors:
-            return await self._answer(request)
+            return await self._respond(request)
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
             response = web.Response(status=204, headers={"Apigw-Requestid": gateway.new_id()})
         else:
-            response = await self._answer(request)
+            response = await self._respond(request)
         for name in [name for name in response.headers if name.lower().startswith("access-control-")]:
             del response.headers[name]
         response.headers.update(self._cors_headers(request))
         return response
 
     def _cors_headers(self, request: web.Request) -> dict[str, str]:
-        """What lets a page of the origin that asks read the answer, if it is one of those."""
+        """The CORS headers for the request's origin, if it is an allowed one."""
         origin = request.headers.get("Origin")
         if origin is None or not self._cors & {origin, "*"}:
             return {}
@@ -96,7 +96,7 @@ class HttpApi:
             }
         return headers if "*" in self._cors else {**headers, "Vary": "Origin"}
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _respond(self, request: web.Request) -> web.Response:
         size = len(request.method) + len(request.raw_path) + sum(len(k) + len(v) for k, v in request.raw_headers)
         if size > gateway.HEADERS_LIMIT:
             return _refusal(431)
@@ -133,7 +133,7 @@ class HttpApi:
 
 
 def _match(template: list[str], segments: list[str]) -> Parameters | None:
-    """The path parameters, percent-decoded, if the path fits: `{id}` stands for one segment that is not empty."""
+    """The decoded path parameters if the path matches; `{id}` matches one segment that is not empty."""
     if len(template) != len(segments):
         return None
     parameters = {}
@@ -148,9 +148,9 @@ def _match(template: list[str], segments: list[str]) -> Parameters | None:
 def _event(
     request: web.Request, route: HttpRoute, parameters: Parameters, body: bytes, caller: Caller | None, now: float
 ) -> dict[str, Any]:
-    """Input of an integration, payload format 2.0; keys without a value are left out, as AWS does."""
+    """The event of an integration, payload format 2.0. As in AWS, keys without a value are left out."""
     raw_path, raw_query = gateway.split_target(request)
-    path = unquote(raw_path)  # An HTTP API decodes even what it calls raw.
+    path = unquote(raw_path)  # An HTTP API decodes even the path that it calls raw.
     route_key = f"{route.method} {route.path}"
     headers, cookies = _headers(request)
     is_text = headers.get("content-type", "").startswith(TEXT_TYPES)
@@ -188,7 +188,7 @@ def _event(
 
 
 def _headers(request: web.Request) -> tuple[Parameters, list[str]]:
-    """The headers in lower case, repeated ones joined by commas, and the cookies, which are no header in 2.0."""
+    """The headers in lower case, with repeated ones joined by commas, and the cookies, which are separate in 2.0."""
     headers: Parameters = {}
     cookies: list[str] = []
     for original_name, value in request.headers.items():
@@ -203,7 +203,7 @@ def _headers(request: web.Request) -> tuple[Parameters, list[str]]:
 
 
 def _query(raw_query: str) -> Parameters:
-    """The query parameters decoded, repeated ones joined by commas."""
+    """The decoded query parameters, with repeated ones joined by commas."""
     query: Parameters = {}
     for name, value in parse_qsl(raw_query, keep_blank_values=True):
         query[name] = f"{query[name]},{value}" if name in query else value
@@ -223,7 +223,7 @@ def _identity(caller: Caller) -> dict[str, str | None]:
 
 
 def _response(answer: Any) -> web.Response:
-    """A function's answer as HTTP; without a `statusCode` the whole answer is the body of a 200."""
+    """A function's response as HTTP. Without a `statusCode`, all of it is the body of a 200."""
     if not isinstance(answer, dict) or "statusCode" not in answer:
         text = answer if isinstance(answer, str) else json.dumps(answer)
         return web.Response(text=text, content_type="application/json")
@@ -246,6 +246,6 @@ def _response(answer: Any) -> web.Response:
 
 
 def _refusal(status: int) -> web.Response:
-    """What the gateway itself answers."""
+    """A response of the gateway itself."""
     message = "Internal Server Error" if status == 500 else HTTPStatus(status).phrase
     return web.json_response({"message": message}, status=status, headers={"Apigw-Requestid": gateway.new_id()})

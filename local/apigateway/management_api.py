@@ -1,7 +1,7 @@
-"""`@connections`: how functions reach open WebSockets (POST), look at them (GET) and close them (DELETE).
+"""`@connections`: how functions post to open WebSockets (POST), inspect them (GET) and close them (DELETE).
 
-Answers are those of AWS's model `apigatewaymanagementapi`, down to the body of a 410, which is empty. Only requests
-signed with the local key pair are served.
+Responses follow AWS's model `apigatewaymanagementapi`, including the empty body of a 410. Requests must be signed with
+the local key pair.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from local.iam import SignatureRefused, SignatureVerifier
 
 CONNECTION_ID = re.compile(r"[A-Za-z0-9_-]{15}=")
 CLOSED_NORMALLY = (1000, "Connection Closed Normally")
-"""What the `$disconnect` event says after a DELETE."""
+"""The code and reason in the `$disconnect` event after a DELETE."""
 
 
 class ManagementApi:
-    """Serves `@connections` for the connections in a mapping from their ids, which it only reads."""
+    """Serves `@connections` for a mapping of ids to connections, which it only reads."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class ManagementApi:
         self._clock = clock
 
     async def handle(self, request: web.Request, connection_id: str) -> web.Response:
-        """Answer one call about connection `connection_id`, percent-decoded."""
+        """Handle a call for a connection; `connection_id` is percent-decoded."""
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
@@ -73,7 +73,7 @@ class ManagementApi:
             return _gone()
         if not faults.strikes(faults.drop_posts) and not connection.send(text):
             return _error(429, "LimitExceededException", "The client reads too slowly")
-        return _answer(200)
+        return _response(200)
 
     def _get(self, connection: Connection | None) -> web.Response:
         if connection is None:
@@ -92,10 +92,10 @@ class ManagementApi:
         if connection is None:
             return _gone()
         connection.close(*CLOSED_NORMALLY)
-        return _answer(204)
+        return _response(204)
 
 
-def _answer(status: int) -> web.Response:
+def _response(status: int) -> web.Response:
     return web.Response(status=status, headers={"x-amzn-RequestId": gateway.new_id()})
 
 

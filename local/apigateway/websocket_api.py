@@ -1,8 +1,8 @@
-"""API Gateway's WebSocket side on a laptop: handshakes, routes, and the functions behind them.
+"""API Gateway's WebSocket API on a laptop: handshakes, routes, and the functions behind them.
 
-What it answers and when is API Gateway's behaviour as its documentation and captured events show it; where AWS
-documents nothing, the choice is named where it is made. Sockets are `websocket_connection.py`'s matter, events are
-`websocket_events.py`'s, and `@connections` is `management_api.py`'s. Nothing here knows what a function does.
+It behaves as API Gateway's documentation and captured events show. Where AWS documents nothing, a comment names the
+choice. Sockets are in `websocket_connection.py`, events in `websocket_events.py`, and `@connections` in
+`management_api.py`.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ class WebSocketApi:
     Clients connect to `/live`; functions post to `/live/@connections/{id}`, signed with the verifier's key pair.
 
     Args:
-        invoker: what runs the functions.
-        verifier: checks signatures of calls to `@connections`.
-        routes: which message wakes which function, `$connect` and `$disconnect` included. Without a `$default` a
-            message that fits no route is answered with a Forbidden frame.
-        authorizer: the function asked before `$connect`.
-        token_source: where the authorizer's identity source is.
-        cuts: when connections are closed from this side.
-        integration_timeout: seconds that a function has to answer.
-        faults: what shall go wrong.
-        clock: seconds since the epoch, for events; cuts go by the event loop's time.
+        invoker: runs the functions.
+        verifier: checks the signatures of calls to `@connections`.
+        routes: which message invokes which function, including `$connect` and `$disconnect`. Without a `$default`, a
+            message that matches no route gets a Forbidden frame.
+        authorizer: the function that is invoked before `$connect`.
+        token_source: the authorizer's identity source.
+        cuts: when the gateway closes connections.
+        integration_timeout: seconds within which a function must respond.
+        faults: faults to inject.
+        clock: seconds since the epoch, for events; cuts use the event loop's time.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class WebSocketApi:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.connections: dict[str, Connection] = {}
-        """Open connections by id. One is here from the moment its `$connect` was answered until its end."""
+        """Open connections by id, from the response of `$connect` until the connection's end."""
         self.faults = faults or Faults()
         self._integration = gateway.Integration(invoker, integration_timeout)
         self._region = verifier.region
@@ -82,12 +82,12 @@ class WebSocketApi:
 
     @staticmethod
     def owns(request: web.Request) -> bool:
-        """Whether a request on the port that both APIs share is for this one."""
+        """Whether a request on the shared port is for this API."""
         segments = unquote(gateway.split_target(request)[0]).split("/")[1:3]
         return segments[:1] == [STAGE] or "@connections" in segments or _asks_for_websocket(request)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer any request that this API owns; a handshake is answered when its WebSocket is over."""
+        """Handle a request that this API owns. For a handshake, this returns when its WebSocket has ended."""
         path = unquote(gateway.split_target(request)[0])
         prefix = f"/{STAGE}/@connections/"
         if path.startswith(prefix):
@@ -107,11 +107,11 @@ class WebSocketApi:
         return await self._open(request, client, key, subprotocol)
 
     def lose(self, connection_id: str) -> None:
-        """Let a connection vanish: its socket is cut, posts to it are Gone, and no `$disconnect` is ever invoked."""
+        """Let a connection vanish: its socket is cut, posts to it return 410, and `$disconnect` is never invoked."""
         self.connections.pop(connection_id).abort()
 
     async def close(self) -> None:
-        """Close all connections with 1001 and give up on the functions still running; no `$disconnect` is invoked."""
+        """Close all connections with 1001 and cancel running invocations. `$disconnect` is not invoked."""
         self._closed = True
         for invocation in self._invocations:
             invocation.cancel()
@@ -124,7 +124,7 @@ class WebSocketApi:
     # The handshake
 
     async def _connect(self, request: web.Request, connection_id: str, request_id: str) -> tuple[Client, str | None]:
-        """Ask the authorizer, then `$connect`; the client and the subprotocol that `$connect` chose."""
+        """Invoke the authorizer, then `$connect`. Returns the client and the subprotocol that `$connect` chose."""
         handshake = Handshake.read(request)
         check_identity_source(self._token_source, handshake)
         now = self._clock()
@@ -153,7 +153,7 @@ class WebSocketApi:
     async def _open(
         self, request: web.Request, client: Client, key: str, subprotocol: str | None
     ) -> web.StreamResponse:
-        """Answer 101 and serve the socket until it is gone."""
+        """Respond with 101, and serve the socket until it is closed."""
         headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": accept_key(key)}
         if subprotocol is not None:
             headers["Sec-WebSocket-Protocol"] = subprotocol
@@ -162,12 +162,12 @@ class WebSocketApi:
             await response.prepare(request)
         transport = request.transport
         if transport is None or transport.is_closing():
-            # $connect said yes to a client that had gone: the function must hear of its end too.
+            # The client vanished during $connect: the function needs its $disconnect too.
             self._disconnected(client, *ABNORMAL)
             return response
         connection = Connection(client, transport, self._cuts, self._on_message, self._on_end)
         self.connections[client.connection_id] = connection
-        # aiohttp hands over the bytes of an upgraded connection to whatever has a WebSocket parser's two methods.
+        # aiohttp passes the bytes of an upgraded connection to any object with the two methods of a WebSocket parser.
         request.protocol.set_parser(connection)  # type: ignore[arg-type]
         request.protocol.keep_alive(False)
         await connection.closed
@@ -182,11 +182,11 @@ class WebSocketApi:
             self._send_error(connection, "Forbidden", request_id)
             return
         event = websocket_events.message_event(connection.client, route_key, text, request_id, self._clock())
-        # Never one after the other: AWS promises no order among one connection's messages either.
-        self._start(self._answer(connection, self._routes[route_key], event, request_id))
+        # In parallel: AWS does not promise an order of a connection's messages either.
+        self._start(self._invoke(connection, self._routes[route_key], event, request_id))
 
-    async def _answer(self, connection: Connection, function: str, event: dict[str, Any], request_id: str) -> None:
-        """Invoke a message's function. What it answers goes nowhere: no route has a route response."""
+    async def _invoke(self, connection: Connection, function: str, event: dict[str, Any], request_id: str) -> None:
+        """Invoke a message's function. Its response is dropped, because no route has a route response."""
         try:
             await self._integration.invoke(function, event)
         except (FunctionError, Throttled):
@@ -203,20 +203,20 @@ class WebSocketApi:
     def _disconnected(self, client: Client, code: int, reason: str) -> None:
         if not self.faults.strikes(self.faults.drop_disconnects):
             event = websocket_events.disconnect_event(client, code, reason, gateway.new_id(), self._clock())
-            self._start(self._tell(self._routes["$disconnect"], event))
+            self._start(self._notify(self._routes["$disconnect"], event))
 
-    async def _tell(self, function: str, event: dict[str, Any]) -> None:
+    async def _notify(self, function: str, event: dict[str, Any]) -> None:
         try:
             await self._integration.invoke(function, event)
         except (FunctionError, Throttled):
-            return  # Best effort, as in AWS: a lost $disconnect is found by its function's own means.
+            return  # Best effort, as in AWS: the service must detect a lost $disconnect itself.
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         if self._closed:
             work.close()
             return
         task = asyncio.create_task(work)
-        # The event loop itself keeps no strong reference to a task.
+        # The event loop keeps only weak references to tasks.
         self._invocations.add(task)
         task.add_done_callback(self._invocations.discard)
 
@@ -226,7 +226,7 @@ def _asks_for_websocket(request: web.Request) -> bool:
 
 
 def _websocket_key(request: web.Request) -> str:
-    """The client's key of a handshake that RFC 6455 section 4.2.1 accepts."""
+    """The client's key, if the handshake is valid by RFC 6455, section 4.2.1."""
     if request.method != "GET" or not _asks_for_websocket(request):
         raise HandshakeRefused(426, "Upgrade Required")
     if len(request.raw_path) > URL_LIMIT:
@@ -242,10 +242,10 @@ def _websocket_key(request: web.Request) -> str:
 
 
 def _accepted(answer: Any) -> str | None:
-    """The subprotocol in `$connect`'s answer, if it says yes: it is echoed only if it is there.
+    """The subprotocol in the response of `$connect`, if it accepts the client and chooses one.
 
     Raises:
-        HandshakeRefused: with the answer's own status if that is not 2xx; 502 if it is no answer at all.
+        HandshakeRefused: with the response's status if that is not 2xx, or 502 if the response is invalid.
     """
     match answer:
         case {"statusCode": int(status), "headers": dict(headers)} if 200 <= status < 300:
@@ -268,12 +268,12 @@ def _message(status: int) -> str:
 
 
 def _select_route(text: str, routes: dict[str, str]) -> str | None:
-    """The key of a message's route: `$request.body.action`, else `$default`; None if there is no `$default`."""
+    """The key of a message's route: `$request.body.action`, else `$default`, or None if there is no `$default`."""
     try:
         action = json.loads(text)["action"]
     except (ValueError, KeyError, TypeError, RecursionError):
         action = None
-    # $connect and $disconnect are routes that no message can ask for.
+    # A message cannot select $connect or $disconnect.
     if isinstance(action, str) and action in routes and not action.startswith("$"):
         return action
     return "$default" if "$default" in routes else None

@@ -1,8 +1,8 @@
 """One open WebSocket of the gateway: bytes in, messages out, quotas and cuts.
 
-Everything that touches the socket after the handshake is in this file, and nothing about routes or functions is. The
-codec is that of `websockets`, without its I/O: aiohttp's own WebSocket shows whole messages, and API Gateway has a
-quota for frames.
+Everything that touches the socket after the handshake is here; routes and functions are not. The codec is that of
+`websockets`, without its I/O: aiohttp's own WebSocket only delivers whole messages, and API Gateway's quota is for
+frames.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ FRAME_LIMIT = 32 * 1024
 MESSAGE_LIMIT = 128 * 1024
 """Bytes of a client's message, and of a message posted to it (API Gateway's quota)."""
 CLOSE_TIMEOUT = 10.0
-"""Seconds that a client has to answer a close frame before its socket is cut."""
+"""Seconds within which a client must reply to a close frame before its socket is cut."""
 
 NO_STATUS = (1005, "Client-side close frame status not set")
-"""What a `$disconnect` event says of a client that closed without a code."""
+"""The code and reason in the `$disconnect` event of a client that closed without a code."""
 GOING_AWAY = (1001, "Going away")
 UNSUPPORTED_DATA = (1003, "")
 ABNORMAL = (1006, "")
@@ -33,21 +33,21 @@ INVALID_TEXT = (1007, "")
 
 @dataclass(frozen=True, slots=True)
 class Cuts:
-    """When API Gateway closes a connection by itself, in seconds; the defaults are its quotas."""
+    """When API Gateway closes a connection, in seconds; the defaults are its quotas."""
 
     idle: float = 600.0
-    """Without a message in either direction. Pings do not count: nothing says that they do."""
+    """Time without a message in either direction. Pings do not count: AWS does not document that they do."""
     hard: float = 7200.0
-    """After the handshake, whatever happens."""
+    """Time after the handshake, in any case."""
 
 
 class Connection:
     """One client's open socket.
 
-    `on_message(connection, text)` is called for each message, and `on_end(connection, code, reason)` once, when the
-    connection is over for the gateway: its socket may still be busy closing.
+    `on_message(connection, text)` is called for each message. `on_end(connection, code, reason)` is called once, when
+    the connection has ended for the gateway; its socket may still be closing.
 
-    aiohttp feeds it as it feeds its own WebSocket: `feed_data` and `feed_eof` are that interface.
+    aiohttp calls `feed_data` and `feed_eof`, as it does for its own WebSocket.
     """
 
     __slots__ = (
@@ -78,7 +78,7 @@ class Connection:
         self.client = client
         self._loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[None] = self._loop.create_future()
-        """Done when the socket is gone."""
+        """Done when the socket is closed."""
         self._transport = transport
         self._cuts = cuts
         self._on_message = on_message
@@ -96,9 +96,9 @@ class Connection:
         return self._loop.time() - self._active_at
 
     def send(self, text: bytes) -> bool:
-        """Send one text frame; frames leave in the order of calls.
+        """Send a text frame. Frames are sent in the order of calls.
 
-        False if it was not sent because the client reads too slowly: what was sent before still waits here.
+        Returns False if the client reads too slowly: then the frame is not sent, and earlier frames still wait here.
         """
         if self._transport.get_write_buffer_size() > MESSAGE_LIMIT:
             return False
@@ -109,18 +109,18 @@ class Connection:
         return True
 
     def close(self, code: int, reason: str) -> None:
-        """Close from the gateway's side, politely; the connection is over for the gateway at once."""
+        """Close from the gateway's side, with a close frame. For the gateway, the connection has ended."""
         if not self._ended:
             self._protocol.send_close(code, reason)
             self._end(code, reason)
             self._flush()
 
     def abort(self) -> None:
-        """Cut the socket; what is still to be sent is lost. The gateway learns of it as of a client that vanished."""
+        """Cut the socket, and drop unsent data. For the gateway it looks like a client that vanished."""
         self._transport.abort()
 
     def leave(self) -> None:
-        """Close as a server that stops: a close frame for who still reads, and no waiting for its answer."""
+        """Close as a stopping server does: send a close frame, and do not wait for the reply."""
         self._fail(*GOING_AWAY)
         self._flush()
         if self._transport.get_write_buffer_size():
@@ -131,20 +131,20 @@ class Connection:
     # Called by aiohttp.
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        """Take bytes from the socket."""
+        """Handle bytes from the socket."""
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
-            # After its end nothing counts, but a message before the close frame of the same packet does.
+            # A message before the close frame in the same packet counts; nothing after the end does.
             if not self._ended:
                 self._receive(event)
         if not self._ended and self._protocol.close_sent is not None:
-            # The codec refused what came: 1002, or 1009 for more than the quota.
+            # The codec refused the data: 1002, or 1009 above the quota.
             self._end(self._protocol.close_sent.code, "")
         self._flush()
         return False, b""
 
     def feed_eof(self) -> None:
-        """Learn that the socket is gone."""
+        """Handle the end of the socket."""
         self._end(*ABNORMAL)
         if self._close_timer is not None:
             self._close_timer.cancel()
@@ -188,7 +188,7 @@ class Connection:
         return min(self._active_at + self._cuts.idle, self._opened_at + self._cuts.hard)
 
     def _cut(self) -> None:
-        # A message only notes its time: a timer is set anew once per cut, not once per message.
+        # A message only records its time; the timer is reset once per cut, not once per message.
         if self._loop.time() < self._cut_at():
             self._cut_timer = self._loop.call_at(self._cut_at(), self._cut)
         else:
@@ -199,7 +199,8 @@ class Connection:
             if data:
                 self._transport.write(data)
             elif self._transport.can_write_eof():
-                # Only half: closing while the client still sends would reset the socket, and the close frame be lost.
+                # Close only this direction: a full close while the client still sends would reset the socket, and the
+                # close frame would be lost.
                 self._transport.write_eof()
         if self._protocol.close_expected() and self._close_timer is None:
             self._close_timer = self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort)

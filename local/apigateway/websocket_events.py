@@ -1,9 +1,9 @@
-"""The events that API Gateway's WebSocket APIs give to functions: the same keys in the same order.
+"""The events of API Gateway's WebSocket APIs: the same keys in the same order.
 
 Key order and presence follow events captured in AWS (fixtures of aws-powertools/powertools-lambda-python,
 `apiGatewayWebSocketApi*.json` and `apiGatewayAuthorizerWebSocketEvent.json`, and of awslabs/aws-lambda-rust-runtime,
 `example-apigw-websocket-request-disconnect-route.json`): `$connect` has no `body`, a message has no headers, an
-authorizer gets empty objects where `$connect` has no key at all. Nothing here does I/O.
+authorizer gets empty objects where `$connect` has no key. Nothing here does I/O.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Event = dict[str, Any]
 
 @dataclass(slots=True)
 class Client:
-    """What is known about a client from its handshake on, and rides on each of its events."""
+    """What the handshake reveals about a client; each of its events contains it."""
 
     connection_id: str
     connected_at: int
@@ -39,25 +39,25 @@ class Client:
     source_ip: str
     user_agent: str | None
     authorizer: dict[str, Any] = field(default_factory=dict)
-    """principalId, the authorizer's context as strings, and integrationLatency in ms; empty until it has answered."""
+    """principalId, the authorizer's context as strings, and integrationLatency in ms; empty before its response."""
 
     @property
     def identity(self) -> dict[str, str]:
-        """`requestContext.identity`: clients that send no `User-Agent` have none here."""
+        """`requestContext.identity`, without `userAgent` for clients that send no `User-Agent`."""
         agent = {} if self.user_agent is None else {"userAgent": self.user_agent}
         return {**agent, "sourceIp": self.source_ip}
 
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """The client's HTTP request, as events show it."""
+    """The client's HTTP request, in the form of events."""
 
     headers: Values
     query: Values
 
     @classmethod
     def read(cls, request: web.Request) -> Handshake:
-        """The request's headers in canonical case, without hop-by-hop ones, with those that API Gateway adds."""
+        """The request's headers in canonical case, without hop-by-hop headers, with those that API Gateway adds."""
         headers: dict[str, list[str]] = {}
         for name, value in request.headers.items():
             if name.lower() not in _NOT_PASSED_ON:
@@ -69,7 +69,7 @@ class Handshake:
 
 
 def method_arn(region: str) -> str:
-    """What the authorizer is asked about."""
+    """The resource that the authorizer decides about."""
     return f"arn:aws:execute-api:{region}:{iam.ACCOUNT}:{API_ID}/{STAGE}/$connect"
 
 
@@ -171,5 +171,5 @@ def _last(values: Values) -> dict[str, str]:
 
 
 def _canonical(name: str) -> str:
-    """`sec-websocket-key` as AWS shows it, `Sec-WebSocket-Key`, whatever case the client's library chose."""
+    """A header name in AWS's case, like `Sec-WebSocket-Key`, whatever case the client used."""
     return "-".join(part.capitalize() for part in name.split("-")).replace("Websocket", "WebSocket")

@@ -1,1 +1,1 @@
-"""AWS Lambda on a laptop: functions invoked by name, each in worker processes that run AWS's own runtime client."""
+"""AWS Lambda on a laptop: functions that are invoked by name, in worker processes with AWS's own runtime client."""

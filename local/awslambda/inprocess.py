@@ -1,4 +1,4 @@
-"""The functions in threads of this process, for a debugger and for tests; no worker process is started here."""
+"""The functions in threads of this process, for a debugger and for tests. No worker process starts here."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ from local.awslambda.invocation import (
     Throttled,
     decode,
     encode,
-    environment_of,
     exit_error,
     function_arn,
     require,
     timeout_error,
+    variables_of,
 )
 
 Handler = Callable[[Any, Any], Any]
 
 OWN = ("functions", "shared")
-"""The packages that every sandbox has a copy of."""
+"""The packages of which every execution environment has its own copy."""
 
 
 class InProcess:
     """The functions in this process, while it is entered (`async with`).
 
-    As in workers, a sandbox (here: its own copy of the service's modules) handles one event at a time, events and
-    answers are JSON, and AWS's own code calls the handler and words its errors.
+    As in workers, an execution environment (here: its own copy of the service's modules) handles one event at a time,
+    events and responses are JSON, and AWS's own code calls the handler and formats its errors.
 
-    What differs: the environment is this process's, set on entering and restored on leaving; a thread cannot be killed,
-    so a handler whose time is over works on, unheard, in a sandbox that gets no more events; a start blocks the event
-    loop; what handlers write goes to this process's output.
+    Differences: environment variables are those of this process, set on entering and restored on leaving. A thread
+    cannot be killed, so a handler that timed out continues, its response is ignored, and its environment gets no more
+    events. A start blocks the event loop. Handlers write to this process's output.
     """
 
     def __init__(
         self,
-        environment: Mapping[str, str],
+        variables: Mapping[str, str],
         *,
         functions: Mapping[str, Function] = SERVICE,
         policy: Policy = LAPTOP,
     ) -> None:
-        self._environment = environment
+        self._variables = variables
         self._functions = functions
         self._policy = policy
         self._before: dict[str, str] = {}
@@ -63,7 +63,7 @@ class InProcess:
 
     async def __aenter__(self) -> Self:
         self._before = dict(os.environ)
-        os.environ.update(environment_of("in-process", Function(""), self._environment))
+        os.environ.update(variables_of("in-process", Function(""), self._variables))
         self._places = {name: asyncio.Semaphore(function.most) for name, function in self._functions.items()}
         self._idle = {name: [] for name in self._functions}
         return self
@@ -74,7 +74,7 @@ class InProcess:
         os.environ.update(self._before)
 
     async def invoke(self, name: str, event: dict[str, Any]) -> Any:
-        """The JSON value that function `name` answers `event` with; raises what `Functions.invoke` raises."""
+        """The JSON value that function `name` returns for `event`; raises what `Functions.invoke` raises."""
         function = require(name, self._functions)
         body = encode(event)
         place = self._places[name]
@@ -82,7 +82,9 @@ class InProcess:
             async with asyncio.timeout(self._policy.throttle_after):
                 await place.acquire()
         except TimeoutError:
-            raise Throttled(f"{name}: no sandbox was free for {self._policy.throttle_after:g} s") from None
+            raise Throttled(
+                f"{name}: no execution environment was free for {self._policy.throttle_after:g} s"
+            ) from None
         try:
             handler = self._idle[name].pop() if self._idle[name] else _load(name, function)
         except FunctionError:
@@ -98,7 +100,7 @@ class InProcess:
             place.release()
 
         call.answer.add_done_callback(over)
-        arguments = (handler, function, function_arn(name, self._environment), call, loop)
+        arguments = (handler, function, function_arn(name, self._variables), call, loop)
         threading.Thread(target=_run, args=arguments, name=name, daemon=True).start()
         try:
             async with asyncio.timeout(function.timeout):
@@ -110,11 +112,11 @@ class InProcess:
 
 
 class _Exit(FunctionError):
-    """The handler ended its process: its sandbox is no more."""
+    """The handler ended its process, and thereby its execution environment."""
 
 
 class _Answers:
-    """What AWS's code takes for its client of the Runtime API: it carries one answer from the thread to the loop."""
+    """Stands in for the client of the Runtime API in AWS's code: it passes one response from the thread to the loop."""
 
     marshaller = LambdaMarshaller()
 
@@ -123,24 +125,24 @@ class _Answers:
         self._loop = loop
 
     def post_invocation_result(self, _id: str, answer: str | bytes, *_: object) -> None:
-        self._tell(self._call.succeed, answer if isinstance(answer, bytes) else answer.encode())
+        self._pass(self._call.succeed, answer if isinstance(answer, bytes) else answer.encode())
 
     def post_invocation_error(self, _id: str, error: str, *_: object) -> None:
         self.fail(FunctionError.from_json(error))
 
     def fail(self, error: FunctionError) -> None:
-        self._tell(self._call.fail, error)
+        self._pass(self._call.fail, error)
 
     def log_error(self, lines: list[str]) -> None:
         sys.stderr.write("\n".join(lines) + "\n")
 
-    def _tell(self, what: Callable[[Any], None], value: object) -> None:
-        with contextlib.suppress(RuntimeError):  # The loop has ended before the handler did.
+    def _pass(self, what: Callable[[Any], None], value: object) -> None:
+        with contextlib.suppress(RuntimeError):  # The loop ended before the handler.
             self._loop.call_soon_threadsafe(what, value)
 
 
 def _load(name: str, function: Function) -> Handler:
-    """The handler of a new sandbox: imported with copies of its own module and of the service's packages."""
+    """The handler of a new execution environment, imported with copies of its module and of the service's packages."""
     module = function.handler.rpartition(".")[0]
 
     def own() -> list[str]:
@@ -149,7 +151,7 @@ def _load(name: str, function: Function) -> Handler:
     others = {known: sys.modules.pop(known) for known in own()}
     os.environ["AWS_LAMBDA_FUNCTION_NAME"] = name
     try:
-        handler: Handler = bootstrap._get_handler(function.handler)  # noqa: SLF001 - it words AWS's import errors
+        handler: Handler = bootstrap._get_handler(function.handler)  # noqa: SLF001 - it makes AWS's import errors
     except FaultException as error:
         raise FunctionError(error.exception_type, error.msg) from None
     except Exception as error:
@@ -160,7 +162,7 @@ def _load(name: str, function: Function) -> Handler:
         sys.modules.update(others)
 
     def named(event: Any, context: Any) -> Any:
-        context.function_name = name  # AWS's code takes it from the environment, which all functions share here.
+        context.function_name = name  # AWS's code reads it from an environment variable; all functions share these.
         return handler(event, context)
 
     return named

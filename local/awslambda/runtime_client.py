@@ -1,7 +1,7 @@
-"""The Runtime API's client in plain Python, for where `awslambdaric` comes without its extension (macOS).
+"""A client of the Runtime API in plain Python, for platforms where `awslambdaric` lacks its extension (macOS).
 
-The extension is a module `runtime_client` with the four functions below; `worker.py` puts this one in its place.
-It speaks to the Runtime API and knows nothing of handlers: the loop around it is AWS's own, `awslambdaric.bootstrap`.
+The extension is a module `runtime_client` with the four functions below; `worker.py` replaces it by this module. It
+only calls the Runtime API. The loop that calls handlers is AWS's own, `awslambdaric.bootstrap`.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def initialize_client(user_agent: str) -> None:
 
 
 def next() -> tuple[bytes, dict[str, str | int | None]]:
-    """Wait for an event: its JSON text and the headers it came with, the deadline as an int (ms since 1970).
+    """Wait for an event. Returns its JSON text and its headers, with the deadline as an int (ms since 1970).
 
     Raises:
-        RuntimeError: the Runtime API answered anything but an event.
-        OSError, http.client.HTTPException: the Runtime API is gone.
+        RuntimeError: the Runtime API returned no event.
+        OSError, http.client.HTTPException: the Runtime API is unreachable.
     """
     answer = _call("GET", "next")
     event = answer.read()
@@ -62,10 +62,10 @@ def next() -> tuple[bytes, dict[str, str | int | None]]:
 
 
 def post_invocation_result(request_id: str, result: bytes, content_type: str, invocation_id: str | None) -> None:
-    """Answer the event `request_id` with `result`.
+    """Respond to the event `request_id` with `result`.
 
     Raises:
-        RuntimeError: the Runtime API did not take it.
+        RuntimeError: the Runtime API refused it.
     """
     _post(
         "response",
@@ -77,10 +77,10 @@ def post_invocation_result(request_id: str, result: bytes, content_type: str, in
 
 
 def post_error(request_id: str, error: str, xray_fault: str, invocation_id: str | None) -> None:
-    """Answer the event `request_id` with `error`, a JSON text with errorType, errorMessage and stackTrace.
+    """Respond to the event `request_id` with `error`, a JSON text with errorType, errorMessage and stackTrace.
 
     Raises:
-        RuntimeError: the Runtime API did not take it.
+        RuntimeError: the Runtime API refused it.
     """
     _post(
         "error",

@@ -1,8 +1,8 @@
-"""What runs in a sandbox's process: AWS's own runtime client, and a watch over the parent.
+"""The process of an execution environment: AWS's own runtime client, and a thread that watches the parent.
 
     python -m local.awslambda.worker [--native] functions.NAME.handler.handler
 
-It is `python -m awslambdaric`, started so that it cannot outlive who started it. Nothing of the service is here.
+It is `python -m awslambdaric` in a process that cannot outlive its parent. Nothing here is specific to presence.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import threading
 
 
 def end_with_parent() -> None:
-    """End this process at once when the other end of its standard input is closed, and leave it an empty one.
+    """Kill this process when the other end of its standard input closes, and replace that input by an empty one.
 
-    The parent holds that end; the system closes it however the parent ends, also by SIGKILL. (Linux could send a signal
-    instead; macOS cannot.)
+    The parent holds the other end. The system closes it however the parent ends, even by SIGKILL. (Linux could send a
+    signal instead; macOS cannot.)
     """
     parent = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -33,7 +33,7 @@ def end_with_parent() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Run the handler that `arguments` names until the Runtime API has no more events."""
+    """Run the handler in `arguments` until the Runtime API has no more events."""
     end_with_parent()
     *native, handler = arguments
     if not native:

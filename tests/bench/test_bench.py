@@ -1,4 +1,4 @@
-"""`python -m bench` runs, and what its benchmarks stand on is what they say it is. Speed is not tested."""
+"""`python -m bench` runs, and its parts do what they claim. Speed is not tested."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 
 from bench.__main__ import REGISTRY, write
 from bench.endpoint import endpoint, tls_endpoint
-from bench.measure import RedisMeter, environment, in_turns, ratio, spent
+from bench.environment import PATIENT, Environment, warm_environment
+from bench.measure import RedisProfiler, environment, in_turns, ratio, spent
 from bench.people import People, Ring
 from bench.report import Amount, Chapter, Plot, Row
-from bench.sandbox import PATIENT, Sandbox, sandbox
 from bench.transports import CHANGE, CREDENTIALS, TRANSPORTS
 from local.elasticache import RedisServer
 from shared.delivery import Frame
@@ -39,8 +39,8 @@ def test_a_quick_run_prints_a_table() -> None:
     assert "×" in done.stdout
 
 
-def test_the_report_is_written_of_everything_in_full(tmp_path: Path) -> None:
-    """Once with a line for each row, and with the pictures that it shows."""
+def test_a_full_run_writes_the_report(tmp_path: Path) -> None:
+    """With a line for each row, and with its plots."""
     plot = Plot("Posts", "posts/s", [("ours", 12.0)])
     write([Chapter("fan_out", "How it is measured.", [Row("posts", Amount(12))], plot)], tmp_path)
     text = (tmp_path / "benchmarks.md").read_text()
@@ -50,7 +50,7 @@ def test_the_report_is_written_of_everything_in_full(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_is_refused() -> None:
-    """With the names that there are."""
+    """The error lists the benchmarks."""
     done = bench("speed")
     assert done.returncode == 2
     assert "there is no benchmark speed" in done.stderr
@@ -59,7 +59,7 @@ def test_an_unknown_name_is_refused() -> None:
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_every_benchmark_says_what_it_measures(name: str) -> None:
-    """In its docstring, which the report shows; and it can be run."""
+    """Its docstring, which the report shows, says so; and it can be run."""
     module = importlib.import_module(f"bench.{name}")
     assert len(inspect.getdoc(module) or "") > 100
     assert callable(module.run)
@@ -68,7 +68,7 @@ def test_every_benchmark_says_what_it_measures(name: str) -> None:
 @pytest.mark.parametrize("name", TRANSPORTS)
 @pytest.mark.parametrize("over_tls", [False, True])
 def test_every_transport_posts_every_frame(name: str, over_tls: bool) -> None:
-    """Once each, in the clear and over TLS."""
+    """Once each, in plain text and over TLS."""
     frames = [Frame(f"Conn{number}Qw=", CHANGE) for number in range(40)]
     with environment(CREDENTIALS), tls_endpoint() if over_tls else endpoint() as server:
         with TRANSPORTS[name](server.url) as post:
@@ -83,11 +83,11 @@ def test_candidates_take_turns() -> None:
     """Each once a round, none always first, and the first round does not count."""
     said: list[str] = []
 
-    def say(name: str) -> int:
+    def run(name: str) -> int:
         said.append(name)
         return len(said)
 
-    results = in_turns(2, {"a": lambda: say("a"), "b": lambda: say("b")})
+    results = in_turns(2, {"a": lambda: run("a"), "b": lambda: run("b")})
     assert said == ["a", "b", "b", "a", "a", "b"]
     assert results == {"a": [4, 5], "b": [3, 6]}
 
@@ -107,43 +107,47 @@ def test_only_the_work_counts() -> None:
 
 
 @pytest.fixture
-def running() -> Iterator[Sandbox]:
-    """A sandbox on an empty Redis."""
-    with RedisServer.start() as server, endpoint() as posts, sandbox(server.url, posts.url, **PATIENT) as running:
+def running() -> Iterator[Environment]:
+    """An execution environment on an empty Redis."""
+    with (
+        RedisServer.start() as server,
+        endpoint() as posts,
+        warm_environment(server.url, posts.url, **PATIENT) as running,
+    ):
         yield running
 
 
 @pytest.mark.parametrize("contacts", [0, 2, 10])
-def test_copies_are_what_the_service_writes(running: Sandbox, contacts: int) -> None:
-    """And behave so: a heartbeat changes nothing but the device, and a change reaches every contact."""
+def test_copies_match_what_the_service_writes(running: Environment, contacts: int) -> None:
+    """They behave so, too: a heartbeat changes only the device, and a change reaches every contact."""
     people = People(running, Ring("u", 40, contacts))
     people.write()
     speaker = people.ring.connection(7)
-    stages = running.recorded(lambda: running.say({"action": "heartbeat"}, speaker))
-    assert len(stages) == 1
-    stages = running.recorded(lambda: running.say({"action": "presence_update", "status": "busy"}, speaker))
-    assert len(stages) == (3 if contacts else 1)
+    round_trips = running.recorded(lambda: running.send({"action": "heartbeat"}, speaker))
+    assert len(round_trips) == 1
+    round_trips = running.recorded(lambda: running.send({"action": "presence_update", "status": "busy"}, speaker))
+    assert len(round_trips) == (3 if contacts else 1)
     records = [running.service.get_user_presence(viewer, speaker.user_id) for viewer in people.ring.contacts_of(7)]
     assert [record["status"] for record in records] == ["busy"] * contacts
 
 
-def test_a_copy_that_differs_is_refused(running: Sandbox) -> None:
-    """A layout that changed is found before anything is measured."""
+def test_a_copy_that_differs_is_refused(running: Environment) -> None:
+    """A changed layout is detected before anything is measured."""
     people = People(running, Ring("u", 40, 2))
     people._kept["user"][b"status"] = b"away"
     with pytest.raises(AssertionError, match="is not"):
         people.check(3)
 
 
-def test_redis_says_what_was_used(running: Sandbox) -> None:
-    """Scripts, their time, and bytes both ways."""
+def test_redis_reports_the_cost(running: Environment) -> None:
+    """Scripts, their time, and bytes in both directions."""
     people = People(running, Ring("u", 10, 2))
     people.write()
-    meter = RedisMeter(running.client)
-    idle = meter.use(lambda: None)
+    profiler = RedisProfiler(running.client)
+    idle = profiler.use(lambda: None)
     assert (idle.scripts, idle.seconds) == (0, 0)
     assert idle.received < 20
-    used = meter.use(lambda: running.say({"action": "heartbeat"}, people.ring.connection(1)))
+    used = profiler.use(lambda: running.send({"action": "heartbeat"}, people.ring.connection(1)))
     assert used.scripts == 1
     assert used.seconds > 0
     assert used.received > 300

@@ -1,4 +1,4 @@
-"""The report of benchmarks: what is met is called met, and what was measured is what is shown."""
+"""The report of benchmarks: verdicts and numbers match what was measured."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ FREE = Row("bytes", Amount(0, "B"))
 @pytest.mark.parametrize(
     ("row", "verdict"), [(POSTS, "met"), (BEATS, "not met"), (TRIPS, "met"), (LATENCY, "not met"), (FREE, "")]
 )
-def test_a_row_is_held_against_its_target(row: Row, verdict: str) -> None:
+def test_a_row_is_compared_with_its_target(row: Row, verdict: str) -> None:
     """By its ratio or by our own amount, in the direction of the target."""
     assert row.verdict == verdict
 
 
 def test_a_row_without_a_ratio_does_not_meet_a_target_for_one() -> None:
-    """What was not measured is not met."""
+    """A target that was not measured is not met."""
     assert Row("x", Amount(1), target=Target("≤", 2)).verdict == "not met"
 
 
@@ -36,13 +36,13 @@ def test_a_row_without_a_ratio_does_not_meet_a_target_for_one() -> None:
     ("value", "text"),
     [(0, "0"), (0.06512, "0.065"), (1.2345, "1.23"), (2.0, "2"), (20.04, "20"), (99.94, "99.9"), (12345.6, "12,346")],
 )
-def test_numbers_are_as_long_as_they_are_worth(value: float, text: str) -> None:
-    """About three digits, and none of those before the point is lost."""
+def test_numbers_have_three_digits(value: float, text: str) -> None:
+    """All digits before the point are kept."""
     assert figures(value) == text
 
 
 def test_markdown_shows_every_row_and_counts_the_targets() -> None:
-    """A line for each row, with what is not met in bold, and a picture where there is one."""
+    """A line for each row, with unmet targets in bold, and a plot if there is one."""
     plot = Plot("Posts", "posts/s", [("ours", 12.0)])
     chapters = [
         Chapter("fan_out", "How posts are measured.", [POSTS], plot),
@@ -59,7 +59,7 @@ def test_markdown_shows_every_row_and_counts_the_targets() -> None:
 
 
 def test_the_table_shows_every_row() -> None:
-    """In a terminal as in the document."""
+    """As the document does."""
     written = io.StringIO()
     Console(file=written, width=160).print(table([Chapter("a", "", [POSTS, BEATS]), Chapter("b", "", [TRIPS])]))
     lines = written.getvalue().splitlines()
@@ -80,5 +80,5 @@ def test_bars_are_as_long_as_their_numbers() -> None:
 
 
 def test_a_scale_picks() -> None:
-    """The first value when it is to be quick."""
+    """The first value for a quick run."""
     assert (Scale.QUICK.pick(1, 2), Scale.FULL.pick(1, 2)) == (1, 2)

@@ -12,7 +12,7 @@ import pytest
 import redis
 from botocore.credentials import Credentials
 
-from local.cli.identity_provider import IdentityProvider
+from cli.identity_provider import IdentityProvider
 from local.elasticache import RedisServer
 from local.iam import KeyPair
 from shared.settings import PREFIX, Settings

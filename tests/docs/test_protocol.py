@@ -11,10 +11,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from functions.api import routes
-from functions.api.openapi import EXAMPLES as BODIES
 from functions.api.requests import ProblemDetails
 from functions.api.resolver import OPERATIONS
-from local import protocol_schema
 from shared.messages import (
     ACTIONS,
     BatchFrame,
@@ -26,6 +24,7 @@ from shared.messages import (
     SnapshotFrame,
     parse_message,
 )
+from tools.openapi import EXAMPLES as BODIES
 
 TEXT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text("utf-8")
 EXAMPLES = [
@@ -110,8 +109,3 @@ def test_every_route_is_documented() -> None:
     told = re.sub(r"`([A-Z]+)`, `([A-Z]+) (/v1/[^`? ]+)`", r"`\1 \3` `\2 \3`", TEXT)
     for operation in OPERATIONS:
         assert f"`{operation.route.method} {operation.route.path}" in told, operation.route
-
-
-def test_the_schema_matches_the_types() -> None:
-    """docs/protocol.schema.json is up to date; `python -m local.protocol_schema` regenerates it."""
-    assert protocol_schema.PATH.read_text("utf-8") == protocol_schema.text(protocol_schema.schema())

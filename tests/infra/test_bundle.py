@@ -68,7 +68,7 @@ def test_a_current_folder_is_not_built_again(bundle: Bundle) -> None:
 def test_it_contains_only_what_runs_in_lambda(bundle: Bundle) -> None:
     """No tests, no tools, no boto3, which Lambda provides, and no path of the building machine."""
     assert {path.name for path in bundle.code.iterdir()} == {"functions", "shared"}
-    assert {path.suffix for path in bundle.code.rglob("*") if path.is_file()} == {".py", ".lua", ".pyc"}
+    assert {path.suffix for path in bundle.code.rglob("*") if path.is_file()} == {".json", ".lua", ".py", ".pyc"}
     assert [path.name for path in bundle.layer.iterdir()] == ["python"]
     packages = {path.name for path in (bundle.layer / "python").iterdir()}
     assert {"redis", "pydantic", "aws_lambda_powertools"} <= packages

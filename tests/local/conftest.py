@@ -1,4 +1,4 @@
-"""What several tests of `local` ask for."""
+"""Fixtures of the tests of `local`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from tests.support.functions import Telephone
 
 @pytest.fixture
 async def telephone() -> AsyncIterator[Telephone]:
-    """Where handlers that are told to `call` arrive."""
+    """The receiver of handlers that are told to `call`."""
     async with Telephone() as telephone:
         yield telephone

@@ -1,4 +1,4 @@
-"""Metrics of the last minutes: what is taken from lines, how it is added up, and what Lambda counts by itself."""
+"""Metrics of the last minutes: which lines are read, how they are summed up, and what Lambda counts."""
 
 from __future__ import annotations
 
@@ -12,29 +12,20 @@ import pytest
 
 from local.awslambda.invocation import FunctionError, Throttled
 from local.cloudwatch import MOST_VALUES, PERIOD, PERIODS, Measured, Metrics, percentile
+from tests.support.clock import Clock
 from tests.support.local_gateway import ScriptedFunctions
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """The time of `metrics`."""
+    """The clock of `metrics`."""
     return Clock()
 
 
 @pytest.fixture
 def metrics(clock: Clock) -> Metrics:
-    """Numbers, none of which is known yet."""
-    return Metrics(clock)
+    """Metrics without any values."""
+    return Metrics(clock.seconds)
 
 
 def line(unit: str, **values: Any) -> str:
@@ -44,18 +35,18 @@ def line(unit: str, **values: Any) -> str:
     return json.dumps({"_aws": {"Timestamp": 1, "CloudWatchMetrics": [directive]}, "service": "presence", **values})
 
 
-def test_counts_of_a_period_are_added_up_whoever_wrote_them(metrics: Metrics, clock: Clock) -> None:
-    """A metric that is no duration is a sum, of single values and of lists; the next period begins at nothing."""
+def test_counts_of_a_period_are_summed_up(metrics: Metrics, clock: Clock) -> None:
+    """Metrics that are not durations are sums of single values and lists; each period starts at zero."""
     metrics.line(line("Count", PostsSent=3, PostsGone=1))
     metrics.line(line("Count", PostsSent=[4, 5]))
-    clock.now += PERIOD
+    clock.advance(PERIOD)
     metrics.line(line("Count", PostsSent=7))
     counts = metrics.report()["counts"]
     assert counts == {"PostsSent": [0] * 58 + [12, 7], "PostsGone": [0] * 58 + [1, 0]}
 
 
 def test_a_line_may_have_several_directives_of_different_units(metrics: Metrics) -> None:
-    """What the unit says decides what a metric is, each by itself."""
+    """The unit of each metric decides what it is."""
     told = json.loads(line("Count", Updates=2))
     told["_aws"]["CloudWatchMetrics"] += json.loads(line("Milliseconds", PostTime=9))["_aws"]["CloudWatchMetrics"]
     metrics.line(json.dumps(told | {"PostTime": [9, 11]}))
@@ -79,8 +70,8 @@ def test_a_line_may_have_several_directives_of_different_units(metrics: Metrics)
         line("Count", Updates=1)[:-1],
     ],
 )
-def test_a_line_that_is_no_metric_leaves_everything_as_it_was(metrics: Metrics, text: str) -> None:
-    """Not even a part of such a line is taken."""
+def test_a_line_without_valid_metrics_changes_nothing(metrics: Metrics, text: str) -> None:
+    """No part of such a line counts."""
     before = metrics.report()
     metrics.line(text)
     assert metrics.report() == before
@@ -89,7 +80,7 @@ def test_a_line_that_is_no_metric_leaves_everything_as_it_was(metrics: Metrics, 
 def test_percentiles_are_those_of_each_period_and_of_all_values(metrics: Metrics, clock: Clock) -> None:
     """Of 1 … 100 ms and then 1000 ms: a period without any has none, and all 101 are one sample."""
     metrics.line(line("Milliseconds", RedisTime=list(range(100, 0, -1))))
-    clock.now += 2 * PERIOD
+    clock.advance(2 * PERIOD)
     metrics.line(line("Milliseconds", RedisTime=1000))
     told = metrics.report()["durations"]["RedisTime"]
     assert told["p50"][-3:] == [50, None, 1000]
@@ -99,7 +90,7 @@ def test_percentiles_are_those_of_each_period_and_of_all_values(metrics: Metrics
 
 
 def test_percentiles_agree_with_their_definition(rng: random.Random) -> None:
-    """At least so many per cent do not exceed it, and that is true of no smaller value; the median agrees, too."""
+    """At least so many percent do not exceed it, and that is true of no smaller value; the median agrees too."""
     for _ in range(200):
         values = sorted(round(rng.expovariate(0.1), 2) for _ in range(rng.randrange(1, 60)))
         for share in (1, 50, 95, 99, 100):
@@ -111,54 +102,52 @@ def test_percentiles_agree_with_their_definition(rng: random.Random) -> None:
     assert percentile([], 50) is None
 
 
-def test_a_gauge_is_the_last_value_of_its_period_and_unknown_where_nobody_looked(
-    metrics: Metrics, clock: Clock
-) -> None:
-    """Nothing is carried over: a hole in what was measured is to be seen."""
+def test_a_gauge_is_the_last_value_of_its_period(metrics: Metrics, clock: Clock) -> None:
+    """Nothing is carried over: a period without a value is a gap."""
     metrics.gauge("OpenConnections", 3)
     metrics.gauge("OpenConnections", 4)
-    clock.now += 2 * PERIOD
+    clock.advance(2 * PERIOD)
     metrics.gauge("OpenConnections", 0)
     assert metrics.report()["gauges"]["OpenConnections"][-4:] == [None, 4, None, 0]
 
 
-def test_what_is_older_than_five_minutes_is_forgotten(metrics: Metrics, clock: Clock) -> None:
-    """The window moves with the clock, whether anything happens or not."""
+def test_values_older_than_five_minutes_are_dropped(metrics: Metrics, clock: Clock) -> None:
+    """The window moves with the clock, even if nothing happens."""
     metrics.line(line("Count", Updates=1))
     for _ in range(PERIODS - 1):
-        clock.now += PERIOD
+        clock.advance(PERIOD)
         metrics.line(line("Count", Settled=1))
     assert metrics.report()["counts"]["Updates"] == [1] + [0] * (PERIODS - 1)
-    clock.now += PERIOD
+    clock.advance(PERIOD)
     assert "Updates" not in metrics.report()["counts"]
-    clock.now += PERIODS * PERIOD
+    clock.advance(PERIODS * PERIOD)
     report = metrics.report()
     assert report["counts"] == {}
-    assert report["end"] == (math.floor(clock.now / PERIOD) + 1) * PERIOD * 1000
+    assert report["end"] == (math.floor(clock.seconds() / PERIOD) + 1) * PERIOD * 1000
 
 
 def test_a_clock_that_was_set_back_loses_nothing(metrics: Metrics, clock: Clock) -> None:
-    """Until it has caught up, everything goes to the newest period that there was."""
+    """Until it has caught up, everything counts in the newest period."""
     metrics.line(line("Count", Updates=1))
-    clock.now -= 3 * PERIOD
+    clock.advance(-3 * PERIOD)
     metrics.line(line("Count", Updates=1))
-    clock.now += 4 * PERIOD
+    clock.advance(4 * PERIOD)
     metrics.line(line("Count", Updates=1))
     assert metrics.report()["counts"]["Updates"][-2:] == [2, 1]
 
 
-def test_no_more_durations_are_kept_than_memory_is_meant_for(metrics: Metrics, clock: Clock) -> None:
-    """A flood within one period is cut off; the next period is measured again."""
+def test_durations_are_limited(metrics: Metrics, clock: Clock) -> None:
+    """A flood within one period is cut off; the next period is complete again."""
     for _ in range(3):
         metrics.line(line("Milliseconds", PostTime=[1] * (MOST_VALUES // 2 + 1)))
     assert metrics.report()["durations"]["PostTime"]["all"]["n"] == MOST_VALUES
-    clock.now += PERIOD
+    clock.advance(PERIOD)
     metrics.line(line("Milliseconds", PostTime=2))
     assert metrics.report()["durations"]["PostTime"]["all"]["n"] == MOST_VALUES + 1
 
 
 async def test_invocations_are_counted_as_lambda_counts_them(metrics: Metrics) -> None:
-    """An error is an invocation that failed, and a throttled one is none; answers and errors go through as they are."""
+    """A failed invocation counts as an error, a throttled one is not an invocation; results pass unchanged."""
     times = iter([0.0, 0.010, 1.0, 1.030, 2.0, 2.5])
     functions = ScriptedFunctions()
     measured = Measured(functions, metrics, lambda: next(times))
@@ -179,7 +168,7 @@ async def test_invocations_are_counted_as_lambda_counts_them(metrics: Metrics) -
 
 
 def test_a_report_is_json_and_every_list_has_a_place_for_each_period(metrics: Metrics) -> None:
-    """A page can draw everything on one axis."""
+    """A page can draw all metrics on one axis."""
     metrics.line(line("Milliseconds", PostTime=[1.5, 2.25]))
     metrics.line(line("Count", Updates=1))
     metrics.gauge("OpenConnections", 1)

@@ -1,4 +1,4 @@
-"""Which Redis a run uses, that one it started is its own, and that nothing of it is left. On real servers."""
+"""Which Redis a run uses, and that nothing of its own server remains. On real servers."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def server() -> Iterator[RedisServer]:
 
 
 def script(folder: Path, name: str, text: str) -> None:
-    """Put an executable into `folder`."""
+    """Write an executable to `folder`."""
     path = folder / name
     path.write_text("#!/bin/sh\n" + text)
     path.chmod(0o755)
 
 
-def test_a_run_without_a_url_has_a_server_of_its_own_that_is_gone_afterwards() -> None:
-    """A run without a URL has an empty server on the loopback interface, and afterwards nobody listens there."""
+def test_a_run_without_a_url_has_a_server_of_its_own() -> None:
+    """It is empty and on the loopback interface; afterwards nothing listens there."""
     with cache() as given:
         assert given.server is not None
         client = redis.Redis.from_url(given.url)
@@ -51,15 +51,15 @@ def test_a_run_without_a_url_has_a_server_of_its_own_that_is_gone_afterwards() -
         check(given.url)
 
 
-def test_a_run_with_a_url_uses_that_server_and_leaves_it_alone(server: RedisServer) -> None:
-    """A run with a URL uses that server, and it goes on afterwards."""
+def test_a_run_with_a_url_uses_that_server(server: RedisServer) -> None:
+    """The server continues afterwards."""
     with cache(server.url) as given:
         assert (given.url, given.server) == (server.url, None)
     check(server.url)
 
 
-def test_a_server_keeps_to_itself_and_keeps_nothing(server: RedisServer) -> None:
-    """A server listens to this machine only, writes nothing to the disk, and never evicts what has no expiry."""
+def test_a_server_is_local_and_without_persistence(server: RedisServer) -> None:
+    """It listens to this machine only, writes nothing to the disk, and never evicts keys without an expiry."""
     with redis.Redis.from_url(server.url) as client:
         config = client.config_get("*")
         assert client.info("server")["process_id"] == server.pid
@@ -73,8 +73,8 @@ def test_a_server_keeps_to_itself_and_keeps_nothing(server: RedisServer) -> None
     assert not folder.exists()
 
 
-def test_a_server_can_be_replaced_by_an_empty_one_at_the_same_place(server: RedisServer) -> None:
-    """A stopped server's place can be taken by an empty one: that is how a lost store looks."""
+def test_a_server_can_be_replaced_by_an_empty_one(server: RedisServer) -> None:
+    """An empty server can start at the port of a stopped one, which simulates a lost store."""
     with redis.Redis.from_url(server.url) as client:
         client.set("key", "value")
         server.stop()
@@ -83,28 +83,28 @@ def test_a_server_can_be_replaced_by_an_empty_one_at_the_same_place(server: Redi
             assert client.get("key") is None
 
 
-def test_a_port_that_somebody_has_is_not_taken_for_ones_own(server: RedisServer) -> None:
-    """Another server that answers at the port is not taken for the one that was started."""
+def test_another_server_at_the_port_is_detected(server: RedisServer) -> None:
+    """A server that responds at the port is not mistaken for the one that was started."""
     with pytest.raises(CacheError, match=f"could not be started on port {server.port}: .*listening"):
         RedisServer.start(server.port)
     check(server.url)
 
 
 def test_a_server_that_does_not_start_says_why() -> None:
-    """A server that does not start says why."""
+    """The error contains the reason."""
     with pytest.raises(CacheError, match="Bad directive"):
         RedisServer.start(configuration=["--nonsense", "yes"])
 
 
-def test_stopping_twice_is_stopping(server: RedisServer) -> None:
-    """A server that was stopped, or that died, can be stopped."""
+def test_a_server_can_be_stopped_twice(server: RedisServer) -> None:
+    """A server that was stopped, or died, can be stopped."""
     os.kill(server.pid, signal.SIGKILL)
     server.stop()
     server.stop()
 
 
-def test_a_url_that_does_not_work_is_told_in_one_sentence_without_its_password(server: RedisServer) -> None:
-    """What is wrong with a URL is told in one sentence that does not show its password."""
+def test_an_unusable_url_is_one_sentence_without_its_password(server: RedisServer) -> None:
+    """The error says what is wrong, and does not show the password."""
     with redis.Redis.from_url(server.url) as client:
         client.config_set("requirepass", "right")
     place = f"127.0.0.1:{server.port}"
@@ -124,7 +124,7 @@ def test_a_url_that_does_not_work_is_told_in_one_sentence_without_its_password(s
 
 
 class OldRedis(socketserver.StreamRequestHandler):
-    """As much of a Redis 5 as it takes to be asked for its version."""
+    """The part of Redis 5 that reports its version."""
 
     def handle(self) -> None:
         info = b"redis_version:5.0.7\r\n"
@@ -135,7 +135,7 @@ class OldRedis(socketserver.StreamRequestHandler):
 
 
 def test_a_redis_that_is_too_old_is_refused() -> None:
-    """A Redis before 6.2, which lacks commands that the scripts use, is refused."""
+    """Redis before 6.2 lacks commands that the scripts use."""
     with socketserver.TCPServer(("127.0.0.1", 0), OldRedis) as old:
         thread = threading.Thread(target=old.serve_forever)
         thread.start()
@@ -164,8 +164,8 @@ def test_a_server_on_the_path_is_preferred_to_the_one_in_the_wheel(
     assert server_binary() == tmp_path / "valkey-server"
 
 
-def test_a_server_on_the_path_that_is_no_server_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program of the right name that ends at once is not waited for, and its words are passed on."""
+def test_a_wrong_program_on_the_path_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program of the right name that ends is not waited for, and its output is in the error."""
     script(tmp_path, "valkey-server", "echo a library is missing; exit 1\n")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(CacheError, match="a library is missing"):
@@ -183,7 +183,7 @@ with RedisServer.start() as server:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_server_does_not_outlive_who_started_it(number: signal.Signals) -> None:
+def test_a_server_does_not_outlive_its_parent(number: signal.Signals) -> None:
     """When the process that started a server is killed, interrupted or terminated, the server ends."""
     with subprocess.Popen(
         [sys.executable, "-c", PARENT],
@@ -207,7 +207,7 @@ def test_a_server_does_not_outlive_who_started_it(number: signal.Signals) -> Non
 
 
 def test_a_cluster_is_one_of_real_nodes() -> None:
-    """The tests' cluster has three nodes, each of which takes its third of the keys and no other."""
+    """The tests' cluster has three nodes, each with a third of the slots."""
     keys = [f"key{number}" for number in range(300)]
     with start_cluster() as servers:
         taken = []

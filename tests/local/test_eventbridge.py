@@ -1,4 +1,4 @@
-"""When scheduled functions are started, what with, and that nothing stops the schedule. Time is a number here."""
+"""When scheduled functions start, with which event, and that nothing stops the schedule. A test moves the clock."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from local.awslambda.invocation import FunctionError, Throttled
 from local.eventbridge import Scheduler, event
 from shared.routes import SCHEDULES, Schedule
+from tests.support.clock import Clock
 
 SWEEPER = Schedule("sweeper", every_minutes=1)
 PATIENCE = 5.0
@@ -19,30 +20,27 @@ PATIENCE = 5.0
 
 
 class Time:
-    """Stands still until a test moves it."""
+    """A clock, and sleepers that wake when a test moves it past their time."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
-        self._wakers: list[tuple[float, asyncio.Event]] = []
-
-    def clock(self) -> float:
-        return self.now
+        self.clock = Clock()
+        self._sleepers: list[tuple[float, asyncio.Event]] = []
 
     async def sleep(self, seconds: float) -> None:
-        waker = asyncio.Event()
-        self._wakers.append((self.now + seconds, waker))
-        await waker.wait()
+        wake = asyncio.Event()
+        self._sleepers.append((self.clock.seconds() + seconds, wake))
+        await wake.wait()
 
-    def pass_by(self, seconds: float) -> None:
-        self.now += seconds
-        for when, waker in self._wakers:
-            if when <= self.now:
-                waker.set()
-        self._wakers = [(when, waker) for when, waker in self._wakers if when > self.now]
+    def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        due = [wake for when, wake in self._sleepers if when <= self.clock.seconds()]
+        self._sleepers = [(when, wake) for when, wake in self._sleepers if when > self.clock.seconds()]
+        for wake in due:
+            wake.set()
 
 
 class Recorder:
-    """An invoker that notes what was started, and does with it what `answers` says: for ever, unless it says so."""
+    """An invoker that records what was started, and responds as `answers` says: by default, never."""
 
     def __init__(self, *answers: Exception | None) -> None:
         self.started: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
@@ -62,40 +60,40 @@ class Recorder:
 
 
 async def settled() -> None:
-    """Let everything that can go on go on."""
+    """Let everything that can run do so."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
 def scheduler(recorder: Recorder, time: Time, *schedules: Schedule) -> Scheduler:
-    """A scheduler of `schedules`, by default of the sweeper's, in that time."""
-    return Scheduler(recorder, "eu-north-1", schedules or (SWEEPER,), clock=time.clock, sleep=time.sleep)
+    """A scheduler of `schedules`, by default the sweeper's."""
+    return Scheduler(recorder, "eu-north-1", schedules or (SWEEPER,), clock=time.clock.seconds, sleep=time.sleep)
 
 
-async def test_a_run_starts_at_once_and_then_at_its_rate() -> None:
-    """A run starts at once, and then each minute, neither sooner nor twice."""
+async def test_a_run_starts_immediately_and_then_at_its_rate() -> None:
+    """Then once each minute."""
     recorder, time = Recorder(None, None, None), Time()
     async with scheduler(recorder, time):
         await recorder.next()
         for _ in range(2):
             await settled()
-            time.pass_by(59.5)
+            time.advance(59.5)
             await settled()
             assert recorder.started.empty()
-            time.pass_by(0.5)
+            time.advance(0.5)
             await recorder.next()
             await settled()
             assert recorder.started.empty()
 
 
 async def test_a_run_does_not_wait_for_the_one_before() -> None:
-    """A run that still goes on does not stop the next one from being started."""
+    """A running one does not keep the next one from starting."""
     recorder, time = Recorder(), Time()
     async with scheduler(recorder, time):
         for _ in range(3):
             await recorder.next()
             await settled()
-            time.pass_by(60)
+            time.advance(60)
 
 
 async def test_each_schedule_has_its_own_rate() -> None:
@@ -105,56 +103,59 @@ async def test_each_schedule_has_its_own_rate() -> None:
         names = [await recorder.next(), await recorder.next()]
         for _ in range(5):
             await settled()
-            time.pass_by(60)
+            time.advance(60)
             await settled()
     while not recorder.started.empty():
         names.append(await recorder.next())
     assert (names.count("sweeper"), names.count("report")) == (6, 2)
 
 
-async def test_a_run_that_fails_is_logged_and_the_next_one_comes(caplog: pytest.LogCaptureFixture) -> None:
-    """A run that fails or is throttled is logged, and the next one comes at its time."""
-    recorder, time = Recorder(FunctionError("LookupError", "no store"), Throttled("no sandbox was free"), None), Time()
+async def test_a_failed_run_is_logged_and_the_next_one_starts(caplog: pytest.LogCaptureFixture) -> None:
+    """So is a throttled one."""
+    recorder, time = (
+        Recorder(FunctionError("LookupError", "no store"), Throttled("no execution environment was free"), None),
+        Time(),
+    )
     with caplog.at_level(logging.ERROR, logger="local.eventbridge"):
         async with scheduler(recorder, time):
             for _ in range(3):
                 await recorder.next()
                 await settled()
-                time.pass_by(60)
+                time.advance(60)
     assert [record.getMessage() for record in caplog.records] == [
         "scheduled run of sweeper failed: LookupError: no store",
-        "scheduled run of sweeper failed: no sandbox was free",
+        "scheduled run of sweeper failed: no execution environment was free",
     ]
 
 
-async def test_a_laptop_that_slept_makes_up_for_what_it_missed_with_one_run() -> None:
-    """After a sleep of an hour one run starts at once, and the next after a minute."""
+async def test_one_run_replaces_all_missed_ones() -> None:
+    """After an hour of sleep one run starts immediately, and the next after a minute."""
     recorder, time = Recorder(), Time()
     async with scheduler(recorder, time):
         await recorder.next()
         await settled()
-        time.pass_by(3600)
+        time.advance(3600)
         await recorder.next()
         await settled()
         assert recorder.started.empty()
-        time.pass_by(60)
+        time.advance(60)
         await recorder.next()
 
 
 async def test_leaving_stops_the_schedule_and_waits_for_no_run() -> None:
-    """Leaving stops the schedule and what it has started."""
+    """It cancels what has started."""
     recorder, time = Recorder(), Time()
     async with asyncio.timeout(PATIENCE):
         async with scheduler(recorder, time):
             await recorder.next()
             await settled()
-        time.pass_by(60)
+        time.advance(60)
         await settled()
     assert recorder.started.empty()
 
 
 def test_the_event_is_what_scheduler_sends() -> None:
-    """The event has the keys of a captured one, its time in UTC and its detail a text."""
+    """The event has the keys of a captured one, its time in UTC, and its detail as text."""
     given = event(SWEEPER, "us-east-2", datetime(2024, 6, 13, 12, 30, tzinfo=UTC))
     assert len(given.pop("id")) == 36
     assert given == {
@@ -170,7 +171,7 @@ def test_the_event_is_what_scheduler_sends() -> None:
 
 
 async def test_the_services_schedules_are_the_default() -> None:
-    """Without being told otherwise, what the service has scheduled is started."""
+    """They start unless others are given."""
     recorder = Recorder()
     async with Scheduler(recorder, "eu-north-1"):
         assert {await recorder.next() for _ in SCHEDULES} == {schedule.function for schedule in SCHEDULES}

@@ -21,7 +21,7 @@ KEYS = KeyPair.create()
 def verify(
     url: str, headers: dict[str, str], body: bytes = b"", *, method: str = "POST", clock_offset: float = 0.0
 ) -> str:
-    """Have `method url` verified as if it had arrived; the caller's access key."""
+    """Verify `method url` as if it had arrived. Returns the caller's access key."""
     verifier = SignatureVerifier(KEYS, REGION, clock=lambda: time.time() + clock_offset)
     return verifier.verify(method, url.removeprefix(HOST), CIMultiDict(headers), body).access_key
 
@@ -38,8 +38,8 @@ def verify(
         "/",
     ],
 )
-def test_a_request_that_botocore_signed_is_accepted_whatever_its_path_and_query(target: str) -> None:
-    """A request that botocore signed is accepted, `%3D` and its like signed twice encoded."""
+def test_a_request_that_botocore_signed_is_accepted(target: str) -> None:
+    """With any path and query; `%3D` is signed as `%253D`."""
     headers = sign(KEYS, "POST", HOST + target, b'{"a":1}')
     assert verify(HOST + target, headers, b'{"a":1}') == KEYS.access_key_id
 
@@ -65,8 +65,8 @@ def test_the_percent_encoding_is_part_of_the_signature() -> None:
 
 
 @pytest.mark.parametrize("name", ["X-Amz-Date", "Authorization", "Host", "X-Amz-Target"])
-def test_a_header_changed_on_the_way_is_noticed(name: str) -> None:
-    """A signed header that was changed on the way is noticed."""
+def test_a_changed_header_is_detected(name: str) -> None:
+    """A signed header must arrive unchanged."""
     headers = sign(KEYS, "POST", HOST + "/", headers={"X-Amz-Target": "a"})
     headers[name] = headers[name][:-1] + ("0" if headers[name][-1] != "0" else "1")
     with pytest.raises(SignatureRefused):
@@ -155,16 +155,16 @@ def test_another_access_key_is_refused() -> None:
         ("AWS4-HMAC-SHA256 Credential=\xe9/b/c/d/e, SignedHeaders=host, Signature=0", "UnrecognizedClientException"),
     ],
 )
-def test_what_is_no_signature_is_named(authorization: str, error_type: str) -> None:
-    """A missing or mutilated Authorization header is refused by AWS's name for it."""
+def test_an_invalid_signature_has_awss_error(authorization: str, error_type: str) -> None:
+    """A missing or malformed Authorization header is refused with AWS's name for the error."""
     with pytest.raises(SignatureRefused) as refused:
         verify(HOST + "/", {"Host": "127.0.0.1:8080", "Authorization": authorization})
     assert refused.value.error_type == error_type
 
 
 @pytest.mark.parametrize("place", ["path", "header", "signature"])
-def test_bytes_that_are_no_text_are_refused_like_any_wrong_signature(place: str) -> None:
-    """Bytes that are no text, as they come from a socket, are a wrong signature and no crash."""
+def test_undecodable_bytes_are_a_wrong_signature(place: str) -> None:
+    """Bytes from a socket that are not text do not crash."""
     bad = b"\xff".decode(errors="surrogateescape")
     headers = sign(KEYS, "POST", HOST + "/", headers={"X-Amz-Target": "a"})
     if place == "header":
@@ -176,7 +176,7 @@ def test_bytes_that_are_no_text_are_refused_like_any_wrong_signature(place: str)
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "20261301T000000Z"])
-def test_a_date_that_is_none_is_refused(date: str) -> None:
+def test_an_invalid_date_is_refused(date: str) -> None:
     """A missing or impossible X-Amz-Date is refused, even if the scope repeats it."""
     authorization = (
         f"AWS4-HMAC-SHA256 Credential={KEYS.access_key_id}/{date[:8]}/{REGION}/execute-api/aws4_request, "
@@ -186,8 +186,8 @@ def test_a_date_that_is_none_is_refused(date: str) -> None:
         verify(HOST + "/", {"Host": "h", "X-Amz-Date": date, "Authorization": authorization})
 
 
-def test_a_key_pair_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
-    """The key pair is made at the first call, the same ever after, and readable by its owner only."""
+def test_a_key_pair_is_created_once(tmp_path: Path) -> None:
+    """The first call creates it, and only its owner can read it."""
     path = tmp_path / ".presence" / "credentials"
     pair = KeyPair.load_or_create(path)
     assert pair == KeyPair.load_or_create(path) == KeyPair.load(path)
@@ -209,7 +209,7 @@ def test_the_key_file_is_one_that_aws_clients_read(tmp_path: Path) -> None:
 
 
 def test_processes_that_start_together_use_one_pair(tmp_path: Path) -> None:
-    """Of many that make the pair at the same time, all get the first one's."""
+    """All processes that create the pair at the same time get the same one."""
     path = tmp_path / "credentials"
     with ThreadPoolExecutor(16) as pool:
         pairs = set(pool.map(lambda _: KeyPair.load_or_create(path), range(64)))
@@ -219,7 +219,7 @@ def test_processes_that_start_together_use_one_pair(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
 def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
-    """A key file that others can read or write is refused, with the command that mends it."""
+    """The error contains the command that fixes it."""
     path = tmp_path / "credentials"
     KeyPair.load_or_create(path)
     path.chmod(mode)
@@ -229,7 +229,7 @@ def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -
 
 @pytest.mark.parametrize("content", [b"", b"[default]\naws_access_key_id = a\n", b"not a file of any kind", b"\xff"])
 def test_a_key_file_without_a_key_pair_is_refused(tmp_path: Path, content: bytes) -> None:
-    """A damaged key file is refused in one sentence and not replaced behind its owner's back."""
+    """A damaged key file is refused in one sentence, and not replaced."""
     path = tmp_path / "credentials"
     path.touch(0o600)
     path.write_bytes(content)

@@ -21,7 +21,7 @@ from typing import Any, Self
 from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
-from local.cli.backend import REGION
+from cli.backend import REGION
 from local.iam import KeyPair
 
 ACCOUNT = "123456789012"

@@ -1,8 +1,8 @@
-"""Hours of the service in seconds, with everything counted that AWS would meter.
+"""Hours of the service in seconds, in which everything is counted that AWS would bill.
 
-Clients are real WebSockets, the gateway is the one of `presence run`, the functions are handlers as they are deployed,
-and the state is in a real Redis. Time is a number: it moves from one thing that happens to the next, in the pauses that
-the sweeper makes, so an hour has all its heartbeats, deadlines and looks.
+Clients are real WebSockets, the gateway is that of `presence run`, the functions are the deployed handlers, and the
+state is in a real Redis. The clock jumps from one event to the next, in the pauses of the sweeper, so an hour has all
+its heartbeats, deadlines and looks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import jwt
 import websockets
 from websockets.asyncio.client import ClientConnection
 
-from bench.sandbox import EPOCH, YEAR, Sandbox, sandbox
+from bench.environment import YEAR, Environment, warm_environment
 from bench.transports import CREDENTIALS
 from local.apigateway.http_api import HttpApi
 from local.apigateway.server import HOST, serve
@@ -31,10 +31,11 @@ from shared import runtime
 from shared.delivery import Frame
 from shared.routes import AUTHORIZER, HTTP_ROUTES, WEBSOCKET_ROUTES
 from shared.upkeep import Upkeep
+from tests.support.clock import EPOCH
 
 SECRET = "a secret of thirty-two characters"
 PATIENCE = 20.0
-"""Seconds that a test waits for what happens at once when all is well."""
+"""Seconds that a test waits for what normally happens immediately."""
 REASONS = {
     "heartbeat": "heartbeats",
     "connect": "connections",
@@ -47,12 +48,12 @@ REASONS = {
     "settle": "settling",
     "heads": "looks",
 }
-"""Verb of the state machine → what asks for it, in the words of the cost model. Where one round trip has several, the
-later row says what it is for: an arrival's snapshot is read while its targets are found."""
+"""Command of the state machine → its cause in the cost model. If a round trip has several commands, the later row is
+its cause: an arrival's snapshot is read in the round trip that finds its targets."""
 
 
 class Counted:
-    """What was counted: all that `bench.cost` has a number for."""
+    """What was counted: everything that `cost/counts.py` has a number for."""
 
     def __init__(self) -> None:
         self.messages: Counter[str] = Counter()
@@ -61,20 +62,20 @@ class Counted:
         """Frames to clients, by type."""
         self.invocations: Counter[str] = Counter()
         self.round_trips: Counter[str] = Counter()
-        """By what asks for them; the sweeper's check of what is kept is "check"."""
+        """By cause; the sweeper's consistency check is "check"."""
         self.calls: Counter[str] = Counter()
         """Script calls, likewise."""
         self.scripts_in_redis = 0
         """Script calls, as Redis itself counted them."""
         self.metrics: set[str] = set()
-        """Names under which the functions counted something."""
+        """The names of the functions' metrics."""
 
 
 class Socket:
-    """A client's connection, and what the client has to know of it.
+    """A client's connection.
 
     Attributes:
-        id: the service's name for it, once a snapshot has said it.
+        id: the connection's id, from the first snapshot on.
         seq: the number of the newest frame.
     """
 
@@ -90,8 +91,8 @@ class World:
         clock: the time, in ms.
     """
 
-    def __init__(self, running: Sandbox, port: int) -> None:
-        self.sandbox, self.clock, self.counted = running, running.clock, Counted()
+    def __init__(self, running: Environment, port: int) -> None:
+        self.environment, self.clock, self.counted = running, running.clock, Counted()
         self._port = port
         self._upkeep = Upkeep(running.store, running._pusher, running.service._settings, running.clock, runtime.meter())
         self._ids = itertools.count()
@@ -104,23 +105,23 @@ class World:
     # The service
 
     async def invoke(self, name: str, event: dict[str, Any]) -> Any:
-        """What the gateway asks of functions: one event at a time, so that the order is always the same."""
+        """Invoke a function for the gateway, one event at a time, so that the order is always the same."""
         async with self._one_at_a_time:
-            answer = await asyncio.to_thread(self.sandbox.handler(name), json.loads(json.dumps(event)))
+            answer = await asyncio.to_thread(self.environment.handler(name), json.loads(json.dumps(event)))
         async with self._happened:
             self.counted.invocations[name] += 1
             self._happened.notify_all()
         return answer
 
-    def note_stage(self, calls: list[Any]) -> None:
-        """Count one round trip, by the verbs in it."""
-        verbs = {request["verb"] for call in calls for request in json.loads(call.body)}
-        reasons = [reason for verb, reason in REASONS.items() if verb in verbs]
+    def count_round_trip(self, calls: list[Any]) -> None:
+        """Count one round trip, by the commands in it."""
+        commands = {request["verb"] for call in calls for request in json.loads(call.body)}
+        reasons = [reason for command, reason in REASONS.items() if command in commands]
         reason = reasons[-1] if reasons else "check"
         self.counted.round_trips[reason] += 1
         self.counted.calls[reason] += len(calls)
 
-    def note_posts(self, frames: Sequence[Frame]) -> None:
+    def count_posts(self, frames: Sequence[Frame]) -> None:
         """Count frames that are posted."""
         self._posted += len(frames)
         self.counted.posts.update(json.loads(frame.data)["type"] for frame in frames)
@@ -128,7 +129,7 @@ class World:
     # Clients
 
     async def open(self, user_id: str, device_id: str, replaces: Socket | None = None) -> Socket:
-        """Connect and sync. What it `replaces` is closed by the service."""
+        """Connect and sync. The service closes the connection that it `replaces`."""
         token = jwt.encode({"sub": user_id, "iat": EPOCH // 1000, "exp": EPOCH // 1000 + 10 * YEAR}, SECRET, "HS256")
         opened = await websockets.connect(
             f"ws://{HOST}:{self._port}/live?v=1&token={token}&deviceId={device_id}", ping_interval=None
@@ -137,7 +138,7 @@ class World:
         answered: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._listening[socket] = asyncio.create_task(self._listen(socket, answered))
         sync: dict[str, Any] = {"action": "sync"}
-        await self.say(socket, sync | ({"replaces": replaces.id, "seq": replaces.seq} if replaces else {}), "query")
+        await self.send(socket, sync | ({"replaces": replaces.id, "seq": replaces.seq} if replaces else {}), "query")
         snapshot = await asyncio.wait_for(answered, PATIENCE)
         socket.id = snapshot["self"]["connectionId"]
         if replaces:
@@ -145,13 +146,13 @@ class World:
             await self._until("disconnect", self.counted.invocations["disconnect"] + 1, replaces.client.wait_closed())
         return socket
 
-    async def say(self, socket: Socket, message: dict[str, Any], function: str) -> None:
-        """Send a message and wait until its function has done what it asks for."""
+    async def send(self, socket: Socket, message: dict[str, Any], function: str) -> None:
+        """Send a message and wait until its function has handled it."""
         self.counted.messages[message["action"]] += 1
         await self._until(function, self.counted.invocations[function] + 1, socket.client.send(json.dumps(message)))
 
     async def close(self, socket: Socket) -> None:
-        """Close a socket as a page does that is left."""
+        """Close a socket, as a closed page does."""
         await self._until("disconnect", self.counted.invocations["disconnect"] + 1, socket.client.close(1001))
 
     async def _listen(self, socket: Socket, answered: asyncio.Future[dict[str, Any]]) -> None:
@@ -177,7 +178,7 @@ class World:
     def begin(self) -> None:
         """Count from here."""
         self.counted = Counted()
-        self.sandbox.client.config_resetstat()
+        self.environment.client.config_resetstat()
 
     async def live(self, seconds: float) -> Counted:
         """Let so much time pass, with sweepers at work; gives what was counted since `begin`."""
@@ -192,7 +193,7 @@ class World:
             self._next_run += 60_000
             self.counted.invocations["sweeper"] += 1
             await asyncio.to_thread(self._upkeep.cleanup_stale_connections, f"run-{self._runs}", nap)
-        stats: dict[str, Any] = self.sandbox.client.info("commandstats")
+        stats: dict[str, Any] = self.environment.client.info("commandstats")
         self.counted.scripts_in_redis = stats["cmdstat_evalsha"]["calls"]
         meter = runtime.meter()
         self.counted.metrics = {*meter._counts, *meter._times}
@@ -206,7 +207,7 @@ class World:
             await deed()
         self.clock.now = wake
         if wake >= min(self._next_run, self._end):  # another run takes over
-            self.sandbox.client.hset("presence:{0}:meta", "sweeper", "a newer run")
+            self.environment.client.hset("presence:{0}:meta", "sweeper", "a newer run")
 
     async def end(self) -> None:
         """Close every client, and hear what was still on its way: each frame that was posted has arrived."""
@@ -218,32 +219,36 @@ class World:
 
 
 def play(redis_url: str, scenario: Callable[[World], Awaitable[Counted]], **settings: Any) -> Counted:
-    """Play a scenario on an empty Redis whose graph is loaded; gives what it counted."""
+    """Play a scenario on an empty Redis whose graph is loaded. Returns what was counted."""
     runtime.authenticator.cache_clear()
     with (
         socket.create_server((HOST, 0)) as listener,
-        sandbox(redis_url, f"http://{HOST}:{listener.getsockname()[1]}/live", jwt_secret=SECRET, **settings) as running,
+        warm_environment(
+            redis_url, f"http://{HOST}:{listener.getsockname()[1]}/live", jwt_secret=SECRET, **settings
+        ) as running,
     ):
         counted = asyncio.run(_play(running, listener, scenario))
     runtime.authenticator.cache_clear()
     return counted
 
 
-async def _play(running: Sandbox, listener: socket.socket, scenario: Callable[[World], Awaitable[Counted]]) -> Counted:
+async def _play(
+    running: Environment, listener: socket.socket, scenario: Callable[[World], Awaitable[Counted]]
+) -> Counted:
     here = World(running, listener.getsockname()[1])
     stage = running.store._stage
 
     def noted(calls: Any, now: int) -> list[bytes]:
-        here.note_stage(calls)
+        here.count_round_trip(calls)
         return stage(calls, now)
 
     post = running._pusher.post
 
     def noted_posts(frames: Sequence[Frame], within: float = math.inf) -> set[str]:
-        here.note_posts(frames)
+        here.count_posts(frames)
         return post(frames, within)
 
-    running.store._stage = noted  # type: ignore[method-assign] # the real ones, and recorders
+    running.store._stage = noted  # type: ignore[method-assign] # the real ones with recorders
     running._pusher.post = noted_posts  # type: ignore[method-assign]
     key_pair = KeyPair(CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"])
     verifier = SignatureVerifier(key_pair, CREDENTIALS["AWS_REGION"])

@@ -21,8 +21,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.session import Session
 
-from local.cli.home import Home, Run
-from local.cli.identity_provider import IdentityProvider
+from cli.home import Home, Run
+from cli.identity_provider import IdentityProvider
 from shared.settings import Settings
 from tests.support.presence_run import PresenceRun
 

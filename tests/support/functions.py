@@ -1,6 +1,6 @@
-"""Functions whose handler does what a test says, in each of the ways to run them; and a line to the handler.
+"""Functions with a scripted handler, in each of the ways to run them, and a connection to the handler.
 
-Used by the tests of `local/awslambda/functions.py`, `local/awslambda/sandbox.py` and `local/awslambda/inprocess.py`.
+Used by the tests of `functions.py`, `environment.py` and `inprocess.py` in `local/awslambda/`.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ async def running(
             yield invoker
     else:
         native = mode == "extension"
-        on_line = lines or Lines()
-        async with Functions(environment, on_line, functions=given, policy=policy, native=native) as invoker:
+        on_log_line = lines or Lines()
+        async with Functions(environment, on_log_line, functions=given, policy=policy, native=native) as invoker:
             yield invoker
 
 

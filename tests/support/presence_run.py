@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from local.cli.home import Home, Run
+from cli.home import Home, Run
 
 PATIENCE = 60.0
 """Seconds that a test waits for a start or an end: it takes seconds when the machine is busy with other tests."""
@@ -117,7 +117,7 @@ def presence_run(directory: Path, *arguments: str, **environment: str) -> Iterat
 
 def presence(*arguments: str) -> list[str]:
     """The command line of a command, with the interpreter that runs the tests."""
-    return [sys.executable, "-c", "from local.cli.app import app; app(prog_name='presence')", *arguments]
+    return [sys.executable, "-c", "from cli.app import app; app(prog_name='presence')", *arguments]
 
 
 def descendants(ancestor: int) -> set[int]:

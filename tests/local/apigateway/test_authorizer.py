@@ -1,4 +1,4 @@
-"""Who is let in: the identity source, and the policies that an authorizer answers."""
+"""Which handshakes are accepted: the identity source, and the policies that an authorizer returns."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def gateway() -> AsyncIterator[Gateway]:
 
 
 @pytest.mark.parametrize("path", ["/live", "/live?token=", "/live?v=1", "/live?Token=t"])
-async def test_without_a_token_the_authorizer_is_not_asked(gateway: Gateway, path: str) -> None:
+async def test_without_a_token_the_authorizer_is_not_invoked(gateway: Gateway, path: str) -> None:
     """A handshake without the identity source is 401, and no function is invoked."""
     status, body = await refusal(gateway, path)
     assert (status, body["message"]) == (401, "Unauthorized")
@@ -41,7 +41,7 @@ async def test_with_the_subprotocol_as_identity_source_a_token_in_the_query_is_n
 
 
 def policy(*statements: Mapping[str, Any]) -> Event:
-    """An authorizer's answer with these statements."""
+    """An authorizer's response with these statements."""
     return {"principalId": "alice", "policyDocument": {"Version": "2012-10-17", "Statement": list(statements)}}
 
 
@@ -77,8 +77,8 @@ DENY = ALLOW | {"Effect": "Deny"}
         (policy(ALLOW) | {"context": {"long": "x" * 8192}}, 500),
     ],
 )
-async def test_what_the_authorizer_says_is_the_handshakes_status(gateway: Gateway, answer: Any, status: int) -> None:
-    """Only a policy that allows the connection opens it; `$connect` is not invoked otherwise."""
+async def test_the_authorizer_decides_the_handshakes_status(gateway: Gateway, answer: Any, status: int) -> None:
+    """Only a policy that allows the connection opens it; otherwise `$connect` is not invoked."""
     gateway.functions.answers["authorize"] = answer
     refused, body = await refusal(gateway)
     assert refused == status
@@ -98,7 +98,7 @@ async def test_what_the_authorizer_says_is_the_handshakes_status(gateway: Gatewa
     ],
 )
 async def test_a_policy_that_allows_the_connection_opens_it(gateway: Gateway, statements: list[Any]) -> None:
-    """Lists, wildcards and statements about other things are read as IAM reads them."""
+    """Lists, wildcards and statements about other resources are evaluated as in IAM."""
     gateway.functions.answers["authorize"] = policy(*statements)
     async with connected(gateway):
         assert len(gateway.websocket_api.connections) == 1

@@ -1,4 +1,4 @@
-"""API Gateway's HTTP API on a real port: events, answers, signatures and quotas."""
+"""API Gateway's HTTP API on a real port: events, responses, signatures and quotas."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ async def gateway() -> AsyncIterator[Gateway]:
 
 
 @dataclass
-class Answer:
-    """What a client of the HTTP API gets."""
+class Response:
+    """A response as a client gets it."""
 
     status: int
     headers: CIMultiDictProxy[str]
@@ -51,8 +51,8 @@ class Answer:
 
 async def call(
     gateway: Gateway, method: str, target: str, body: bytes = b"", headers: Any = None, *, signed: bool = False
-) -> Answer:
-    """Send one request, its target as it is written."""
+) -> Response:
+    """Send a request whose target is sent exactly as written."""
     url = gateway.url + target
     if signed:
         headers = gateway.signed(method, url, body, **dict(headers or {}))
@@ -61,7 +61,7 @@ async def call(
         aiohttp.ClientSession(skip_auto_headers=["Content-Type"]) as session,
         session.request(method, URL(url, encoded=True), headers=headers, data=data) as response,
     ):
-        return Answer(response.status, response.headers, await response.read())
+        return Response(response.status, response.headers, await response.read())
 
 
 async def test_an_event_has_the_keys_of_a_captured_one(gateway: Gateway) -> None:
@@ -173,10 +173,10 @@ async def test_a_full_event_has_cookies_query_parameters_and_body(gateway: Gatew
         (None, False),
     ],
 )
-async def test_a_body_that_is_no_text_arrives_in_base64(
+async def test_a_body_that_is_not_text_arrives_in_base64(
     gateway: Gateway, content_type: str | None, is_text: bool
 ) -> None:
-    """Only text, JSON, XML and JavaScript arrive as they are; what has no content type does not."""
+    """Only text, JSON, XML and JavaScript arrive as text; a body without a content type does not."""
     headers = {"Content-Type": content_type} if content_type else {}
     await call(gateway, "POST", "/v1/presence/query", b"body", headers)
     (event,) = gateway.functions.events_of("api")
@@ -184,8 +184,8 @@ async def test_a_body_that_is_no_text_arrives_in_base64(
     assert event["body"] == ("body" if is_text else base64.b64encode(b"body").decode())
 
 
-async def test_a_compressed_body_is_passed_on_as_it_is(gateway: Gateway) -> None:
-    """The gateway unpacks nothing, or a signature could not be checked."""
+async def test_a_compressed_body_is_forwarded_unchanged(gateway: Gateway) -> None:
+    """Signatures cover the compressed body."""
     await call(gateway, "POST", "/v1/presence/query", b"\x1f\x8bnot really", {"Content-Encoding": "gzip"})
     (event,) = gateway.functions.events_of("api")
     assert base64.b64decode(event["body"]) == b"\x1f\x8bnot really"
@@ -210,8 +210,8 @@ async def test_a_compressed_body_is_passed_on_as_it_is(gateway: Gateway) -> None
         ("GET", "/v1/users/a%0Ab"),
     ],
 )
-async def test_what_is_no_route_is_not_found(gateway: Gateway, method: str, target: str) -> None:
-    """A path or method that is in no route is 404, and no function is invoked."""
+async def test_an_unknown_route_is_not_found(gateway: Gateway, method: str, target: str) -> None:
+    """The response is 404, and no function is invoked."""
     answer = await call(gateway, method, target, signed=True)
     assert answer.status == 404
     if method != "HEAD":
@@ -223,7 +223,7 @@ async def test_what_is_no_route_is_not_found(gateway: Gateway, method: str, targ
 
 
 async def test_a_route_of_the_backend_needs_a_signature(gateway: Gateway) -> None:
-    """A signed call reaches the function with the caller's identity, in the keys that AWS uses for it."""
+    """A signed call reaches the function with the caller's identity, in AWS's keys."""
     answer = await call(gateway, "PUT", "/v1/users/a%7Cb/contacts?x=1", b'{"add":["bob"]}', signed=True)
     assert answer.status == 200
     (event,) = gateway.functions.events_of("api")
@@ -245,7 +245,7 @@ async def test_a_route_of_the_backend_needs_a_signature(gateway: Gateway) -> Non
 
 @pytest.mark.parametrize("wrong", ["unsigned", "bearer", "key", "secret", "region", "service", "body", "method"])
 async def test_a_wrong_signature_is_forbidden(gateway: Gateway, wrong: str) -> None:
-    """Whatever is wrong with a signature, the answer is 403 and the same: it helps nobody to know."""
+    """The response is the same 403 for every fault of a signature."""
     url, body, keys = gateway.url + "/v1/users/alice/contacts", b"{}", gateway.keys
     headers = {
         "unsigned": {},
@@ -262,8 +262,8 @@ async def test_a_wrong_signature_is_forbidden(gateway: Gateway, wrong: str) -> N
     assert gateway.functions.events == []
 
 
-async def test_other_routes_are_not_the_gateways_to_guard(gateway: Gateway) -> None:
-    """An open route and a user's route reach the function unsigned; its token is the function's business."""
+async def test_other_routes_need_no_signature(gateway: Gateway) -> None:
+    """Open routes and users' routes reach the function unsigned; the function checks the token."""
     assert (await call(gateway, "GET", "/v1/health")).status == 200
     await call(gateway, "POST", "/v1/presence/query", b"{}", {"Authorization": "Bearer x.y.z"})
     event = gateway.functions.events_of("api")[1]
@@ -293,10 +293,10 @@ async def test_other_routes_are_not_the_gateways_to_guard(gateway: Gateway) -> N
         (None, 200, "application/json; charset=utf-8", b"null"),
     ],
 )
-async def test_a_functions_answer_becomes_a_response(
+async def test_a_functions_result_becomes_a_response(
     gateway: Gateway, answer: Any, status: int, content_type: str | None, body: bytes
 ) -> None:
-    """An answer with a status is a response; any other value is the body of a 200."""
+    """A result with a status is a response; any other value is the body of a 200."""
     gateway.functions.answers["api"] = answer
     response = await call(gateway, "GET", "/v1/health")
     assert (response.status, response.body) == (status, body)
@@ -304,8 +304,8 @@ async def test_a_functions_answer_becomes_a_response(
         assert response.headers["Content-Type"] == content_type
 
 
-async def test_an_answer_may_set_headers_and_cookies(gateway: Gateway) -> None:
-    """Headers are passed on, and each cookie is a Set-Cookie of its own."""
+async def test_a_function_may_set_headers_and_cookies(gateway: Gateway) -> None:
+    """Headers are forwarded, and each cookie is a Set-Cookie of its own."""
     gateway.functions.answers["api"] = {
         "statusCode": 200,
         "headers": {"Retry-After": 1, "X-A": "b"},
@@ -317,7 +317,7 @@ async def test_an_answer_may_set_headers_and_cookies(gateway: Gateway) -> None:
 
 
 async def never(event: Event) -> None:
-    """A function that does not answer in time, as seen by the gateway."""
+    """A function that does not respond in time."""
     raise TimeoutError
 
 
@@ -334,10 +334,10 @@ async def never(event: Event) -> None:
         (never, 503, "Service Unavailable"),
     ],
 )
-async def test_a_function_that_fails_is_the_gateways_answer(
+async def test_a_failed_function_is_an_error_of_the_gateway(
     gateway: Gateway, answer: Any, status: int, message: str
 ) -> None:
-    """A crash or nonsense is 500, no room or no time 503; the function's error text is never shown."""
+    """A crash or an invalid result is 500, throttling or a timeout 503; the function's error text is never shown."""
     gateway.functions.answers["api"] = answer
     response = await call(gateway, "GET", "/v1/health")
     assert (response.status, response.json) == (status, {"message": message})
@@ -367,8 +367,8 @@ CHAT = "https://chat.example"
 PREFLIGHT = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "authorization"}
 
 
-def cors(answer: Answer) -> dict[str, str]:
-    """An answer's headers that are about CORS, their names in lower case."""
+def cors(answer: Response) -> dict[str, str]:
+    """The CORS headers of a response, with names in lower case."""
     return {
         name.lower(): value
         for name, value in answer.headers.items()
@@ -376,8 +376,8 @@ def cors(answer: Answer) -> dict[str, str]:
     }
 
 
-async def test_a_preflight_of_a_named_origin_is_answered_without_a_function() -> None:
-    """Any path will do; the answer is 204 and allows what the setting's origins may ask."""
+async def test_a_preflight_needs_no_function() -> None:
+    """On any path, the response is 204 and allows what the setting's origins may send."""
     async with running_gateway(http_routes=ROUTES, cors_origins=(CHAT, "https://beta.example")) as gateway:
         for path in ("/v1/presence/query", "/v1/users/alice/contacts", "/nowhere"):
             answer = await call(gateway, "OPTIONS", path, headers={"Origin": CHAT, **PREFLIGHT})
@@ -395,7 +395,7 @@ async def test_a_preflight_of_a_named_origin_is_answered_without_a_function() ->
 
 @pytest.mark.parametrize("origin", [None, "https://evil.example", "https://chat.example.evil.example", "null", "*"])
 async def test_another_origin_is_not_mentioned(origin: str | None) -> None:
-    """A page of another origin gets answers that its browser keeps from it, and preflights that allow nothing."""
+    """A page of another origin cannot read responses, and its preflights allow nothing."""
     headers = {"Origin": origin} if origin else {}
     async with running_gateway(http_routes=ROUTES, cors_origins=(CHAT,)) as gateway:
         preflight = await call(gateway, "OPTIONS", "/v1/health", headers={**headers, **PREFLIGHT})
@@ -406,8 +406,8 @@ async def test_another_origin_is_not_mentioned(origin: str | None) -> None:
 @pytest.mark.parametrize(
     ("target", "status"), [("/v1/health", 200), ("/v1/nowhere", 404), ("/v1/users/a/contacts", 403)]
 )
-async def test_every_answer_may_be_read_by_pages_of_named_origins(target: str, status: int) -> None:
-    """Answers of functions and of the gateway itself; what a function says about CORS is not heard."""
+async def test_pages_of_named_origins_may_read_every_response(target: str, status: int) -> None:
+    """Responses of functions and of the gateway itself; a function's own CORS headers are dropped."""
     async with running_gateway(http_routes=ROUTES, cors_origins=(CHAT,)) as gateway:
         headers = {"access-control-allow-origin": "*", "Access-Control-Allow-Credentials": "true", "X-A": "b"}
         gateway.functions.answers["api"] = {"statusCode": 200, "headers": headers}
@@ -421,15 +421,15 @@ async def test_every_answer_may_be_read_by_pages_of_named_origins(target: str, s
         assert cors(answer) == expected
 
 
-async def test_every_origin_may_be_named_at_once() -> None:
-    """`*` lets pages of every origin read answers."""
+async def test_a_star_allows_every_origin() -> None:
+    """`*` lets pages of every origin read responses."""
     async with running_gateway(http_routes=ROUTES, cors_origins=("*",)) as gateway:
         answer = await call(gateway, "GET", "/v1/health", headers={"Origin": "https://any.example"})
         assert cors(answer) == {"access-control-allow-origin": "*", "access-control-expose-headers": "retry-after"}
 
 
 async def test_without_the_setting_there_is_no_cors(gateway: Gateway) -> None:
-    """A preflight is 404 like everything that is no route, and a function's headers are passed on."""
+    """A preflight is 404 like any unknown route, and a function's headers are forwarded."""
     assert (await call(gateway, "OPTIONS", "/v1/health", headers={"Origin": CHAT, **PREFLIGHT})).status == 404
     gateway.functions.answers["api"] = {"statusCode": 200, "headers": {"Access-Control-Allow-Origin": CHAT}}
     assert cors(await call(gateway, "GET", "/v1/health", headers={"Origin": CHAT})) == {

@@ -63,13 +63,13 @@ def aws(
 
 
 def post_often(api: ApiGatewayManagementApiClient, connection_id: str, times: int) -> None:
-    """Post 128 KB so many times, or until it is refused."""
+    """Post 128 KB this many times, or until it is refused."""
     for _ in range(times):
         api.post_to_connection(ConnectionId=connection_id, Data=b"x" * 131_072)
 
 
 async def test_a_post_reaches_the_client_as_one_text_frame(gateway: Gateway) -> None:
-    """Posted data arrives as a text frame, unchanged, and the answer is an empty 200."""
+    """Posted data arrives unchanged, and the response is an empty 200."""
     async with identified(gateway) as (client, connection_id):
         with aws(gateway) as api:
             answer = await asyncio.to_thread(
@@ -79,8 +79,8 @@ async def test_a_post_reaches_the_client_as_one_text_frame(gateway: Gateway) -> 
         assert await received_text(client) == '{"ä": 1}'
 
 
-async def test_a_connection_can_be_looked_at(gateway: Gateway) -> None:
-    """GET tells when the client connected and was last active, and who it says it is."""
+async def test_a_connection_can_be_inspected(gateway: Gateway) -> None:
+    """GET returns when the client connected and was last active, and its identity."""
     async with identified(gateway, user_agent_header="agent/1") as (_, connection_id):
         with aws(gateway) as api:
             answer = await asyncio.to_thread(api.get_connection, ConnectionId=connection_id)
@@ -92,7 +92,7 @@ async def test_a_connection_can_be_looked_at(gateway: Gateway) -> None:
 
 
 async def test_a_connection_can_be_closed(gateway: Gateway) -> None:
-    """DELETE closes the client's socket with 1000, is Gone from then on, and `$disconnect` says so in AWS's words."""
+    """DELETE closes the client's socket with 1000; then it is Gone, and `$disconnect` has AWS's reason."""
     async with identified(gateway) as (client, connection_id):
         with aws(gateway) as api:
             answer = await asyncio.to_thread(api.delete_connection, ConnectionId=connection_id)
@@ -108,16 +108,16 @@ async def test_a_connection_can_be_closed(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("operation", ["post_to_connection", "get_connection", "delete_connection"])
-async def test_who_is_not_there_is_gone(gateway: Gateway, operation: str) -> None:
-    """An unknown connection is a GoneException, with the empty message that AWS's empty body makes."""
+async def test_an_unknown_connection_is_gone(gateway: Gateway, operation: str) -> None:
+    """It is a GoneException, with the empty message of AWS's empty body."""
     data = {"Data": b"x"} if operation == "post_to_connection" else {}
     with aws(gateway) as api, pytest.raises(api.exceptions.GoneException) as gone:
         await asyncio.to_thread(getattr(api, operation), ConnectionId=UNKNOWN, **data)
     assert gone.value.response["Error"] == {"Code": "GoneException", "Message": ""}
 
 
-async def test_who_has_left_is_gone(gateway: Gateway) -> None:
-    """A post to a client that left is Gone."""
+async def test_a_client_that_left_is_gone(gateway: Gateway) -> None:
+    """A post to it is a GoneException."""
     async with identified(gateway) as (_, connection_id):
         pass
     await gateway.functions.event("disconnect")
@@ -125,8 +125,8 @@ async def test_who_has_left_is_gone(gateway: Gateway) -> None:
         await asyncio.to_thread(api.post_to_connection, ConnectionId=connection_id, Data=b"x")
 
 
-async def test_a_connection_is_not_there_before_its_connect_was_answered(gateway: Gateway) -> None:
-    """`$connect` cannot post to its own connection: that is Gone, as in AWS."""
+async def test_a_connection_does_not_exist_during_its_connect(gateway: Gateway) -> None:
+    """As in AWS, `$connect` cannot post to its own connection."""
     outcomes: list[str] = []
 
     async def post_to_itself(event: Event) -> Event:
@@ -187,7 +187,7 @@ async def test_a_client_that_does_not_read_is_throttled(gateway: Gateway) -> Non
 
 
 async def test_posts_can_be_lost(gateway: Gateway) -> None:
-    """A share of posts is answered 200 and never arrives; the same seed loses the same ones."""
+    """A share of posts returns 200 and never arrives; the same seed loses the same posts."""
     gateway.faults.rng.seed(1)
     gateway.faults.drop_posts = 0.5
     async with identified(gateway) as (client, connection_id):
@@ -203,7 +203,7 @@ async def test_posts_can_be_lost(gateway: Gateway) -> None:
 
 
 def test_posts_to_a_connection_can_hang() -> None:
-    """A post to a peer that is gone unnoticed hangs for 29 s, and delays no other."""
+    """A post to a vanished peer hangs for 29 s, and delays no other post."""
 
     async def hanging(clock: WarpedLoop) -> None:
         async with running_gateway() as gateway, identified(gateway, ping_interval=None) as (client, connection_id):
@@ -270,7 +270,7 @@ async def test_a_malformed_id_is_a_bad_request(gateway: Gateway, connection_id: 
 
 @pytest.mark.parametrize("stage", ["test", "", "live/more"])
 async def test_another_stage_is_forbidden(gateway: Gateway, stage: str) -> None:
-    """An endpoint with a wrong stage is a ForbiddenException, whoever asks."""
+    """An endpoint with a wrong stage is a ForbiddenException, for every caller."""
     with aws(gateway, stage=stage) as api, pytest.raises(api.exceptions.ForbiddenException):
         await asyncio.to_thread(api.post_to_connection, ConnectionId=UNKNOWN, Data=b"x")
 
@@ -324,7 +324,7 @@ async def test_a_session_token_may_be_part_of_the_signature(gateway: Gateway) ->
 
 
 async def test_gone_has_no_body_and_the_type_in_a_header(gateway: Gateway) -> None:
-    """A 410 is recognised by its status or by `x-amzn-ErrorType`; it has no body."""
+    """A 410 is recognized by its status or by `x-amzn-ErrorType`; it has no body."""
     url = f"{gateway.url}/live/@connections/{quote(UNKNOWN, safe='')}"
     async with (
         aiohttp.ClientSession() as session,
@@ -337,7 +337,7 @@ async def test_gone_has_no_body_and_the_type_in_a_header(gateway: Gateway) -> No
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
 async def test_other_methods_do_not_exist(gateway: Gateway, method: str) -> None:
-    """There are three operations; any other method is what API Gateway answers for a route that is not there."""
+    """There are three operations; any other method gets API Gateway's response for an unknown route."""
     url = f"{gateway.url}/live/@connections/{quote(UNKNOWN, safe='')}"
     async with (
         aiohttp.ClientSession() as session,

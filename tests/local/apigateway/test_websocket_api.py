@@ -1,4 +1,4 @@
-"""API Gateway's WebSocket side on real sockets: handshakes, routes, functions and faults."""
+"""API Gateway's WebSocket API on real sockets: handshakes, routes, functions and faults."""
 
 from __future__ import annotations
 
@@ -54,10 +54,8 @@ async def gateway() -> AsyncIterator[Gateway]:
         (Throttled(), 429, "Too Many Requests"),
     ],
 )
-async def test_what_connect_says_is_the_handshakes_status(
-    gateway: Gateway, answer: Any, status: int, message: str
-) -> None:
-    """A status that is not 2xx refuses the handshake with it; a crash or nonsense is 502, a throttle 429."""
+async def test_connect_decides_the_handshakes_status(gateway: Gateway, answer: Any, status: int, message: str) -> None:
+    """A status that is not 2xx refuses the handshake; a crash or an invalid result is 502, a throttle 429."""
     gateway.functions.answers["connect"] = answer
     refused, body = await refusal(gateway)
     assert (refused, body["message"]) == (status, message)
@@ -69,7 +67,7 @@ async def test_what_connect_says_is_the_handshakes_status(
     ("headers", "subprotocol"),
     [({}, None), ({"Sec-WebSocket-Protocol": "presence.v1"}, "presence.v1"), ({"sec-websocket-protocol": "b"}, "b")],
 )
-async def test_a_subprotocol_is_echoed_only_if_connects_answer_carries_it(
+async def test_a_subprotocol_is_chosen_by_connect_only(
     gateway: Gateway, headers: dict[str, str], subprotocol: str | None
 ) -> None:
     """The gateway chooses no subprotocol by itself."""
@@ -79,7 +77,7 @@ async def test_a_subprotocol_is_echoed_only_if_connects_answer_carries_it(
 
 
 async def test_compression_is_not_negotiated(gateway: Gateway) -> None:
-    """An offer to compress is not taken up."""
+    """An offer to compress is ignored."""
     async with connected(gateway, compression="deflate") as client:
         assert client.response is not None
         assert "Sec-WebSocket-Extensions" not in client.response.headers
@@ -102,22 +100,22 @@ async def test_a_handshake_with_another_stage_is_forbidden(gateway: Gateway, pat
         ({"Sec-WebSocket-Key": "bm90IHNpeHRlZW4="}, 400),
     ],
 )
-async def test_what_is_no_handshake_is_refused(gateway: Gateway, headers: dict[str, str], status: int) -> None:
+async def test_an_invalid_handshake_is_refused(gateway: Gateway, headers: dict[str, str], status: int) -> None:
     """A plain request to the WebSocket URL is 426, a wrong handshake 400."""
     assert (await refusal(gateway, headers=headers))[0] == status
     assert gateway.functions.events == []
 
 
 async def test_a_url_longer_than_the_quota_is_refused(gateway: Gateway) -> None:
-    """A token that makes the URL longer than 4,096 characters does not come through here either."""
+    """A token that makes the URL longer than 4,096 characters is refused, as on AWS."""
     path = "/live?token="
     gateway.functions.answers["authorize"] = crash()
     assert (await refusal(gateway, path + "x" * (4096 - len(path))))[0] == 500
     assert (await refusal(gateway, path + "x" * (4097 - len(path))))[0] == 414
 
 
-async def test_a_client_gone_during_connect_is_disconnected_at_once(gateway: Gateway) -> None:
-    """Who leaves while `$connect` runs gets a `$disconnect`, or a ghost would stay."""
+async def test_a_client_that_vanishes_during_connect_is_disconnected(gateway: Gateway) -> None:
+    """It gets a `$disconnect`, or a ghost would remain."""
     release = asyncio.Event()
 
     async def slow(event: Event) -> Event:
@@ -162,7 +160,7 @@ async def test_a_client_gone_during_connect_is_disconnected_at_once(gateway: Gat
     ],
 )
 async def test_the_route_is_the_action_in_the_body(gateway: Gateway, text: str, function: str, route_key: str) -> None:
-    """`$request.body.action` selects the route; what is no JSON or names no route goes to `$default`."""
+    """`$request.body.action` selects the route; invalid JSON and unknown actions go to `$default`."""
     async with connected(gateway) as client:
         await client.send(text)
         event = await gateway.functions.event(function)
@@ -182,7 +180,7 @@ async def test_without_a_default_route_a_message_without_a_route_is_forbidden() 
 
 @pytest.mark.parametrize("failure", [crash(), Throttled()])
 async def test_a_function_that_fails_is_an_error_frame(gateway: Gateway, failure: Exception) -> None:
-    """A failed or throttled function is told to the client, and the connection stays."""
+    """The client gets an error frame for a failed or throttled function, and the connection stays."""
     gateway.functions.answers["heartbeat"] = failure
     async with connected(gateway) as client:
         await client.send('{"action":"heartbeat"}')
@@ -197,8 +195,8 @@ async def test_a_function_that_fails_is_an_error_frame(gateway: Gateway, failure
         await gateway.functions.event("query")
 
 
-async def test_a_function_that_does_not_answer_is_an_error_frame() -> None:
-    """After the integration's time is over the client gets an error frame, and the connection stays."""
+async def test_a_timeout_is_an_error_frame() -> None:
+    """The client gets an error frame after the integration's timeout, and the connection stays."""
 
     async def never(event: Event) -> None:
         await asyncio.Event().wait()
@@ -209,8 +207,8 @@ async def test_a_function_that_does_not_answer_is_an_error_frame() -> None:
         assert (await received(client))["message"] == "Internal server error"
 
 
-async def test_what_a_function_answers_goes_nowhere(gateway: Gateway) -> None:
-    """No route has a route response: a body, and even an error status, in a function's answer reach nobody."""
+async def test_a_functions_result_is_dropped(gateway: Gateway) -> None:
+    """No route has a route response: neither a body nor an error status reaches the client."""
     gateway.functions.answers["heartbeat"] = {"statusCode": 500, "body": "for nobody"}
     gateway.functions.answers["query"] = crash()
     async with connected(gateway) as client:
@@ -266,8 +264,8 @@ async def test_disconnects_can_be_dropped(gateway: Gateway) -> None:
     assert event["requestContext"]["connectionId"] == second["requestContext"]["connectionId"]
 
 
-async def test_a_client_that_does_not_read_does_not_keep_the_gateway_from_stopping() -> None:
-    """A client with full buffers is cut when the gateway stops, and nobody waits for it."""
+async def test_a_client_that_does_not_read_does_not_delay_the_stop() -> None:
+    """A client with full buffers is cut when the gateway stops."""
     async with running_gateway() as gateway:
         client = await websockets.connect(gateway.websocket_url)
         client.transport.pause_reading()
@@ -278,8 +276,8 @@ async def test_a_client_that_does_not_read_does_not_keep_the_gateway_from_stoppi
     client.transport.abort()
 
 
-async def test_a_gateway_that_stops_says_goodbye() -> None:
-    """When the gateway stops, clients are told with 1001, and no function is invoked for it."""
+async def test_a_stopping_gateway_closes_with_1001() -> None:
+    """No function is invoked for it."""
     async with running_gateway() as gateway:
         client = await websockets.connect(gateway.websocket_url)
         functions = gateway.functions

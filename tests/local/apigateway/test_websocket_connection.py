@@ -99,8 +99,8 @@ async def test_a_message_cut_through_the_middle_of_a_character_arrives_whole(gat
     writer.close()
 
 
-async def test_the_client_may_speak_before_it_has_read_the_answer(gateway: Gateway) -> None:
-    """Bytes that arrive with the handshake, before it is answered, are not lost."""
+async def test_the_client_may_send_before_the_handshake_is_complete(gateway: Gateway) -> None:
+    """Bytes that arrive with the handshake are not lost."""
     _, writer = await raw_handshake(gateway)
     writer.write(Frame(Opcode.TEXT, b'{"action":"heartbeat"}').serialize(mask=True))
     await gateway.functions.event("heartbeat")
@@ -131,10 +131,10 @@ async def test_a_client_with_another_codec_is_served_as_well(gateway: Gateway) -
         (4321, "why nöt", (4321, "why nöt")),
     ],
 )
-async def test_a_clients_code_and_reason_are_passed_on(
+async def test_a_clients_code_and_reason_are_forwarded(
     gateway: Gateway, code: int, reason: str, expected: tuple[int, str]
 ) -> None:
-    """A client's close code and reason are what `$disconnect` says, and what the client gets back."""
+    """`$disconnect` contains them, and the client gets them back."""
     async with connected(gateway) as client:
         await client.close(code, reason)
         assert client.close_code == code
@@ -142,7 +142,7 @@ async def test_a_clients_code_and_reason_are_passed_on(
 
 
 async def test_a_close_without_a_code_is_1005(gateway: Gateway) -> None:
-    """A client that closes without a code is described in AWS's words."""
+    """`$disconnect` has AWS's reason for it."""
     reader, writer = await raw_handshake(gateway)
     await reader.readuntil(b"\r\n\r\n")
     writer.write(Frame(Opcode.CLOSE, b"").serialize(mask=True))
@@ -154,7 +154,7 @@ async def test_a_close_without_a_code_is_1005(gateway: Gateway) -> None:
 
 
 async def test_a_message_right_before_the_close_is_invoked(gateway: Gateway) -> None:
-    """A message in the same packet as the close frame counts: that is how an application says goodbye."""
+    """A message in the same packet as the close frame counts, like an application's `leave`."""
     reader, writer = await raw_handshake(gateway)
     await reader.readuntil(b"\r\n\r\n")
     frames = [Frame(Opcode.TEXT, b'{"action":"leave"}'), Frame(Opcode.CLOSE, b"\x03\xe8"), Frame(Opcode.TEXT, b"late")]
@@ -165,8 +165,8 @@ async def test_a_message_right_before_the_close_is_invoked(gateway: Gateway) -> 
     writer.close()
 
 
-async def test_an_error_frame_for_who_is_closing_is_dropped() -> None:
-    """A message that can only be answered with an error, and the close frame in the same packet, end in peace."""
+async def test_an_error_frame_for_a_closing_client_is_dropped() -> None:
+    """An invalid message and the close frame in the same packet end normally."""
     async with running_gateway(routes=tuple(route for route in WEBSOCKET_ROUTES if route.key != "$default")) as gateway:
         reader, writer = await raw_handshake(gateway)
         await reader.readuntil(b"\r\n\r\n")
@@ -191,8 +191,8 @@ async def test_a_lost_socket_is_1006(gateway: Gateway, rudely: bool) -> None:
     assert gateway.websocket_api.connections == {}
 
 
-async def test_a_failing_disconnect_harms_nobody(gateway: Gateway) -> None:
-    """A `$disconnect` that fails is lost, as in AWS; others go on."""
+async def test_a_failed_disconnect_is_lost(gateway: Gateway) -> None:
+    """As in AWS; other connections continue."""
     gateway.functions.answers["disconnect"] = crash()
     async with connected(gateway) as other:
         async with connected(gateway):
@@ -226,8 +226,8 @@ def test_a_connection_is_cut_after_ten_minutes_without_a_message() -> None:
     WarpedLoop.run(ten_minutes)
 
 
-def test_a_connection_is_cut_after_two_hours_whatever_happens() -> None:
-    """The hard cut comes two hours after the handshake, however lively the connection."""
+def test_a_connection_is_cut_after_two_hours() -> None:
+    """The hard cut comes two hours after the handshake, however active the connection."""
 
     async def two_hours(clock: WarpedLoop) -> None:
         async with running_gateway() as gateway, connected(gateway, ping_interval=None) as client:
@@ -242,7 +242,7 @@ def test_a_connection_is_cut_after_two_hours_whatever_happens() -> None:
 
 
 def test_both_cuts_can_be_set() -> None:
-    """A demonstration or a test may want shorter ones."""
+    """Demonstrations and tests use shorter ones."""
 
     async def short(clock: WarpedLoop) -> None:
         async with running_gateway(cuts=Cuts(idle=5, hard=8)) as gateway:
@@ -260,8 +260,8 @@ def test_both_cuts_can_be_set() -> None:
     WarpedLoop.run(short)
 
 
-def test_a_client_that_does_not_answer_the_close_is_gone_at_once_and_cut_later() -> None:
-    """After the gateway closed, the connection is over for functions; its socket has ten seconds to say goodbye."""
+def test_a_client_that_ignores_the_close_is_cut() -> None:
+    """For functions the connection has ended; its socket has ten seconds to close."""
 
     async def silent(clock: WarpedLoop) -> None:
         async with running_gateway() as gateway:

@@ -1,4 +1,4 @@
-"""The events that functions get from a WebSocket API, against the keys of events captured in AWS."""
+"""The events of a WebSocket API, compared with the keys of events captured in AWS."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ async def test_a_client_without_user_agent_or_query_has_no_such_keys() -> None:
     assert event["requestContext"]["identity"] == {"sourceIp": "127.0.0.1"}
 
 
-async def test_headers_have_one_case_whatever_the_client_writes(gateway: Gateway) -> None:
-    """A client that writes its headers in lower case looks to functions like any other."""
+async def test_headers_have_one_case(gateway: Gateway) -> None:
+    """Functions see no difference if a client writes its headers in lower case."""
     gateway.functions.answers["connect"] = {"statusCode": 400}
     await refusal(gateway, headers={"origin": "https://example.com", "sec-websocket-protocol": "a"})
     headers = gateway.functions.events_of("connect")[0]["headers"]
@@ -134,7 +134,7 @@ async def test_the_authorizer_sees_an_empty_query_as_an_empty_object() -> None:
 
 
 async def test_a_message_has_the_keys_of_a_captured_event(gateway: Gateway) -> None:
-    """A message carries its context and body and nothing else, on the same connection since the same moment."""
+    """A message has its context and body and nothing else, with the connection's id and time."""
     text = '{"action": "heartbeat", "ä": 1}'
     async with connected(gateway) as client:
         await client.send(text)
@@ -152,7 +152,7 @@ async def test_a_message_has_the_keys_of_a_captured_event(gateway: Gateway) -> N
 
 
 async def test_disconnect_has_the_keys_of_a_captured_event(gateway: Gateway) -> None:
-    """`$disconnect` carries code and reason where AWS has them, the authorizer's context, and AWS's odd headers."""
+    """`$disconnect` has code and reason where AWS has them, the authorizer's context, and AWS's odd headers."""
     async with connected(gateway):
         pass
     event = await gateway.functions.event("disconnect")
@@ -169,8 +169,8 @@ async def test_disconnect_has_the_keys_of_a_captured_event(gateway: Gateway) -> 
     assert event["requestContext"]["eventType"] == "DISCONNECT"
 
 
-async def test_the_authorizers_context_rides_on_every_later_event_as_strings(gateway: Gateway) -> None:
-    """What the authorizer says about the user comes with each event, numbers and booleans as strings."""
+async def test_the_authorizers_context_is_in_every_later_event(gateway: Gateway) -> None:
+    """Numbers and booleans are strings."""
     gateway.functions.answers["authorize"] = allow(userId="alice", iat=1700000000, active=True, share=0.5)
     async with connected(gateway) as client:
         await client.send('{"action":"heartbeat"}')

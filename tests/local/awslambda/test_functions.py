@@ -1,4 +1,4 @@
-"""How many workers a function has, and that none is left behind."""
+"""How many workers a function has, and that none remains."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.functions import HANDLER, PATIENCE, WORKERS, Lines, Telephone
 
 
 def test_every_function_of_the_service_is_there() -> None:
-    """Every function that an event may wake is there; API Gateway waits for 29 s; the sweeper's runs may overlap."""
+    """Every function has an entry; API Gateway waits for 29 s; the sweeper's runs may overlap."""
     assert set(SERVICE) == set(FUNCTIONS)
     for name, function in SERVICE.items():
         assert function.handler == f"functions.{name}.handler.handler"
@@ -27,8 +27,8 @@ def test_every_function_of_the_service_is_there() -> None:
     assert SERVICE["sweeper"].most == 2
 
 
-async def test_one_worker_serves_events_that_come_one_by_one() -> None:
-    """Events that come one after the other are served by the one warm worker."""
+async def test_one_worker_serves_successive_events() -> None:
+    """The warm worker handles all of them."""
     async with running() as functions:
         pids = functions.pids("f")
         for number in range(1, 20):
@@ -69,8 +69,8 @@ async def test_all_functions_together_have_a_limit_that_leaves_each_its_first_wo
         assert await functions.invoke("a", {"do": "answer", "value": 3}) == 3
 
 
-async def test_where_there_is_no_room_idle_workers_make_it(telephone: Telephone) -> None:
-    """A rush for one function leaves workers that nobody needs any more; then another one may have their places."""
+async def test_idle_workers_make_room(telephone: Telephone) -> None:
+    """After a rush for one function, its idle workers make room for another."""
     policy = Policy(total=3, throttle_after=PATIENCE, spare=0.1)
     async with running(a=Function(HANDLER), b=Function(HANDLER), policy=policy) as functions:
         event = {"do": "call", "port": telephone.port}
@@ -82,14 +82,14 @@ async def test_where_there_is_no_room_idle_workers_make_it(telephone: Telephone)
                 await task
 
 
-async def test_a_worker_beyond_the_first_ends_when_it_was_idle_for_long(telephone: Telephone) -> None:
-    """A worker beyond the first ends when it was idle for long; the one that was used last stays."""
+async def test_a_worker_beyond_the_first_ends_after_idle_time(telephone: Telephone) -> None:
+    """The one that was used last stays."""
     async with running(policy=Policy(idle=0.3)) as functions:
         first_call = start(functions, {"do": "call", "port": telephone.port})
         first_line = await telephone.answer()
         second_call = start(functions, {"do": "call", "port": telephone.port})
         second_line = await telephone.answer()
-        first, second = functions._pools["f"].sandboxes
+        first, second = functions._pools["f"].environments
         first_line.say("go on")
         await first_call
         async with asyncio.timeout(PATIENCE):
@@ -103,8 +103,8 @@ async def test_a_worker_beyond_the_first_ends_when_it_was_idle_for_long(telephon
         assert (await functions.invoke("f", {"do": "tell"}))["served"] == 2
 
 
-async def test_a_killed_worker_fails_the_event_that_it_had_and_no_other(telephone: Telephone) -> None:
-    """When all workers are killed, the events that they had fail; those that wait or come are served by new ones."""
+async def test_a_killed_worker_fails_only_its_event(telephone: Telephone) -> None:
+    """When all workers are killed, their events fail; waiting and later events get new workers."""
     async with running(f=Function(HANDLER, most=1)) as functions:
         held = start(functions, {"do": "call", "port": telephone.port})
         await telephone.answer()
@@ -120,18 +120,18 @@ async def test_a_killed_worker_fails_the_event_that_it_had_and_no_other(telephon
 
 
 async def test_a_worker_that_died_idle_loses_no_event() -> None:
-    """A worker that somebody else killed while it was idle is replaced, and the next event does not notice."""
+    """An idle worker that was killed is replaced, and the next event succeeds."""
     async with running() as functions:
         assert (await functions.invoke("f", {"do": "tell"}))["served"] == 1
-        (sandbox,) = functions._pools["f"].sandboxes
-        os.kill(sandbox.pid, signal.SIGKILL)
+        (environment,) = functions._pools["f"].environments
+        os.kill(environment.pid, signal.SIGKILL)
         async with asyncio.timeout(PATIENCE):
-            await sandbox.life
+            await environment.life
         assert (await functions.invoke("f", {"do": "tell"}))["served"] == 1
 
 
-async def test_a_failed_start_is_not_tried_again_and_again() -> None:
-    """After a failed start, events are answered with its error for a while before another start is tried."""
+async def test_a_failed_start_is_not_retried_immediately() -> None:
+    """For a while, events fail with its error before another start."""
     lines = Lines()
     broken = Function("tests.support.broken_handler.handler")
 
@@ -151,7 +151,7 @@ async def test_a_failed_start_is_not_tried_again_and_again() -> None:
 
 
 async def test_a_start_that_ends_the_process_has_failed() -> None:
-    """It is said how it ended and what its last words were, and it is not tried again and again."""
+    """The error contains how it ended and its last line, and it is not retried immediately."""
     lines = Lines()
     dying = Function("tests.support.dying_handler.handler")
     async with running(lines=lines, dying=dying, policy=Policy(retry=3600)) as functions:
@@ -162,7 +162,7 @@ async def test_a_start_that_ends_the_process_has_failed() -> None:
 
 
 async def test_a_start_that_takes_too_long_has_failed() -> None:
-    """A start that takes too long has failed, and holds up nobody else."""
+    """It does not delay others."""
     async with running(
         f=Function(HANDLER), slow=Function("tests.support.slow_handler.handler"), policy=Policy(start=3)
     ) as functions:
@@ -171,8 +171,8 @@ async def test_a_start_that_takes_too_long_has_failed() -> None:
         assert await functions.invoke("f", {"do": "answer", "value": 1}) == 1
 
 
-async def test_leaving_ends_every_worker_whatever_it_does(telephone: Telephone) -> None:
-    """Leaving ends the workers that are idle and those that are at work, and fails what waits."""
+async def test_leaving_ends_every_worker(telephone: Telephone) -> None:
+    """Idle and busy workers end, and waiting events fail."""
     async with running(f=Function(HANDLER, most=2)) as functions:
         idle = start(functions, {"do": "call", "port": telephone.port, "keep": True})
         lines = [await telephone.answer()]
@@ -208,8 +208,8 @@ asyncio.run(main(int(sys.argv[1])))
 
 @pytest.mark.parametrize("mode", WORKERS)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-async def test_workers_do_not_outlive_who_started_them(mode: str, number: signal.Signals, telephone: Telephone) -> None:
-    """When the process that started them is killed or interrupted, idle workers and busy ones end."""
+async def test_workers_do_not_outlive_their_parent(mode: str, number: signal.Signals, telephone: Telephone) -> None:
+    """When the process that started them is killed or interrupted, idle and busy workers end."""
     parent = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PARENT, str(telephone.port), mode, cwd=ROOT, stderr=asyncio.subprocess.DEVNULL
     )

@@ -1,4 +1,4 @@
-"""What running the functions in this process changes here, and what it leaves as it was."""
+"""How functions in this process change it, and what is restored."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from local.awslambda.inprocess import InProcess
 from tests.support.functions import HANDLER, running
 
 
-async def test_the_environment_is_set_while_the_functions_run_and_restored_afterwards() -> None:
-    """The environment is set while the functions run, and restored afterwards."""
+async def test_environment_variables_are_restored() -> None:
+    """They are set while the functions run."""
     before = dict(os.environ)
     async with running("in process", environment={"PRESENCE_GRACE": "5", "PATH": "/nowhere"}) as functions:
         seen = (await functions.invoke("f", {"do": "tell"}))["environment"]
@@ -20,8 +20,8 @@ async def test_the_environment_is_set_while_the_functions_run_and_restored_after
     assert dict(os.environ) == before
 
 
-async def test_every_sandbox_has_its_own_copy_of_the_service_and_this_process_keeps_its_own() -> None:
-    """Every sandbox has its own copy of the service's modules, and this process keeps the one it had."""
+async def test_every_environment_has_its_own_copy_of_the_service() -> None:
+    """This process keeps the copy that it had."""
     before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in ("shared", "functions")}
     functions = {"a": Function(HANDLER), "b": Function(HANDLER), "route": Function("shared.routes.Schedule")}
     async with InProcess({}, functions=functions) as invoker:

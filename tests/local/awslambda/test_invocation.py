@@ -1,4 +1,4 @@
-"""What an invocation gives, wherever the handler runs: in workers, with either client, and in this process."""
+"""Invocations, wherever the handler runs: in workers, with either client, and in this process."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.support.functions import HANDLER, MODES, PATIENCE, WORKERS, Telephone
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_an_answer_comes_back_as_it_was_given(mode: str) -> None:
-    """JSON values of every kind, any text and several megabytes go through a function unchanged."""
+async def test_a_value_is_returned_unchanged(mode: str) -> None:
+    """JSON values of every kind, any text, and several megabytes."""
     values: list[Any] = [None, True, 0, -1.5, "", "ä€😀\u2028\n\0", [], {}, {"a": [{"b": None}]}, "x" * 5_000_000]
     async with running(mode) as functions:
         for value in values:
@@ -22,8 +22,8 @@ async def test_an_answer_comes_back_as_it_was_given(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_what_the_handler_raises_is_the_functions_error(mode: str) -> None:
-    """What the handler raises is the function's error, whatever alphabet it is in and however deep it was raised."""
+async def test_an_exception_is_the_functions_error(mode: str) -> None:
+    """In any alphabet, and however deep it was raised."""
     async with running(mode) as functions:
         for message in ("no such user", "", "ä€😀\n\r\nX: y"):
             for depth in (0, 300):
@@ -34,16 +34,16 @@ async def test_what_the_handler_raises_is_the_functions_error(mode: str) -> None
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_an_answer_that_is_no_json_is_the_functions_error(mode: str) -> None:
-    """An answer that is no JSON is the function's error."""
+async def test_a_value_that_is_not_json_is_the_functions_error(mode: str) -> None:
+    """The function fails with AWS's error."""
     async with running(mode) as functions:
         with pytest.raises(FunctionError, match=r"Runtime\.MarshalError: .*object is not JSON serializable"):
             await functions.invoke("f", {"do": "answer nonsense"})
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_an_event_and_an_answer_have_lambdas_size_limit(mode: str) -> None:
-    """Beyond Lambda's 6 MB an event is not delivered and an answer not taken."""
+async def test_events_and_responses_have_lambdas_size_limit(mode: str) -> None:
+    """Above 6 MB neither is delivered."""
     async with running(mode) as functions:
         with pytest.raises(FunctionError, match="RequestTooLargeException"):
             await functions.invoke("f", {"do": "answer", "value": "x" * LARGEST_PAYLOAD})
@@ -53,8 +53,8 @@ async def test_an_event_and_an_answer_have_lambdas_size_limit(mode: str) -> None
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_handler_that_ends_its_process_fails_and_the_next_event_is_served(mode: str) -> None:
-    """A handler that ends its process fails that event; the next has a new sandbox."""
+async def test_a_handler_may_end_its_process(mode: str) -> None:
+    """That event fails; the next has a new execution environment."""
     async with running(mode) as functions:
         with pytest.raises(FunctionError, match=r"Runtime\.ExitError: .*exit status 3"):
             await functions.invoke("f", {"do": "exit", "status": 3})
@@ -62,8 +62,8 @@ async def test_a_handler_that_ends_its_process_fails_and_the_next_event_is_serve
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_handler_whose_time_is_over_fails_and_the_next_event_is_served(mode: str, telephone: Telephone) -> None:
-    """A handler whose time is over fails that event in AWS's words; the next has a new sandbox."""
+async def test_a_handler_may_time_out(mode: str, telephone: Telephone) -> None:
+    """That event fails with AWS's error; the next has a new execution environment."""
     async with running(mode, f=Function(HANDLER, timeout=0.5)) as functions:
         with pytest.raises(FunctionError, match=r"Sandbox\.Timedout: RequestId: .* Task timed out after 0\.50 seconds"):
             await functions.invoke("f", {"do": "call", "port": telephone.port})
@@ -76,7 +76,7 @@ async def test_a_handler_whose_time_is_over_fails_and_the_next_event_is_served(m
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_the_context_is_lambdas(mode: str) -> None:
-    """The context tells the function's name, ARN and memory, the request and the time that is left."""
+    """It has the function's name, ARN and memory, the request, and the remaining time."""
     environment = {"AWS_REGION": "eu-north-1"}
     async with running(mode, environment=environment, beat=Function(HANDLER, timeout=7, memory=256)) as functions:
         first, second = [await functions.invoke("beat", {"do": "tell"}) for _ in range(2)]
@@ -90,7 +90,7 @@ async def test_the_context_is_lambdas(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_function_that_cannot_be_imported_says_why(mode: str) -> None:
-    """A function that cannot be imported answers every event with the reason, and the others work."""
+    """Every event fails with the reason, and other functions work."""
     async with running(
         mode,
         f=Function(HANDLER),
@@ -111,8 +111,8 @@ async def test_a_function_that_cannot_be_imported_says_why(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_sandbox_has_one_event_at_a_time(mode: str, telephone: Telephone) -> None:
-    """An event that comes while a sandbox is busy goes to another, which shares nothing with it."""
+async def test_an_environment_has_one_event_at_a_time(mode: str, telephone: Telephone) -> None:
+    """An event that arrives while one is busy goes to another, which shares nothing with it."""
     async with running(mode) as functions:
         held = start(functions, {"do": "call", "port": telephone.port})
         line = await telephone.answer()
@@ -122,8 +122,8 @@ async def test_a_sandbox_has_one_event_at_a_time(mode: str, telephone: Telephone
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_an_event_that_finds_no_sandbox_in_time_is_throttled(mode: str, telephone: Telephone) -> None:
-    """Where a function may have no more sandboxes, an event waits for one, and is throttled if that takes too long."""
+async def test_an_event_without_a_free_environment_is_throttled(mode: str, telephone: Telephone) -> None:
+    """If a function may have no more environments, an event waits for one, and is throttled after some time."""
     async with running(mode, policy=Policy(throttle_after=1), f=Function(HANDLER, most=1)) as functions:
         held = start(functions, {"do": "call", "port": telephone.port})
         line = await telephone.answer()
@@ -136,8 +136,8 @@ async def test_an_event_that_finds_no_sandbox_in_time_is_throttled(mode: str, te
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_caller_who_leaves_does_not_stop_the_handler(mode: str, telephone: Telephone) -> None:
-    """If the caller goes away, the handler works to its end and its sandbox takes the next event."""
+async def test_a_canceled_caller_does_not_stop_the_handler(mode: str, telephone: Telephone) -> None:
+    """The handler finishes, and its environment takes the next event."""
     async with running(mode) as functions:
         held = start(functions, {"do": "call", "port": telephone.port})
         line = await telephone.answer()
@@ -150,8 +150,8 @@ async def test_a_caller_who_leaves_does_not_stop_the_handler(mode: str, telephon
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_thousand_events_at_once_each_get_their_own_answer(mode: str) -> None:
-    """A thousand events at once each get their own answer."""
+async def test_a_thousand_parallel_events_get_their_own_responses(mode: str) -> None:
+    """No response is mixed up."""
     async with running(mode, policy=Policy(throttle_after=PATIENCE), a=Function(HANDLER), b=Function(HANDLER)) as both:
         events = [("ab"[number % 2], number) for number in range(1000)]
         answers = await asyncio.gather(*(both.invoke(name, {"do": "answer", "value": n}) for name, n in events))

@@ -1,0 +1,1 @@
+"""The cost model: what a month of the service costs on AWS."""

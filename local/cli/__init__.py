@@ -1,1 +1,0 @@
-"""The command line, `presence`: the whole service on this machine, and small tools to try it with."""

@@ -1,0 +1,1 @@
+"""Development commands that write generated files or describe the tree. Nothing else imports them."""
