@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from math import inf
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from cost.assumptions import ALARM_METRICS, BUCKETS, MEMORY, MONTH
-from cost.bill import bill, total
+from cost.assumptions import BUCKETS
+from cost.bill import total
 from cost.counts import count
 from cost.prices import Price
-from cost.workload import Cache, Workload
+from cost.workload import Workload
 from shared.settings import Settings
-
-GOLDEN = Path(__file__).parents[1] / "infra" / "golden"
 
 
 def test_a_price_has_steps() -> None:
@@ -25,31 +20,8 @@ def test_a_price_has_steps() -> None:
     assert [price.of(amount) for amount in (0, 2.5e6, 1e9, 3e9)] == pytest.approx([0, 2.5, 1000, 2600])
 
 
-@pytest.mark.parametrize("cache", ["public", "vpc", "url"])
-def test_the_bill_lists_the_parts_of_an_idle_stack(cache: Cache) -> None:
-    """Memory, alarms, dashboard, secret, schedule and NAT gateway match the template."""
-    resources = json.loads((GOLDEN / f"{cache}.json").read_text("utf-8"))["Resources"].values()
-    by_type: dict[str, list[dict[str, Any]]] = {}
-    for resource in resources:
-        by_type.setdefault(resource["Type"], []).append(resource.get("Properties", {}))
-    memory = {
-        each["Description"].removeprefix("Presence: functions/"): each["MemorySize"]
-        for each in by_type["AWS::Lambda::Function"]
-    }
-    assert memory == MEMORY
-    watched = [
-        1 if "MetricName" in alarm else sum("MetricStat" in metric for metric in alarm["Metrics"])
-        for alarm in by_type["AWS::CloudWatch::Alarm"]
-    ]
-    assert sum(watched) == ALARM_METRICS[cache]
-    names = {item.name: item.amount for item in bill(Workload(users=0, cache=cache))}
-    assert names["dashboard"] == len(by_type["AWS::CloudWatch::Dashboard"])
-    assert names["token secret"] == len(by_type["AWS::SecretsManager::Secret"])
-    assert ("NAT gateway" in names) == ("AWS::EC2::NatGateway" in by_type)
-    assert ("cache: storage" in names) == ("AWS::ElastiCache::ServerlessCache" in by_type)
-    [schedule] = by_type["AWS::Scheduler::Schedule"]
-    assert schedule["ScheduleExpression"] == "rate(1 minute)"
-    assert names["schedule"] == pytest.approx(60 * MONTH)
+def test_the_model_has_the_buckets_of_the_settings() -> None:
+    """The default number of buckets decides the script calls of a sweep."""
     assert Settings().buckets == BUCKETS
 
 

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 from cfnlint import ManualArgs, lint
 
-from bench import cost
+from cost.assumptions import ALARM_METRICS, MEMORY, MONTH
+from cost.bill import bill
+from cost.workload import Cache, Workload
 from infra.functions import NEEDS
 from infra.monitoring import INCONSISTENCIES
 from infra.rules import findings
@@ -253,22 +255,22 @@ def test_a_deleted_cache_leaves_a_snapshot(syntheses: dict[str, Synthesis]) -> N
 
 
 @pytest.mark.parametrize("cache", ["public", "vpc", "url"])
-def test_an_idle_stack_contains_what_the_bill_lists(cache: cost.Cache, syntheses: dict[str, Synthesis]) -> None:
+def test_an_idle_stack_contains_what_the_bill_lists(cache: Cache, syntheses: dict[str, Synthesis]) -> None:
     """The cost model and the template agree on memory, alarms, dashboard, secret, schedule and NAT gateway."""
     synthesis = syntheses[cache]
     functions = synthesis.resources("AWS::Lambda::Function").values()
-    assert {each["Handler"].split(".")[1]: each["MemorySize"] for each in functions} == cost.MEMORY
+    assert {each["Handler"].split(".")[1]: each["MemorySize"] for each in functions} == MEMORY
     metrics = [
         1 if "MetricName" in alarm else sum("MetricStat" in metric for metric in alarm["Metrics"])
         for alarm in synthesis.resources("AWS::CloudWatch::Alarm").values()
     ]
-    assert sum(metrics) == cost.ALARM_METRICS[cache]
-    items = {item.name: item.amount for item in cost.bill(cost.Workload(users=0, cache=cache))}
+    assert sum(metrics) == ALARM_METRICS[cache]
+    items = {item.name: item.amount for item in bill(Workload(users=0, cache=cache))}
     assert items["dashboard"] == len(synthesis.resources("AWS::CloudWatch::Dashboard"))
     assert items["token secret"] == len(synthesis.resources("AWS::SecretsManager::Secret"))
     assert ("NAT gateway" in items) == bool(synthesis.resources("AWS::EC2::NatGateway"))
-    assert ("cache: what is stored" in items) == bool(synthesis.resources("AWS::ElastiCache::ServerlessCache"))
-    assert items["schedule"] == pytest.approx(60 * cost.MONTH), "a start each minute, as the schedule's test checks"
+    assert ("cache: storage" in items) == bool(synthesis.resources("AWS::ElastiCache::ServerlessCache"))
+    assert items["schedule"] == pytest.approx(60 * MONTH), "a start each minute, as the schedule's test checks"
 
 
 def test_every_watched_metric_is_emitted(synthesis: Synthesis) -> None:
