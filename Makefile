@@ -1,4 +1,4 @@
-# The project's words; `make` alone lists them. Kept to what GNU make 3.81 understands, since that is what macOS has.
+# The project's targets; `make` alone lists them. Kept to what GNU make 3.81 understands, since that is what macOS has.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 # PYTHON=... names the one to use. 3.13 first: it is what runs in Lambda.
 PYTHONS := $(if $(PYTHON),$(PYTHON),python3.13 python3.12 python3.11 python3.14 python3)
 
-# Each names a finished installation, and is made again only when its lock has changed.
+# Each names a finished installation, and is repeated only when its lock has changed.
 RUN := $(VENV)/run.installed
 INFRA := $(VENV)/infra.installed
 DEV := $(VENV)/dev.installed
@@ -15,10 +15,10 @@ CDK_CLI := infra/cdk-cli/node_modules/.package-lock.json
 THIRD_PARTY_CLIENTS := tests/third_party_clients/node_modules/.package-lock.json
 CLIENT_TESTS := tests/client/node_modules/.package-lock.json
 PEERS := bench/peers/node_modules/.package-lock.json
-# In an environment of its own: its pins are no concern of ours.
+# In its own environment: its pins must not affect ours.
 MINISTACK := .venv-ministack/ministack.installed
 
-# Node.js and npm come with the infra lock: the same ones everywhere, and none that CDK no longer supports.
+# Node.js and npm come with the infra lock: the same everywhere, and none that CDK no longer supports.
 WITH_NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
 CDK := $(WITH_NODE) infra/cdk-cli/node_modules/.bin/cdk
 
@@ -27,7 +27,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 
 .PHONY: help setup run test quick chromium schemas pictures bench check fmt lock clean bootstrap synth diff deploy destroy
 
-help: ## list these words
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 setup: $(RUN) ## install what `make run` needs into .venv (PYTHON=... chooses the interpreter)
@@ -41,20 +41,20 @@ test: chromium $(DEV) $(THIRD_PARTY_CLIENTS) $(CLIENT_TESTS) $(CDK_CLI) $(MINIST
 quick: $(DEV) $(CLIENT_TESTS) ## run the tests that concern what has changed since `main` (ARGS="-x" stops at a failure)
 	@$(WITH_NODE) $(BIN)/python -m tools.changed_tests $(ARGS)
 
-# Before anything is installed or run: a browser is the system's, and nothing that `make` could bring along.
+# Before anything is installed or run: a browser belongs to the system, and `make` cannot install it.
 chromium: | $(BIN)/python
 	@$(BIN)/python tests/support/chromium.py
 
 schemas: $(DEV) ## write the generated schemas of the APIs (docs/protocol.schema.json, functions/api/openapi.json)
 	@$(BIN)/python -m tools.schemas
 
-pictures: chromium $(DEV) ## photograph the demo page and the operator's view anew, into docs/images
+pictures: chromium $(DEV) ## take new screenshots of the demo page and the operator's view for docs/images
 	@$(BIN)/python -m tests.browser.pictures
 
 bench: $(DEV) $(PEERS) ## measure costs side by side (ARGS="--quick fan_out" chooses); writes docs/benchmarks.md
 	@$(WITH_NODE) $(BIN)/python -m bench $(ARGS)
 
-bootstrap: $(INFRA) $(CDK_CLI) ## once for an AWS account and region: make room for what CDK uploads
+bootstrap: $(INFRA) $(CDK_CLI) ## once for an AWS account and region: create the bucket that CDK uploads to
 	@$(BIN)/presence account
 	@$(CDK) bootstrap $(ARGS)
 
@@ -69,22 +69,22 @@ deploy: $(INFRA) $(CDK_CLI) ## deploy to AWS (docs/deploy.md); ARGS as for synth
 	@$(BIN)/presence account
 	@$(CDK) deploy $(ARGS)
 
-destroy: $(INFRA) $(CDK_CLI) ## remove what was deployed; a last snapshot of the cache stays
+destroy: $(INFRA) $(CDK_CLI) ## remove what was deployed; a final snapshot of the cache stays
 	@$(BIN)/presence account
 	@$(CDK) destroy $(ARGS)
 
-check: $(DEV) ## lint, formatting, types, directions of imports, and the repository's own rules
+check: $(DEV) ## lint, formatting, types, Lua, import contracts, and the repository's own rules
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest --quiet tests/test_repository.py
 
-fmt: $(DEV) ## format, and mend what lint can mend
+fmt: $(DEV) ## format, and fix what lint can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: $(DEV) ## write the locks anew after a change to requirements/*.in (ARGS=--upgrade takes newer releases)
+lock: $(DEV) ## update the locks after a change to requirements/*.in (ARGS=--upgrade takes newer releases)
 	$(COMPILE) requirements/lambda.in --output-file requirements/lambda.txt
 	$(COMPILE) requirements/lambda.in requirements/run.in --constraint requirements/lambda.txt \
 		--output-file requirements/run.txt
@@ -94,13 +94,13 @@ lock: $(DEV) ## write the locks anew after a change to requirements/*.in (ARGS=-
 		--constraint requirements/infra.txt --output-file requirements/dev.txt
 	$(COMPILE) requirements/ministack.in --output-file requirements/ministack.txt
 
-clean: ## remove everything that these words have made
+clean: ## remove everything that these targets have created
 	rm -rf $(VENV) $(dir $(MINISTACK)) infra/cdk-cli/node_modules tests/client/node_modules \
 		tests/third_party_clients/node_modules bench/peers/node_modules build cdk.out \
 		.mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
 
-# An interpreter counts when it runs: pyenv leaves shims on PATH for versions that are not chosen. Debian ships Python
-# without ensurepip; there a pip outside the virtual environment puts one into it.
+# An interpreter counts only if it runs: pyenv leaves shims on PATH for versions that are not selected. Debian ships Python
+# without ensurepip; there, a pip outside the virtual environment installs one into it.
 $(BIN)/python:
 	@for python in $(PYTHONS) none; do \
 		"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && break; \
@@ -150,7 +150,7 @@ $(CDK_CLI): infra/cdk-cli/package.json infra/cdk-cli/package-lock.json infra/cdk
 	@cd infra/cdk-cli && $(WITH_NODE) npm ci --loglevel=error
 	@touch $@
 
-# Without a pip of its own, which Debian's Python could not give it.
+# Without its own pip, which Debian's Python could not install.
 $(MINISTACK): requirements/ministack.txt | $(DEV)
 	@echo "$(@D): installing requirements/ministack.txt"
 	@$(BIN)/python -m venv --clear --without-pip $(@D)

@@ -17,7 +17,17 @@ from rich.console import Console
 from bench.report import Chapter, Scale, machine, markdown, table
 from local.elasticache import RedisServer
 
-REGISTRY = ("fan_out", "events", "growth", "memory", "cold_start", "end_to_end", "connections", "storm")
+REGISTRY = (
+    "fan_out",
+    "events",
+    "state_machine",
+    "growth",
+    "memory",
+    "cold_start",
+    "end_to_end",
+    "connections",
+    "storm",
+)
 """The benchmarks. Each is a module of this folder: its docstring says what is measured and how, and it has
 `run(scale) -> list[Row]` and, if there is a plot, `plot(rows) -> Plot`."""
 DOCS = Path(__file__).parent.parent / "docs"

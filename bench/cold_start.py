@@ -30,7 +30,7 @@ from shared.routes import FUNCTIONS
 from shared.settings import Settings
 from tests.support import events, http_events
 from tests.support.http_calls import token
-from tests.support.warm_sandbox import SECRET
+from tests.support.warm_environment import SECRET
 
 PATHS = [str(Path(__file__).parent.parent), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
 TARGET = Target("≤", 0.65)

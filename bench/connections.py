@@ -1,8 +1,8 @@
 """Ten thousand connections held by `presence run`: how fast they open, how much memory each takes, and how fast
 contacts see changes while every client sends a heartbeat every 30 s.
 
-The clients are those of `presence load`, and share the machine with the service. Memory is that of the process that
-emulates API Gateway and holds the sockets: the only figure on this page that does not exist on AWS.
+The simulated clients are those of `presence load` and share the machine with the service. Memory is that of the process
+that emulates API Gateway and holds the sockets: the only figure on this page that does not exist on AWS.
 """
 
 from __future__ import annotations

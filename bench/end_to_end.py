@@ -1,11 +1,12 @@
-"""From a change to the screens of the contacts, through the whole service: `presence run` (the emulator of API Gateway,
-functions in worker processes, Redis) against two processes of Socket.IO with its Redis adapter, which do the same work
-in the same sizes.
+"""From a change to its contacts' screens, through the whole service: `presence run` (the local API Gateway, functions
+in worker processes, Redis) against two processes of Socket.IO with its Redis adapter, which do the same work at the
+same sizes.
 
-The clients are those of `presence load`: the same users and contacts, with one connection each, and a heartbeat every
-30 s. They share the machine with the service, and the two services take turns. A latency is the time from sending a
-change until a contact receives it. CPU is that of all processes of a service, including Redis, divided by the number of
-notifications. The rate rises by half until a service is saturated: p99 is above half a second, or something is lost.
+The simulated clients are those of `presence load`: the same users and contacts, with one connection each, and a
+heartbeat every 30 s. They share the machine with the service, and the two services take turns. A latency is the time
+from sending a change until a contact receives it. CPU is that of all processes of a service, including Redis, divided
+by the number of notifications. The rate rises by half until a service is saturated: p99 is above half a second, or
+something is lost.
 
 Socket.IO notifies a contact by writing to a socket of its own process. Here each notification is a signed HTTP request
 to the process that holds the socket, and each change invokes a function, as on AWS. That is the price of having no

@@ -12,20 +12,22 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import redis
 
+import shared.environment
 from bench.measure import environment
 from bench.transports import CREDENTIALS
 from shared import push, runtime
+from shared.connection import Connection
 from shared.messages import parse_message
-from shared.presence import Connection, PresenceService
+from shared.presence import PresenceService
 from shared.push import Pusher
 from shared.routes import FUNCTIONS
+from shared.script import RECIPES, Script, assemble
 from shared.settings import Settings
 from shared.store import Store
-from shared.upkeep import Upkeep
 from tests.support import events
 from tests.support.clock import EPOCH, Clock
 
@@ -58,23 +60,27 @@ class Environment:
     Attributes:
         client: a client of Redis, to prepare the state.
         service: the service in this environment.
+        scripts: the scripts of the state machine, by name.
     """
 
-    def __init__(self, client: redis.Redis, service: PresenceService, upkeep: Upkeep, clock: Clock) -> None:
-        self.client, self.service, self.clock, self._upkeep = client, service, clock, upkeep
+    def __init__(self, client: redis.Redis, service: PresenceService, clock: Clock) -> None:
+        self.client, self.service, self.clock = client, service, clock
         self.store, self._pusher = cast("Store", service._store), cast("Pusher", service._pusher)
+        self.scripts = {name: assemble(name, service._settings) for name in RECIPES}
         self._runs = 0
+        self.refresh()
         self.empty()
 
     def empty(self) -> None:
         """Delete everything in the store, and mark the graph as loaded."""
         self.client.flushdb()
-        self.service.set_graph_loaded(True)
+        self.service.contacts.set_graph_loaded(True)
 
     def refresh(self) -> None:
-        """Reset Lua in Redis: leftovers of the benchmark's own scripts would slow down the service's."""
+        """Reset Lua in Redis, and load the service's scripts: leftovers of a benchmark's own would slow them down."""
         self.client.script_flush("SYNC")
-        self.service.set_graph_loaded(True)  # loads the service's script again
+        for script in self.scripts.values():
+            self.client.script_load(script.text)
 
     def event(self, body: dict[str, Any] | None, user_id: str, connection_id: str) -> Event:
         """A message of a connection or, without a body, its handshake."""
@@ -106,7 +112,7 @@ class Environment:
             raise Enough
 
         with contextlib.suppress(Enough):
-            self._upkeep.cleanup_stale_connections(f"run-{self._runs}", nap)
+            self.service.cleanup_stale_connections(f"run-{self._runs}", nap)
 
     def advance(self, seconds: float = 2) -> None:
         """Let time pass, also for the pusher, whose rate limit uses real time: it may post a burst again."""
@@ -116,34 +122,45 @@ class Environment:
     def recorded(self, work: Callable[[], object]) -> list[RoundTrip]:
         """Do some work. Returns its script calls, by round trip."""
         round_trips: list[RoundTrip] = []
-        stage = self.store._stage
+        run_all = self.store._run_all
 
         def record(calls: Any, now: int) -> list[bytes]:
-            round_trips.append([[len(call.keys), *call.keys, call.body] for call in calls])
-            return stage(calls, now)
+            round_trips.append([ScriptCall(call.script, call.keys, call.body) for call in calls])
+            return run_all(calls, now)
 
-        self.store._stage = record  # type: ignore[method-assign] # the real one with a recorder
+        self.store._run_all = record  # type: ignore[method-assign] # the real one with a recorder
         try:
             work()
         finally:
-            self.store._stage = stage  # type: ignore[method-assign]
+            self.store._run_all = run_all  # type: ignore[method-assign]
         return round_trips
 
     def replay(self, client: redis.Redis, round_trips: Sequence[RoundTrip]) -> None:
         """Repeat round trips as bare calls of redis-py: one EVALSHA each, or a pipeline of them."""
-        sha, now = self.store._sha, self.clock.now
+        now = self.clock.now
         for round_trip in round_trips:
             if len(round_trip) == 1:
-                client.evalsha(sha, *round_trip[0][:-1], now, round_trip[0][-1])
+                round_trip[0].run(client, now)
                 continue
             pipeline = client.pipeline(transaction=False)
             for call in round_trip:
-                pipeline.evalsha(sha, *call[:-1], now, call[-1])
+                call.run(pipeline, now)
             pipeline.execute()
 
 
-RoundTrip = list[list[Any]]
-"""The script calls of one round trip. Each is the number of its keys, the keys, and its body."""
+class ScriptCall(NamedTuple):
+    """A script call of the store."""
+
+    script: Script
+    keys: list[str]
+    body: str
+
+    def run(self, client: redis.Redis, now: int) -> Any:
+        """Repeat it as a bare EVALSHA, or add it to a pipeline."""
+        return client.evalsha(self.script.sha, len(self.keys), *self.keys, now, self.body)
+
+
+RoundTrip = list[ScriptCall]
 
 
 def connection(user_id: str, connection_id: str, device_id: str = "laptop") -> Connection:
@@ -164,23 +181,24 @@ def warm_environment(redis_url: str, callback_url: str, **settings: Any) -> Iter
     given = Settings(redis_url=redis_url, callback_url=callback_url, **settings)
     for function in FUNCTIONS:  # imports read the real clock
         importlib.import_module(f"functions.{function}.handler")
-    clock, real = Clock(), runtime.now_ms
-    held = [value for value in vars(runtime).values() if hasattr(value, "cache_clear")]
+    warm: Any = shared.environment
+    clock, real = Clock(), warm.now_ms
+    kept = [value for module in (runtime, warm) for value in vars(module).values() if hasattr(value, "cache_clear")]
     with (
         environment({**CREDENTIALS, **given.to_env()}),
         redis.Redis.from_url(redis_url) as client,
         Path(os.devnull).open("w") as nowhere,
         contextlib.redirect_stdout(nowhere),  # lines of metrics go to stdout
     ):
-        runtime.now_ms = clock
-        for cached in held:
+        warm.now_ms = clock
+        for cached in kept:
             cached.cache_clear()
-        running = Environment(client, runtime.service(), runtime.upkeep(), clock)
+        running = Environment(client, warm.service(), clock)
         try:
             yield running
         finally:
-            runtime.now_ms = real
+            warm.now_ms = real
             running.store.close()
             running._pusher.shutdown()
-            for cached in held:
+            for cached in kept:
                 cached.cache_clear()

@@ -1,9 +1,8 @@
 """What one event costs in a warm execution environment: CPU and wall time of the handler alone, time in scripts as
 Redis counts it, and bytes through sockets. Each event takes turns with the bare calls that it contains: the same
 EVALSHA through redis-py, in a pipeline if there are several, and as many posts through bare `awscrt`, both over TLS.
-Unless noted otherwise, the ratio is that of the CPU. A query asks about 100 users at most, so 500 are read by a `sync`.
-A sweep is the first look of a sweeper, which also checks a part of the stored state; no contact is online to be
-notified.
+Unless noted otherwise, the ratio is that of the CPU. A query names at most 100 users, so 500 are read by a `sync`. A
+sweep is the first look of a sweeper, which also checks a slice of the stored state; no viewer is online.
 """
 
 from __future__ import annotations
@@ -20,18 +19,11 @@ from bench.environment import PATIENT, Environment, RoundTrip, connection, warm_
 from bench.measure import RedisProfiler, RedisUse, Spent, in_turns, ratio, spent
 from bench.people import People, Ring
 from bench.report import Amount, Plot, Row, Scale, Target
-from bench.transports import CHANGE, Post, common_runtime
+from bench.transports import CHANGE, PostAll, common_runtime
 from local.elasticache import RedisServer
-from shared.delivery import Frame
+from shared.delivery import Post
 
 Work = Callable[[], object]
-
-PLAIN_BEAT = """
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4])
-return 1
-"""
-"""The minimum of a heartbeat: it stores when the device was last seen, and when it expires."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +171,7 @@ class Arrangements:
 class Comparison:
     """Runs a case and its counterpart in turns."""
 
-    def __init__(self, running: Environment, bare: redis.Redis, server: Endpoint, post: Post) -> None:
+    def __init__(self, running: Environment, bare: redis.Redis, server: Endpoint, post: PostAll) -> None:
         self._environment, self._bare, self._server, self._post = running, bare, server, post
         self._profiler = RedisProfiler(running.client)
 
@@ -192,7 +184,7 @@ class Comparison:
             recorded.append(self._environment.recorded(event))
         after, count = self._server.received(), len(events)
         posts = (after.posts - before.posts) // count
-        frames = [Frame(f"Conn{number:08d}Qw=", CHANGE) for number in range(posts)]
+        frames = [Post(f"Conn{number:08d}Qw=", CHANGE) for number in range(posts)]
 
         def bare_calls(round_trips: Sequence[RoundTrip]) -> None:
             self._environment.replay(self._bare, round_trips)
@@ -209,17 +201,6 @@ class Comparison:
     def beside(self, case: Case, other: Case, rounds: int) -> Found:
         """Compare a case with another case."""
         return Found(*self._in_turns(rounds, lambda: self._begin(case), lambda: self._begin(other)))
-
-    def plain_beats(self, count: int) -> Case:
-        """Minimal heartbeats, through the client of the bare calls."""
-        plain, keys = self._bare.register_script(PLAIN_BEAT), ["plain:{0}:devices", "plain:{0}:due"]
-        args = ["Calice=", "1732400000000", "1732400075000", "alice"]
-
-        def begin() -> Sequence[Work]:
-            plain(keys, args)  # loads the script
-            return [lambda: plain(keys, args)] * count
-
-        return Case("a script of HSET and ZADD", begin)
 
     def _in_turns(
         self, rounds: int, ours: Callable[[], Sequence[Work]], theirs: Callable[[], Sequence[Work]]
@@ -265,12 +246,9 @@ def run(scale: Scale) -> list[Row]:
             *(Case(f"sweep of {due} due", arranged.sweep(due)) for due in (1, 100, scale.pick(200, 1000))),
         ]
         found = {case: comparison.compare(case, rounds) for case in cases}
-        plain = comparison.plain_beats(events)
-        beside_plain = comparison.beside(beat, plain, rounds)
         beside_one = comparison.beside(beat_of_ten, beat, rounds)
     return [
         *(_row(case, result) for case, result in found.items()),
-        _redis_time(beat, plain, beside_plain, Target("≤", 4)),
         _redis_time(beat_of_ten, beat, beside_one, Target("≤", 1.2)),
         Row(
             "update, 50 contacts online: round trips to Redis",
@@ -288,10 +266,10 @@ def run(scale: Scale) -> list[Row]:
 def _row(case: Case, found: Found) -> Row:
     wall, redis = Amount(found.median("wall"), "µs"), Amount(found.median("redis"), "µs")
     sent, received = Amount(found.median("received") / 1000, "kB"), Amount(found.median("sent") / 1000, "kB")
-    there_and_back = f"{found.round_trips} round trips, {sent} there, {received} back"
-    note = f"wall {wall} ({found.ratio('wall'):.2f}×); Redis {redis}, {there_and_back}"
+    traffic = f"{_number(found.round_trips, 'round trip')}, {sent} sent, {received} received"
+    note = f"wall {wall} ({found.ratio('wall'):.2f}×); Redis {redis}, {traffic}"
     if found.posts:
-        note += f"; {found.posts} posts, {Amount(found.posted / 1000, 'kB')}"
+        note += f"; {_number(found.posts, 'post')}, {Amount(found.posted / 1000, 'kB')}"
     return Row(
         f"{case.name}: CPU",
         Amount(found.median("cpu"), "µs"),
@@ -301,6 +279,10 @@ def _row(case: Case, found: Found) -> Row:
         case.target,
         note,
     )
+
+
+def _number(count: int, name: str) -> str:
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"
 
 
 def _redis_time(case: Case, other: Case, found: Found, target: Target) -> Row:

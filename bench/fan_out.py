@@ -23,8 +23,8 @@ from statistics import median
 from bench.endpoint import Endpoint, endpoint, tls_endpoint
 from bench.measure import environment, in_turns, ratio, spent
 from bench.report import Amount, Plot, Row, Scale, Target
-from bench.transports import CHANGE, CREDENTIALS, TRANSPORTS, Post
-from shared.delivery import Frame
+from bench.transports import CHANGE, CREDENTIALS, TRANSPORTS, PostAll
+from shared.delivery import Post
 
 OURS, *OTHERS = TRANSPORTS
 PACED = [name for name in TRANSPORTS if name != "boto3, bare loop"]
@@ -61,7 +61,7 @@ def run(scale: Scale) -> list[Row]:
 
 
 def _compare(server: Endpoint, protocol: str, what: str, count: int, rounds: int, names: list[str]) -> list[Row]:
-    frames = [Frame(f"Conn{number:08d}Qw=", CHANGE) for number in range(count)]
+    frames = [Post(f"Conn{number:08d}Qw=", CHANGE) for number in range(count)]
     with contextlib.ExitStack() as opened:
         posts = {name: opened.enter_context(TRANSPORTS[name](server.url)) for name in names}
         before = server.received().posts
@@ -83,7 +83,7 @@ def _compare(server: Endpoint, protocol: str, what: str, count: int, rounds: int
     ]
 
 
-def _cost_of(post: Post, frames: list[Frame]) -> Callable[[], float]:
+def _cost_of(post: PostAll, frames: list[Post]) -> Callable[[], float]:
     return lambda: spent(lambda: post(frames)).cpu
 
 

@@ -3,7 +3,8 @@ due users, spread evenly. Each size has a Redis of its own, filled with users as
 copies one, and some copies are compared with what the service writes. Each user is online and has eight contacts, who
 are notified through an endpoint on loopback; no two due users share a contact. The sizes take turns, without the
 handler, which knows only one Redis. The ratio is that of the time in Redis's scripts, since nothing else could grow.
-Growth comes from memory that is spread further, which depends much on Redis's allocator. It takes 1.5 GB.
+It grows because memory is less local, which depends much on the allocator that Redis was built with. The benchmark
+needs 1.5 GB.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Memory of Redis for each user, measured by the growth of `used_memory` when many are stored, against a plain layout:
-a hash (status, custom status, last seen), a set of devices, and a set of contacts, none of which expires. Ours also
-stores the last message of each device, the time at which the user is due, what was announced to contacts and to the
-user (lease and feed), expiry times, and an index of the users whom the user may see. Each user is online with one
+"""Memory of Redis for each user: the growth of `used_memory` when many users are stored, compared with a plain layout.
+That is a hash (status, custom status, last seen), a set of devices, and a set of contacts, none of which expires. Ours
+also stores the last message of each device, the time at which the user is due, what was announced to contacts and to
+the user (lease and feed), expiry times, and an index of the users whom the user may see. Each user is online with one
 device. The size of the sets of contacts is the `MEMORY USAGE` of a sample.
 """
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench.environment import Environment, connection
-from shared.presence import Connection
+from shared.connection import Connection
 from shared.store import KINDS
 
 BATCH = 1000
@@ -115,7 +115,7 @@ class People:
         """Let the service write one user. Returns what it stored, by kind, and `due`. Nothing stays in the store."""
         environment, ring, speaker = self._environment, self.ring, self.ring.connection(place)
         if ring.contacts:
-            environment.service.set_contacts(speaker.user_id, ring.contacts_of(place))
+            environment.service.contacts.change(speaker.user_id, ring.contacts_of(place))
         environment.advance()
         environment.open(speaker)
         environment.advance()

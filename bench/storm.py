@@ -19,8 +19,8 @@ from bench.environment import PATIENT, Environment, connection, warm_environment
 from bench.measure import spent
 from bench.report import Amount, Row, Scale, Target
 from local.elasticache import RedisServer
-from shared.delivery import Frame
-from shared.presence import Connection
+from shared.connection import Connection
+from shared.delivery import Post
 
 COMING = 100
 """Users who come online each second."""
@@ -38,7 +38,7 @@ class Viewers:
         self.shown: defaultdict[str, set[str]] = defaultdict(set)
         self.posted = 0
 
-    def take(self, frames: Sequence[Frame]) -> None:
+    def take(self, frames: Sequence[Post]) -> None:
         """Count posted frames."""
         self.posted += len(frames)
         for frame in frames:
@@ -80,7 +80,7 @@ def run(scale: Scale) -> list[Row]:
             Target("≤", 20, of="ours"),
         ),
         Row(f"{what}, on average", Amount(mean(frames)), baseline, Amount(others), mean(frames) / others),
-        Row("the same: CPU of the functions for each user", Amount(cpu / len(people) * 1000, "ms")),
+        Row("the same: CPU of the functions for each arrival", Amount(cpu / len(people) * 1000, "ms")),
     ]
 
 
@@ -110,7 +110,7 @@ def _recorded(running: Environment) -> Iterator[Viewers]:
     """Record what the real pusher posts while the block lasts."""
     viewers, post = Viewers(), running._pusher.post
 
-    def record(frames: Sequence[Frame], *within: float) -> set[str]:
+    def record(frames: Sequence[Post], *within: float) -> set[str]:
         viewers.take(frames)
         return post(frames, *within)
 

@@ -28,13 +28,13 @@ import yarl
 from awscrt import auth, http, io
 from botocore.config import Config
 
-from shared.delivery import Frame
+from shared.delivery import Post
 from shared.http_client import RESPONSE_TIMEOUT, HttpClient
 from shared.push import BURST, MAX_IN_FLIGHT, POSTS_PER_SECOND, Pusher, RateLimiter
 from shared.settings import Settings
 from shared.sigv4 import HeaderSigner, Signer
 
-Post = Callable[[Sequence[Frame]], None]
+PostAll = Callable[[Sequence[Post]], None]
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
@@ -65,13 +65,13 @@ class Counts:
 
 
 @contextlib.contextmanager
-def push(url: str, client: HttpClient | None = None) -> Iterator[Post]:
+def push(url: str, client: HttpClient | None = None) -> Iterator[PostAll]:
     """`shared/push.py`, with its own HTTP client unless another is given."""
     metrics = Counts()
     pusher = Pusher(Settings(callback_url=url, push_budget=60, announce_lease=120), metrics)
     pusher._client = client
 
-    def post(frames: Sequence[Frame]) -> None:
+    def post(frames: Sequence[Post]) -> None:
         before = metrics.counts.get("PostsSent", 0)
         pusher.post(frames)
         assert metrics.counts["PostsSent"] - before == len(frames), metrics.counts
@@ -81,18 +81,18 @@ def push(url: str, client: HttpClient | None = None) -> Iterator[Post]:
 
 
 @contextlib.contextmanager
-def push_over_aiohttp(url: str) -> Iterator[Post]:
+def push_over_aiohttp(url: str) -> Iterator[PostAll]:
     """`shared/push.py` with aiohttp in place of `shared/http_client.py`: all else is the same code."""
     with push(url, cast("HttpClient", AiohttpClient(url))) as post:
         yield post
 
 
 @contextlib.contextmanager
-def aiohttp_workers(url: str) -> Iterator[Post]:
+def aiohttp_workers(url: str) -> Iterator[PostAll]:
     """The library alone, with our signatures: as many workers as we have posts in flight."""
     client, loop, endpoint = AiohttpClient(url), asyncio.new_event_loop(), urlsplit(url)
 
-    async def work(frames: Iterator[Frame], signer: HeaderSigner, limit: RateLimiter) -> None:
+    async def work(frames: Iterator[Post], signer: HeaderSigner, limit: RateLimiter) -> None:
         for frame in frames:
             if wait := limit.reserve(time.monotonic()):
                 await asyncio.sleep(wait)
@@ -100,7 +100,7 @@ def aiohttp_workers(url: str) -> Iterator[Post]:
             status = await client.request("POST", path, signer.headers("POST", path, frame.data), frame.data)
             assert status == 200, status
 
-    async def work_together(frames: Sequence[Frame]) -> None:
+    async def work_together(frames: Sequence[Post]) -> None:
         signer = HeaderSigner(Signer("execute-api", os.environ, datetime.now(UTC)), endpoint.netloc)
         left, limit = iter(frames), RateLimiter(POSTS_PER_SECOND, BURST)
         await asyncio.gather(*(work(left, signer, limit) for _ in range(MAX_IN_FLIGHT)))
@@ -147,11 +147,11 @@ class AiohttpClient:
 
 
 @contextlib.contextmanager
-def boto3_threads(url: str) -> Iterator[Post]:
+def boto3_threads(url: str) -> Iterator[PostAll]:
     """boto3 with as many threads as we have posts in flight."""
     client, lock = _boto3_client(url), threading.Lock()
 
-    def one(frame: Frame, limit: RateLimiter) -> None:
+    def one(frame: Post, limit: RateLimiter) -> None:
         with lock:
             wait = limit.reserve(time.monotonic())
         if wait:
@@ -164,11 +164,11 @@ def boto3_threads(url: str) -> Iterator[Post]:
 
 
 @contextlib.contextmanager
-def boto3_loop(url: str) -> Iterator[Post]:
+def boto3_loop(url: str) -> Iterator[PostAll]:
     """boto3, one post after the other, which never reaches the rate limit."""
     client = _boto3_client(url)
 
-    def post(frames: Sequence[Frame]) -> None:
+    def post(frames: Sequence[Post]) -> None:
         for frame in frames:
             client.post_to_connection(ConnectionId=frame.connection_id, Data=frame.data)
 
@@ -180,12 +180,12 @@ def _boto3_client(url: str) -> Any:
     return boto3.client("apigatewaymanagementapi", endpoint_url=url, config=Config(max_pool_connections=MAX_IN_FLIGHT))
 
 
-def _path(stage_path: str, frame: Frame) -> str:
+def _path(stage_path: str, frame: Post) -> str:
     return f"{stage_path}/@connections/{quote(frame.connection_id, safe='')}"
 
 
 @contextlib.contextmanager
-def common_runtime(url: str) -> Iterator[Post]:
+def common_runtime(url: str) -> Iterator[PostAll]:
     """The library alone: its own loop in a thread, its own signer, as many connections as we have posts in flight."""
     endpoint, connect = urlsplit(url), _common_runtime_connector(url)
     opening = [connect() for _ in range(MAX_IN_FLIGHT)]
@@ -199,7 +199,7 @@ def common_runtime(url: str) -> Iterator[Post]:
 
 
 @contextlib.contextmanager
-def push_over_common_runtime(url: str) -> Iterator[Post]:
+def push_over_common_runtime(url: str) -> Iterator[PostAll]:
     """`shared/push.py` with `awscrt` in place of `shared/http_client.py`: all else is the same code."""
     with push(url, cast("HttpClient", CommonRuntimeClient(url))) as post:
         yield post
@@ -256,12 +256,12 @@ class _CommonRuntimePost:
     limit is started by the calling thread.
     """
 
-    def __init__(self, host: str, path: str, provider: Any, frames: Sequence[Frame]) -> None:
+    def __init__(self, host: str, path: str, provider: Any, frames: Sequence[Post]) -> None:
         self._host, self._path = host, path
         self._limit = RateLimiter(POSTS_PER_SECOND, BURST)
         self._frames, self._left = iter(frames), len(frames)
         self._failure: BaseException | None = None
-        self._waiting: queue.SimpleQueue[tuple[float, Any, Frame] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[float, Any, Post] | None] = queue.SimpleQueue()
         """Posts to start, each with its time by `time.monotonic`, in order; then None: all are done, or one failed."""
         self._signing = auth.AwsSigningConfig(
             credentials_provider=provider, region=os.environ["AWS_REGION"], service="execute-api"
@@ -287,7 +287,7 @@ class _CommonRuntimePost:
         else:
             self._sign(connection, frame)
 
-    def _sign(self, connection: Any, frame: Frame) -> None:
+    def _sign(self, connection: Any, frame: Post) -> None:
         headers = http.HttpHeaders([("host", self._host), ("content-length", str(len(frame.data)))])
         request = http.HttpRequest("POST", _path(self._path, frame), headers, BytesIO(frame.data))
         signed = auth.aws_sign_request(request, self._signing)
@@ -318,7 +318,7 @@ class _CommonRuntimePost:
         self._waiting.put(None)
 
 
-TRANSPORTS: Mapping[str, Callable[[str], contextlib.AbstractContextManager[Post]]] = {
+TRANSPORTS: Mapping[str, Callable[[str], contextlib.AbstractContextManager[PostAll]]] = {
     "push.py": push,
     f"boto3, {MAX_IN_FLIGHT} threads": boto3_threads,
     "boto3, bare loop": boto3_loop,

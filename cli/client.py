@@ -21,7 +21,7 @@ from cli.errors import UserError
 from cli.identity_provider import Tokens
 from load.session import FIRST_WAIT, LONGEST_WAIT, OPEN_PATIENCE, Link, Session, Silent, TokenSource, handshake
 from load.state import Change, ClientState
-from shared.messages import MAX_FRAME_BYTES
+from shared.frames import MAX_FRAME_BYTES
 
 
 class Client:

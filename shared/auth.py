@@ -1,8 +1,8 @@
-"""Whose token is this? Verifies a JWT with a shared secret, or with the keys that an issuer publishes (JWKS).
+"""Verifies tokens: a JWT with a shared secret, or with the keys that an issuer publishes (JWKS).
 
-Time is always an argument, in seconds. Where a token was found (query, subprotocol, header), what the answer to a bad
-one looks like and whether its user signed out everywhere are other modules' business, and making tokens is nobody's
-here. An exception's text is for logs: telling it to whoever sent the token would help an attacker.
+Time is always an argument, in seconds. Not here: where a token was found (query, subprotocol, header), the response
+to an invalid one, whether its user signed out everywhere, and creating tokens. An exception's text is for the log
+only: in a response it would help an attacker.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from shared.messages import USER_ID
 from shared.settings import Settings, SettingsError
 
 MAX_TOKEN = 8192
-"""Characters. API Gateway carries no more than that in a handshake's URL or in a request's headers."""
+"""Characters. API Gateway accepts no more in a handshake's URL or in a request's headers."""
 LEEWAY = 10.0
 """Seconds by which the issuer's clock and ours may differ."""
 LATEST_TIME = 1e11
-"""Seconds, in the year 5138. A later time was meant as milliseconds, and would make a token that never ends."""
+"""Seconds, in the year 5138. A later time was meant in milliseconds; the token would never expire."""
 SHORTEST_SECRET = 32
 """Bytes: as long as HS256's hash (RFC 7518, section 3.2). A shorter one can be guessed offline from any token."""
 SHORTEST_RSA_KEY = 2048
 """Bits (RFC 7518, section 3.3)."""
 REFRESH_EVERY = 600.0
-"""Seconds after which published keys are fetched anew, so that one that was withdrawn is not accepted for ever."""
+"""Seconds after which published keys are fetched again, so that a withdrawn key is not accepted forever."""
 FETCH_PAUSE = 30.0
-"""Seconds between two fetches at least, whatever unknown keys tokens name and whether the issuer answers or not."""
+"""Minimum seconds between two fetches, whatever unknown keys tokens name, and whether or not the issuer answers."""
 FETCH_TIMEOUT = 2.0
 """Seconds without a byte after which a fetch has failed."""
 MAX_KEY_SET = 256 * 1024
@@ -46,12 +46,14 @@ _logger = logging.getLogger(__name__)
 
 
 class Refused(Exception):
-    """The token proves nothing. The reason is for logs alone."""
+    """The token is not valid. The reason is for the log only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a token proves. Times are seconds since the epoch; without `iat`, `issued_at` is 0: before any sign-out."""
+    """What a token proves. Times are in seconds since the epoch; without `iat`, `issued_at` is 0: before any
+    sign-out.
+    """
 
     user_id: str
     issued_at: int
@@ -59,15 +61,15 @@ class Identity:
 
 
 class Authenticator:
-    """Verifies tokens as the settings say.
+    """Verifies tokens according to the settings.
 
-    HS256 with a shared secret (`secret`, which the runtime has read, or else `jwt_secret`), or RS256 and ES256 with
-    the keys at `jwks_url`. `exp` and `sub` are required; `nbf` and `iat` must not lie in the future, since a token
-    "issued" tomorrow would outlive a sign-out everywhere. `iss` must be `jwt_issuer` and `aud` must contain
-    `jwt_audience` where these are set; a token that names an audience is refused where none is set (RFC 7519, 4.1.3).
+    HS256 with a shared secret (`secret`, or else `jwt_secret`), or RS256 and ES256 with the keys at `jwks_url`. `exp`
+    and `sub` are required. `nbf` and `iat` must not be in the future: a token "issued" tomorrow would survive a
+    sign-out. `iss` must be `jwt_issuer` and `aud` must contain `jwt_audience` where these are set; a token that names
+    an audience is refused where none is set (RFC 7519, 4.1.3).
 
     Raises:
-        SettingsError: neither way is set up, or it would be insecure.
+        SettingsError: neither is configured, or what is configured is not secure.
     """
 
     def __init__(self, settings: Settings, secret: str = "") -> None:
@@ -84,10 +86,10 @@ class Authenticator:
             raise SettingsError("set jwt_secret (or jwt_secret_arn) or jwks_url: without one no token can be verified")
 
     def verify(self, token: str, now: float) -> Identity:
-        """Whose token this is, at `now` (seconds since the epoch).
+        """The user whose token this is, at `now` (seconds since the epoch).
 
         Raises:
-            Refused: for every other token.
+            Refused: the token is not valid.
         """
         if len(token) > MAX_TOKEN:
             raise Refused("longer than any token")
@@ -120,28 +122,30 @@ class Authenticator:
             algorithms=algorithms,
             audience=self._audience,
             issuer=self._issuer,
-            # PyJWT would ask the real clock; `verify` asks the caller's.
+            # PyJWT would use the real clock; `verify` uses the caller's.
             options={"verify_exp": False, "verify_nbf": False, "verify_iat": False},
         )
 
 
 class _KeySet:
-    """The keys that an issuer publishes, kept in the sandbox, and kept on while the issuer cannot be reached."""
+    """The keys that an issuer publishes, cached in this environment, and kept while the issuer cannot be reached."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1")):
-            raise SettingsError("jwks_url must be https, or whoever can change the keys on their way can be anybody")
+            raise SettingsError(
+                "jwks_url must be https: an attacker who replaced the keys on their way could impersonate any user"
+            )
         self._url = url
         self._opener = urllib.request.build_opener(_NoRedirect)
         self._keys: dict[str, jwt.PyJWK] = {}
         self._fetched_at = self._tried_at = -math.inf
 
     def find(self, kid: str | None, now: float) -> jwt.PyJWK:
-        """The key of this id. The set is fetched when it is old or lacks the key, unless it was tried a moment ago.
+        """The key with this id. The set is fetched when it is old or lacks the key, unless that was tried a moment ago.
 
         Raises:
-            Refused: the issuer publishes no such key, as far as is known.
+            Refused: the last fetched set has no such key.
         """
         wanted = kid not in self._keys or now - self._fetched_at >= REFRESH_EVERY
         if wanted and now - self._tried_at >= FETCH_PAUSE:
@@ -174,9 +178,9 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def _public_key(jwk: object) -> jwt.PyJWK | None:
-    """A published key, bound to the one algorithm that suits its kind; None when it is not for us.
+    """A published key, bound to the one algorithm for its type; None when the service does not accept it.
 
-    A symmetric key in the set, or a choice left to the token's header, would let anybody sign.
+    A symmetric key in the set, or an algorithm chosen by the token's header, would let anybody sign.
     """
     if not isinstance(jwk, dict) or not isinstance(jwk.get("kid"), str):
         return None
@@ -191,10 +195,10 @@ def _public_key(jwk: object) -> jwt.PyJWK | None:
 
 
 def _strong(secret: str) -> str:
-    """The secret, if it is one.
+    """The secret, if it is strong enough.
 
     Raises:
-        SettingsError: it is short, or a public key.
+        SettingsError: it is too short, or a public key.
     """
     if len(secret.encode()) < SHORTEST_SECRET:
         raise SettingsError(f"jwt_secret must have at least {SHORTEST_SECRET} bytes: a shorter one can be guessed")
@@ -206,10 +210,10 @@ def _strong(secret: str) -> str:
 
 
 def _seconds(claims: Mapping[str, Any], name: str) -> float | None:
-    """A claim that is a time; None when it is absent.
+    """A time among the claims; None when it is absent.
 
     Raises:
-        Refused: it is no time, or one so late that it must have been meant as milliseconds.
+        Refused: it is not a time, or so late that it must have been meant in milliseconds.
     """
     value = claims.get(name)
     if value is None:

@@ -1,8 +1,9 @@
-"""Whether what is kept hangs together: a bounded slice of it with each run of the sweeper, so that all is seen in time.
+"""Consistency: each run of the sweeper checks a bounded slice of the stored state, so that all of it is checked in
+time.
 
-Every change is one script call and leaves nothing half done; what this finds was lost by other means: an eviction, a
-failover with a lost tail, two calls that crossed between two users. The state machine mends and counts it (`audit` and
-`sees` in `presence.lua`). Nothing here decides what a user is, and no event waits for it.
+Every change is one script call and leaves nothing half done. What is found here was lost by other means: an eviction, a
+failover with a lost tail, two calls that crossed between two users. The state machine repairs and counts it (`audit`
+and `edit_sees`). Nothing here decides what a user is, and no event waits for it.
 """
 
 from __future__ import annotations
@@ -10,58 +11,53 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from shared.delivery import Meter, Request, Store, note_found
-from shared.frames import Answer, as_list
+from shared.commands import Audit, AuditOutcome, EditSees
+from shared.delivery import Metrics, Store, count_found
 
 INCONSISTENCIES = ("dueUnknown", "expired", "liveNotDue", "unseen")
-"""What can be found not to hang together: somebody is due of whom nothing is kept; a device lives on after its
-deadline; one is live and nobody will settle it; a contact does not know whom it may see."""
+"""The kinds: the due set names a user that has no record; a device outlived its deadline; a live user is not due, so
+nothing would settle it; a contact does not know that it may see the user."""
 
 KINDS = ("user", "contacts")
-"""Whose keys name the users that are looked at: those who were here, and those whom somebody may see."""
+"""The kinds of keys that name the users to check: those who were here, and those whom somebody may see."""
 MOST_KEYS = 300
-"""Keys that one run looks at: a million users with ten contacts each are all seen in a week."""
+"""Keys that one run looks at: a million users with ten contacts each are all checked in a week."""
 MOST_CONTACTS = 50
-"""Contacts of each user that one run looks at; which ones goes round from run to run."""
+"""Contacts of each user that one run checks; the next run checks others."""
 
 
 class Checked(NamedTuple):
-    """What a run has seen."""
+    """What a run has checked."""
 
     cursor: str
-    """Where the next run goes on."""
-    answers: list[tuple[str, Answer]]
-    """(user, what mending it asks for)."""
+    """Where the next run continues."""
+    outcomes: list[tuple[str, AuditOutcome]]
+    """(user, what the repair asks for)."""
 
 
-def check(store: Store, meter: Meter, now: int, cursor: str) -> Checked:
-    """Look at the slice of users that begins at `cursor`, at `now` (ms), and mend what does not hang together.
+def check(store: Store, metrics: Metrics, now: int, cursor: str) -> Checked:
+    """Check the slice of users that begins at `cursor`, at `now` (ms), and repair what is inconsistent.
 
     Raises:
         Unavailable: the store cannot be reached.
     """
     try:
         ids, following = store.users(cursor, MOST_KEYS, KINDS)
-    except IndexError:  # the store has lost a node since
+    except IndexError:  # the store has lost a node since the last run
         return Checked("", [])
     users = sorted(ids)
-    answers = store.call(
-        [Request(user, "audit", {"turn": now // 60_000, "most": MOST_CONTACTS}) for user in users], now
-    )
-    for answer in answers:
-        for kind in as_list(answer.get("found")):
-            note_found(meter, kind)
-    _complete(store, meter, now, users, answers)
-    return Checked(following, list(zip(users, answers, strict=True)))
+    outcomes = store.call([Audit(user, turn=now // 60_000, most=MOST_CONTACTS) for user in users], now)
+    for outcome in outcomes:
+        count_found(metrics, outcome.found)
+    _complete(store, metrics, now, users, outcomes)
+    return Checked(following, list(zip(users, outcomes, strict=True)))
 
 
-def _complete(store: Store, meter: Meter, now: int, users: Sequence[str], answers: Sequence[Answer]) -> None:
-    """Whoever may see a user has to know: `sees` may hold too much, never too little."""
+def _complete(store: Store, metrics: Metrics, now: int, users: Sequence[str], outcomes: Sequence[AuditOutcome]) -> None:
+    """Add the users to the `sees` of their contacts: `sees` may hold too much, never too little."""
     seen: dict[str, list[str]] = {}
-    for user, answer in zip(users, answers, strict=True):
-        for viewer in as_list(answer.get("contacts")):
+    for user, outcome in zip(users, outcomes, strict=True):
+        for viewer in outcome.contacts:
             seen.setdefault(viewer, []).append(user)
-    requests = [Request(viewer, "sees", {"add": seen[viewer], "audit": True}) for viewer in sorted(seen)]
-    added = sum(answer.get("added", 0) for answer in store.call(requests, now))
-    if added:
-        note_found(meter, "unseen", added)
+    responses = store.call([EditSees(viewer, add=seen[viewer], audit=True) for viewer in sorted(seen)], now)
+    count_found(metrics, ["unseen"] * sum(response.added for response in responses))

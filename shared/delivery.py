@@ -1,8 +1,9 @@
-"""Carrying out what the state machine says: find where changes go, post them, and report what was told.
+"""Delivery: carries out what the state machine asks for.
 
-An answer of the state machine may ask for many things: tell these watchers, close those connections, write the other
-side of a block. `Work` collects them over any number of users, and `Delivery` does them in few round trips. What it
-does not get to stays due in the store, and is said again when its lease has run out: losing a sandbox loses nothing.
+An `Outcome` may ask for many things: notify these viewers, close those connections, write the other side of a block.
+`Delivery` finds where changes go, posts them, and reports what was announced, in few round trips. What it does not
+get to stays due in the store, and is asked for again when its lease has run out: a lost execution environment loses
+nothing.
 
 The three protocols are all that the core knows of Redis and AWS.
 """
@@ -12,15 +13,33 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar, cast
 
+from shared.commands import (
+    Announced,
+    BlockNotice,
+    Command,
+    DrawNumbers,
+    Edit,
+    EditRelations,
+    FindTargets,
+    Flush,
+    Gone,
+    Outcome,
+    OwnUpdate,
+    ReadView,
+    Response,
+    Settle,
+    Status,
+    View,
+)
 from shared.frames import (
-    Answer,
-    as_list,
-    as_map,
+    Frame,
+    SnapshotHead,
     batches,
     change_frame,
-    events_of,
+    encode,
+    event,
     record,
     self_frame,
     snapshot_frames,
@@ -30,87 +49,67 @@ from shared.settings import Settings
 _logger = logging.getLogger(__name__)
 
 FAN_OUT = 1_000
-"""Posts after which what concerns many users is carried out before more is begun: half a second's worth. Whoever there
-is no time for then has nothing posted and nothing reported, and stays due."""
+"""Posts after which the work for many users is carried out before more is begun: half a second's worth. What there is
+no time for is neither posted nor reported, and stays due."""
+
+First = TypeVar("First", bound=Response)
+Second = TypeVar("Second", bound=Response)
+Third = TypeVar("Third", bound=Response)
 
 
-class Frame(NamedTuple):
-    """Bytes for one connection."""
+class Post(NamedTuple):
+    """One frame for one connection."""
 
     connection_id: str
     data: bytes
 
 
-class Request(NamedTuple):
-    """One thing to ask of the state machine, about a user or, with `bucket`, about a whole bucket."""
-
-    user: str
-    verb: str
-    args: Mapping[str, Any]
-    bucket: int | None = None
-
-
 class Store(Protocol):
-    """Where state lives."""
+    """Where state is."""
 
     buckets: int
 
-    def call(self, requests: Sequence[Request], now: int) -> list[Answer]:
-        """Run requests at `now` (ms) in one round trip; raises `Unavailable`."""
+    def call(self, commands: Sequence[Command[First]], now: int) -> list[First]:
+        """Run commands at `now` (ms) in one round trip; raises `Unavailable` or `SignedOut`."""
 
     def users(self, cursor: str, count: int = ..., kinds: Sequence[str] = ...) -> tuple[set[str], str]:
-        """A slice of the users of whom facts, or these kinds, are kept, and the next cursor; "" begins and ends."""
+        """A slice of the users who have facts, or keys of these kinds, and the next cursor; "" begins and ends."""
 
     def eviction_policy(self) -> str | None:
-        """What is forgotten when memory is full, in Redis's words; None where that is not known."""
+        """What Redis evicts when memory is full, in its own words; None where that is not known."""
 
 
 class Pusher(Protocol):
     """What reaches clients."""
 
-    def post(self, frames: Sequence[Frame], within: float = ...) -> set[str]:
-        """Post all frames, in so many seconds at most; gives the connections that are gone.
+    def post(self, posts: Sequence[Post], within: float = ...) -> set[str]:
+        """Post all frames within so many seconds; returns the connections that are gone.
 
-        Never raises for a delivery.
+        Never raises for a single delivery.
         """
 
     def close(self, connection_ids: Iterable[str], within: float = ...) -> None:
-        """Close connections, in so many seconds at most; one that is gone already is fine."""
+        """Close connections within so many seconds. One that is already gone counts as closed."""
 
 
-class Meter(Protocol):
-    """What is counted."""
+class Metrics(Protocol):
+    """Counts and durations."""
 
     def count(self, name: str, amount: float = 1) -> None:
         """Add to a counter."""
 
     def time(self, name: str, ms: float) -> None:
-        """Note how long something took, in ms."""
+        """Record a duration, in ms."""
 
 
 class Unavailable(Exception):
-    """The state cannot be reached now. Nothing is known to have changed; the client keeps what it wants and asks again.
+    """The state cannot be reached now. Nothing is known to have changed; the client keeps its request and tries again.
 
     Attributes:
-        retry_after: milliseconds after which it is worth asking again.
+        retry_after: milliseconds after which a retry makes sense.
     """
 
     retry_after = 1000
-
-
-def note_found(meter: Meter, kind: str, amount: float = 1) -> None:
-    """Count what was found not to hang together (`consistency.INCONSISTENCIES`)."""
-    meter.count(f"Inconsistencies{kind[0].upper()}{kind[1:]}", amount)
-
-
-def view(viewer: str, user: str) -> Request:
-    """Ask what `viewer` may see of `user`."""
-    return Request(user, "view", {"viewer": viewer})
-
-
-def of_buckets(store: Store, verb: str, **args: Any) -> list[Request]:
-    """Ask the same of every bucket."""
-    return [Request("", verb, args, bucket) for bucket in range(store.buckets)]
 
 
 class Snapshot(NamedTuple):
@@ -119,208 +118,273 @@ class Snapshot(NamedTuple):
     viewer: str
     connection_id: str
     users: list[str]
-    head: dict[str, Any]
-    """The frame without its users. Its `seq` was read before the records will be, so nothing is missed between."""
+    head: SnapshotHead
+
+
+def call_together(
+    store: Store,
+    now: int,
+    first: Sequence[Command[First]],
+    second: Sequence[Command[Second]],
+    third: Sequence[Command[Third]] = (),
+) -> tuple[list[First], list[Second], list[Third]]:
+    """Run commands of several kinds at `now` (ms) in one round trip; raises as `Store.call` does."""
+    responses: list[Response] = store.call(cast("list[Command[Response]]", [*first, *second, *third]), now)
+    after_first, after_second = len(first), len(first) + len(second)
+    return (
+        cast("list[First]", responses[:after_first]),
+        cast("list[Second]", responses[after_first:after_second]),
+        cast("list[Third]", responses[after_second:]),
+    )
+
+
+def count_found(metrics: Metrics, kinds: Iterable[str]) -> None:
+    """Count inconsistencies that were found (`consistency.INCONSISTENCIES`)."""
+    for kind in kinds:
+        metrics.count(f"Inconsistencies{kind[0].upper()}{kind[1:]}")
 
 
 @dataclass(slots=True)
-class Work:
-    """What answers of the state machine ask for."""
+class _Report:
+    """What to report as announced when everything has been posted."""
+
+    lease: int
+    rev: int | None = None
+    status: Status | None = None
+    notified: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Work:
+    """What outcomes ask for, of any number of users."""
 
     give_up: int
-    """When the time of the event is over, in ms: what was not posted by then is left to whoever finds it due."""
-    requests: list[Request] = field(default_factory=list)
-    """The other sides of blocks."""
-    changes: dict[str, dict[str, str]] = field(default_factory=dict)
-    """viewer → user → the status that the viewer knew."""
-    shared_views: dict[str, Answer] = field(default_factory=dict)
-    """user → the view that all its watchers share."""
-    views: dict[tuple[str, str], Answer] = field(default_factory=dict)
-    """(viewer, user) → view, where it is the viewer's own."""
-    flushes: list[tuple[str, Answer]] = field(default_factory=list)
-    """(viewer, its connections, the number of its next frame, and whom the frame is about)."""
+    """When the event's time is over, in ms: what is not posted by then is left to whoever finds it due."""
     snapshot: Snapshot | None = None
-    frames: list[tuple[str, Frame]] = field(default_factory=list)
-    """(the connection's user, the frame)."""
+    edits: list[EditRelations] = field(default_factory=list)
+    """The other sides of blocks."""
+    changes: dict[str, dict[str, Status]] = field(default_factory=dict)
+    """viewer → user → the status that the viewer knows."""
+    shared_views: dict[str, View] = field(default_factory=dict)
+    """user → the view that all who may see the user share."""
+    views: dict[tuple[str, str], View] = field(default_factory=dict)
+    """(viewer, user) → view, where it is the viewer's own."""
+    flushes: list[tuple[str, Flush]] = field(default_factory=list)
+    """(viewer, what the viewer receives)."""
+    posts: list[tuple[str, Post]] = field(default_factory=list)
+    """(the connection's user, the post)."""
     closing: list[str] = field(default_factory=list)
-    reports: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """user → what to report as announced when it has been posted."""
+    reports: dict[str, _Report] = field(default_factory=dict)
+    """user → report."""
 
     def __bool__(self) -> bool:
-        return any((self.requests, self.changes, self.flushes, self.snapshot, self.frames, self.closing, self.reports))
+        return any((self.snapshot, self.edits, self.changes, self.flushes, self.posts, self.closing, self.reports))
 
     @property
-    def posts(self) -> int:
+    def size(self) -> int:
         """About how many posts it takes."""
-        return len(self.changes) + len(self.flushes) + len(self.frames)
+        return len(self.changes) + len(self.flushes) + len(self.posts)
 
-    def view_of(self, viewer: str, user: str) -> Answer | None:
-        """What the viewer may see of a user, if it is known already."""
+    def view_of(self, viewer: str, user: str) -> View | None:
+        """What the viewer may see of a user, if it has been read."""
         own = self.views.get((viewer, user))
-        # Only a watcher shares what all watchers see: a user may have waited in a viewer's window and hidden since.
+        # Only viewers of the announcement share its view: the user may have waited in this viewer's window, and hidden
+        # since then.
         return self.shared_views.get(user) if own is None and user in self.changes.get(viewer, ()) else own
+
+    def changed(self, viewer: str, user: str, was: Status) -> None:
+        """A viewer must be notified of a user."""
+        self.changes.setdefault(viewer, {})[user] = was
 
 
 class Delivery:
-    """Does work; keeps nothing between calls."""
+    """Delivers; keeps nothing between calls.
+
+    Every method may raise `Unavailable`: the store went away, and what was not reported will be asked for again.
+    """
 
     def __init__(
-        self, store: Store, pusher: Pusher, settings: Settings, clock: Callable[[], int], meter: Meter
+        self, store: Store, pusher: Pusher, settings: Settings, clock: Callable[[], int], metrics: Metrics
     ) -> None:
-        self._store, self._pusher, self._settings, self._clock, self._meter = store, pusher, settings, clock, meter
+        self._store, self._pusher, self._settings, self._clock, self._metrics = store, pusher, settings, clock, metrics
 
-    def begin(self) -> Work:
-        """Nothing to do yet, and the time that one event has for everything."""
-        return Work(self._clock() + round(self._settings.push_budget * 1000))
+    def give_up(self) -> int:
+        """When the time of an event that begins now is over, in ms."""
+        return self._clock() + round(self._settings.push_budget * 1000)
 
-    def seconds_left(self, work: Work) -> float:
-        """How much of its time the work has left; 0 when that is over."""
-        return max(0, work.give_up - self._clock()) / 1000
+    def deliver(
+        self,
+        user_id: str,
+        outcome: Outcome,
+        *,
+        snapshot: Snapshot | None = None,
+        posts: Sequence[Post] = (),
+        give_up: int | None = None,
+    ) -> None:
+        """Carry out what one user's outcome asks for.
 
-    def collect(self, work: Work, user_id: str, answer: Answer) -> Work:
-        """Add what one user's answer asks for; gives `work` back."""
-        if "own" in answer:
-            own = answer["own"]
-            for connection_id in as_list(own["connections"]):
-                frame = self_frame(user_id, own, self._settings, connection_id)
-                work.frames.append((user_id, Frame(connection_id, frame)))
-        if "announce" in answer:
-            announce = answer["announce"]
-            work.shared_views[user_id] = announce["record"]
-            for viewer in as_list(announce["watchers"]):
-                work.changes.setdefault(viewer, {})[user_id] = announce["was"]
-        told = {}
-        for task in as_list(answer.get("tell")):
-            if "other" in task:
-                edit = "blocked" if task["blocked"] else "unblocked"
-                work.requests.append(Request(task["other"], "relate", {"edits": [[user_id, edit, task["turn"]]]}))
-                told["!" + task["other"]] = task["version"]
+        Args:
+            user_id: the user.
+            outcome: what the state machine answered.
+            snapshot: a snapshot to post to the connection that asked.
+            posts: further frames for the user's own connections.
+            give_up: when to stop, in ms; None: after `push_budget`.
+        """
+        work = _Work(give_up or self.give_up(), snapshot)
+        work.posts += [(user_id, post) for post in posts]
+        self._collect(work, user_id, outcome)
+        self._carry_out(work)
+
+    def deliver_each(self, commands: Sequence[Command[Outcome]], give_up: int | None = None) -> None:
+        """Run many commands in one round trip, and carry out what the outcomes ask for, in portions."""
+        outcomes = self._ask(commands)
+        for outcome in outcomes:
+            if outcome.failed:
+                self._metrics.count("RecordsFailed")
+                _logger.error("a record cannot be read: %s", outcome.failed)
+            count_found(self._metrics, outcome.found)
+        self.deliver_all(zip((command.user for command in commands), outcomes, strict=True), give_up)
+
+    def deliver_all(self, outcomes: Iterable[tuple[str, Outcome]], give_up: int | None = None) -> None:
+        """Carry out what the outcomes of many users ask for, in portions: (user, outcome)."""
+        work = _Work(give_up or self.give_up())
+        for user_id, outcome in outcomes:
+            self._collect(work, user_id, outcome)
+            if work.size >= FAN_OUT:
+                self._carry_out(work)
+                work = _Work(work.give_up)
+        self._carry_out(work)
+
+    def settle(self, users: Sequence[str], give_up: int | None = None) -> None:
+        """Settle users who are due; they stay due until everybody concerned has been notified."""
+        give_up = give_up or self.give_up()
+        if users and self._seconds_left(give_up):
+            self.deliver_each([Settle(user) for user in users], give_up)
+
+    def _ask(self, commands: Sequence[Command[First]]) -> list[First]:
+        return self._store.call(commands, self._clock())
+
+    def _seconds_left(self, give_up: int) -> float:
+        return max(0, give_up - self._clock()) / 1000
+
+    def _collect(self, work: _Work, user_id: str, outcome: Outcome) -> None:
+        """Add what one user's outcome asks for."""
+        work.closing += outcome.close
+        self._collect_own(work, user_id, outcome.own)
+        if outcome.announcement:
+            work.shared_views[user_id] = outcome.announcement.record
+            for viewer in outcome.announcement.viewers:
+                work.changed(viewer, user_id, outcome.announcement.was)
+        notified = {}
+        for notice in outcome.notices:
+            if isinstance(notice, BlockNotice):
+                edit: Edit = "blocked" if notice.blocked else "unblocked"
+                work.edits.append(EditRelations(notice.other, edits=[(user_id, edit, notice.turn)]))
+                notified["!" + notice.other] = notice.version
             else:
-                work.views[task["viewer"], user_id] = task["record"]
-                work.changes.setdefault(task["viewer"], {})[user_id] = task["was"]
-                told[task["viewer"]] = task["version"]
-        if "lease" in answer:
-            report: dict[str, Any] = {"lease": answer["lease"], "told": told}
-            if "announce" in answer:
-                report |= {"rev": answer["announce"]["rev"], "status": answer["announce"]["record"]["status"]}
-            work.reports[user_id] = report
-        if "flush" in answer:
-            work.flushes.append((user_id, answer["flush"]))
-        return work
+                work.views[notice.viewer, user_id] = notice.record
+                work.changed(notice.viewer, user_id, notice.was)
+                notified[notice.viewer] = notice.version
+        if outcome.lease is not None:
+            work.reports[user_id] = report = _Report(outcome.lease, notified=notified)
+            if outcome.announcement:
+                report.rev, report.status = outcome.announcement.rev, outcome.announcement.record.status
+        if outcome.flush:
+            work.flushes.append((user_id, outcome.flush))
 
-    def carry_out(self, work: Work) -> None:
-        """Post, close and report, and then do what the reports bring up, until the work's time is over.
+    def _collect_own(self, work: _Work, user_id: str, update: OwnUpdate | None) -> None:
+        """Add the frames for the user's own connections; a snapshot already has what its connection would receive."""
+        for connection_id in update.connections if update else ():
+            if update and (work.snapshot is None or connection_id != work.snapshot.connection_id):
+                frame = self_frame(user_id, update, self._settings, connection_id)
+                work.posts.append((user_id, Post(connection_id, encode(frame))))
+
+    def _carry_out(self, work: _Work) -> None:
+        """Close, post and report, and then do what the reports bring up, until the work's time is over.
 
         What was not posted is not reported.
-
-        Raises:
-            Unavailable: the store went away meanwhile; what was not reported will be said again.
         """
-        while work and self.seconds_left(work):
-            following = Work(work.give_up)
-            if work.closing:  # first: whoever was signed out must not wait for others to be told
-                self._pusher.close(work.closing, self.seconds_left(work))
-            frames = self._frames(work, following)
-            if not self.seconds_left(work):
+        while work and self._seconds_left(work.give_up):
+            following = _Work(work.give_up)
+            if work.closing:  # first: a sign-out must not wait until others are notified
+                self._pusher.close(list(dict.fromkeys(work.closing)), self._seconds_left(work.give_up))
+            posts = self._prepare(work, following)
+            if not self._seconds_left(work.give_up):
                 break
-            gone = self._post(frames, self.seconds_left(work))
+            gone = self._post(posts, self._seconds_left(work.give_up))
             if work.shared_views:
-                self._meter.count("Announcements", len(work.shared_views))
-            reports = [Request(user, "announced", report) for user, report in work.reports.items()]
-            reports += [Request(user, "gone", {"ids": ids}) for user, ids in gone.items()]
-            for report, answer in zip(reports, self._ask(reports), strict=True):
-                self.collect(following, report.user, answer)
+                self._metrics.count("Announcements", len(work.shared_views))
+            self._report(work.reports, gone, following)
             work = following
 
-    def tell_all(self, requests: Sequence[Request], work: Work) -> None:
-        """Ask many things of the state machine, and carry out what the answers say, in portions.
-
-        Raises:
-            Unavailable: the store went away meanwhile.
-        """
-        for request, answer in zip(requests, self._ask(requests), strict=True):
-            if "failed" in answer:
-                self._meter.count("RecordsFailed")
-                _logger.error("a record cannot be read: %s", answer["failed"])
-            for kind in as_list(answer.get("found")):
-                note_found(self._meter, kind)
-            self.collect(work, request.user, answer)
-            if work.posts >= FAN_OUT:
-                self.carry_out(work)
-                work = Work(work.give_up)
-        self.carry_out(work)
-
-    def settle(self, users: Sequence[str], work: Work) -> None:
-        """Let who is due be what time has made of them, and tell whom it concerns; they stay due until that is done.
-
-        Raises:
-            Unavailable: as for `tell_all`.
-        """
-        if users and self.seconds_left(work):
-            self.tell_all([Request(user, "settle", {}) for user in users], work)
-
-    def _ask(self, requests: Sequence[Request]) -> list[Answer]:
-        return self._store.call(requests, self._clock())
-
-    def _frames(self, work: Work, following: Work) -> list[tuple[str, Frame]]:
-        """Find where everything goes: (the connection's user, the frame)."""
+    def _prepare(self, work: _Work, following: _Work) -> list[tuple[str, Post]]:
+        """Find where everything goes: (the connection's user, the post)."""
         self._find_targets(work, following)
-        self._read_late_comers(work)
-        frames = list(work.frames)
+        self._read_missing_views(work)
+        posts = list(work.posts)
         if work.snapshot:
             viewer, connection_id, users, head = work.snapshot
             parts = snapshot_frames(head, [record(work.views[viewer, user]) for user in users])
-            frames += ((viewer, Frame(connection_id, data)) for data in parts)
+            posts += ((viewer, Post(connection_id, encode(part))) for part in parts)
         for viewer, flush in work.flushes:
-            frames += ((viewer, frame) for frame in self._change_frames(work, viewer, flush))
-        return frames
+            frames = [encode(frame) for frame in self._change_frames(work, viewer, flush)]
+            posts += ((viewer, Post(connection, data)) for data in frames for connection in flush.connections)
+        return posts
 
-    def _post(self, frames: Sequence[tuple[str, Frame]], within: float) -> dict[str, list[str]]:
+    def _find_targets(self, work: _Work, following: _Work) -> None:
+        """One round trip: where changes go, the other sides of blocks, and the views for flushes and the snapshot."""
+        targets = [FindTargets(viewer, changes=changes) for viewer, changes in work.changes.items()]
+        reads = [ReadView(user, viewer=viewer) for viewer, flush in work.flushes for user in flush.users]
+        if work.snapshot:
+            reads += [ReadView(user, viewer=work.snapshot.viewer) for user in work.snapshot.users]
+        outcomes, found, views = call_together(self._store, self._clock(), work.edits, targets, reads)
+        for edit, outcome in zip(work.edits, outcomes, strict=True):
+            self._collect(following, edit.user, outcome)
+        for target, where in zip(targets, found, strict=True):
+            if where.flush:
+                work.flushes.append((target.user, where.flush))
+        for read, view in zip(reads, views, strict=True):
+            work.views[read.viewer, read.user] = view
+
+    def _read_missing_views(self, work: _Work) -> None:
+        """Read what had waited for a viewer's window: the newest there is, so superseded states are never sent."""
+        reads = [
+            ReadView(user, viewer=viewer)
+            for viewer, flush in work.flushes
+            for user in flush.users
+            if flush.connections and not work.view_of(viewer, user)
+        ]
+        for read, view in zip(reads, self._ask(reads), strict=True):
+            work.views[read.viewer, read.user] = view
+
+    def _change_frames(self, work: _Work, viewer: str, flush: Flush) -> list[Frame]:
+        if not flush.connections:
+            return []
+        views = ((was, work.view_of(viewer, user)) for user, was in flush.users.items())
+        # A stranger by now has no `rev`, and a client could not tell how new the record is.
+        parts = batches([event(was, view) for was, view in views if view and view.rev is not None])
+        numbers = [flush.seq]
+        if len(parts) > 1:
+            [drawn] = self._ask([DrawNumbers(viewer, count=len(parts) - 1)])
+            numbers += range(drawn.last - len(parts) + 2, drawn.last + 1)
+        return [change_frame(seq, part) for seq, part in zip(numbers, parts, strict=True)]
+
+    def _post(self, posts: Sequence[tuple[str, Post]], within: float) -> dict[str, list[str]]:
         """Post frames; gives the connections that are gone, by user."""
-        gone = self._pusher.post([frame for _, frame in frames], within) if frames else set()
+        gone = self._pusher.post([post for _, post in posts], within) if posts else set()
         by_user: dict[str, list[str]] = {}
-        for user, connection_id in dict.fromkeys((user, frame.connection_id) for user, frame in frames):
+        for user, connection_id in dict.fromkeys((user, post.connection_id) for user, post in posts):
             if connection_id in gone:
                 by_user.setdefault(user, []).append(connection_id)
         return by_user
 
-    def _find_targets(self, work: Work, following: Work) -> None:
-        """One stage: where changes go, the other sides of blocks, and the records that flushes and snapshots need."""
-        requests = list(work.requests)
-        requests += [Request(viewer, "targets", {"changes": changes}) for viewer, changes in work.changes.items()]
-        requests += [view(viewer, user) for viewer, flush in work.flushes for user in as_map(flush["users"])]
-        if work.snapshot:
-            requests += [view(work.snapshot.viewer, user) for user in work.snapshot.users]
-        for request, answer in zip(requests, self._ask(requests), strict=True):
-            if request.verb == "view":
-                work.views[request.args["viewer"], request.user] = answer
-            elif request.verb == "targets":
-                if "seq" in answer:
-                    work.flushes.append((request.user, answer))
-            else:
-                self.collect(following, request.user, answer)
-
-    def _read_late_comers(self, work: Work) -> None:
-        """Read what had waited for a viewer's window: the newest there is, so superseded states are never sent."""
-        requests = [
-            view(viewer, user)
-            for viewer, flush in work.flushes
-            for user in as_map(flush["users"])
-            if as_list(flush["connections"]) and not work.view_of(viewer, user)
+    def _report(self, reports: Mapping[str, _Report], gone: Mapping[str, list[str]], following: _Work) -> None:
+        announced = [
+            Announced(user, lease=report.lease, rev=report.rev, status=report.status, notified=report.notified)
+            for user, report in reports.items()
         ]
-        for request, answer in zip(requests, self._ask(requests), strict=True):
-            work.views[request.args["viewer"], request.user] = answer
-
-    def _change_frames(self, work: Work, viewer: str, flush: Answer) -> list[Frame]:
-        connections = as_list(flush["connections"])
-        if not connections:
-            return []
-        changes = as_map(flush["users"])
-        views = {user: known for user in changes if (known := work.view_of(viewer, user))}
-        parts = batches(events_of(changes, views))
-        numbers = [flush["seq"]]
-        if len(parts) > 1:
-            [answer] = self._ask([Request(viewer, "number", {"frames": len(parts) - 1})])
-            numbers += range(answer["seq"] - len(parts) + 2, answer["seq"] + 1)
-        frames = [change_frame(seq, part) for seq, part in zip(numbers, parts, strict=True)]
-        return [Frame(connection, data) for data in frames for connection in connections]
+        outcomes, _, _ = call_together(
+            self._store, self._clock(), announced, [Gone(user, ids=ids) for user, ids in gone.items()]
+        )
+        for command, outcome in zip(announced, outcomes, strict=True):
+            self._collect(following, command.user, outcome)

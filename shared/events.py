@@ -1,7 +1,7 @@
-"""What API Gateway hands over, as small typed objects.
+"""API Gateway's events, as small typed objects. Handlers read no event themselves.
 
-Handlers read no event themselves. Events are as API Gateway sends them: see its developer guide, "Set up WebSocket
-API integration requests" and "REQUEST Lambda authorizers"; what we rely on is repeated at each function.
+Source: Amazon API Gateway Developer Guide, "Set up WebSocket API integration requests" and "REQUEST Lambda
+authorizers"; each function repeats what it relies on.
 """
 
 from __future__ import annotations
@@ -11,25 +11,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from shared.messages import DEVICE_ID, PROTOCOL_VERSION, DeviceType
-from shared.presence import Connection
+from shared.commands import DeviceType
+from shared.connection import Connection
+from shared.messages import DEVICE_ID, PROTOCOL_VERSION
 from shared.settings import OnlineStatus
 
 SUBPROTOCOL = "presence.v1"
-"""Offered by browsers before the token when the token travels as a WebSocket subprotocol."""
+"""Browsers offer it before the token when the token is sent as a WebSocket subprotocol."""
 
 Event = Mapping[str, Any]
 
 
 class HandshakeRefused(ValueError):
-    """A handshake that asks for something that does not exist; the message names what."""
+    """A handshake with a value that the protocol does not have; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """What a client says about itself in the URL, before anything is known about it.
+    """What a client sends in the URL, before it is authenticated.
 
-    Both the authorizer's event and `$connect` carry it; only `$connect` can answer 400, so only it calls `check`.
+    The authorizer's event and `$connect` both have it. Only `$connect` can answer 400, so only it calls `check`.
     """
 
     version: str
@@ -58,10 +59,10 @@ class Handshake:
         )
 
     def check(self) -> None:
-        """Refuse what the protocol does not know.
+        """Refuse values that the protocol does not have.
 
         Raises:
-            HandshakeRefused: with what was wrong.
+            HandshakeRefused: with what is wrong.
         """
         if self.version != PROTOCOL_VERSION:
             raise HandshakeRefused(f"v={self.version} is not a version of this protocol; {PROTOCOL_VERSION} is")
@@ -73,7 +74,9 @@ class Handshake:
             raise HandshakeRefused("active is true or false")
 
     def context(self, user_id: str, issued_at: int, expires_at: int) -> dict[str, str]:
-        """What the authorizer lets every later event of the connection carry: strings, as API Gateway wants them."""
+        """The authorizer's context, which is on every later event of the connection: strings, as API Gateway
+        requires.
+        """
         return {
             "userId": user_id,
             "iat": str(issued_at),
@@ -87,19 +90,19 @@ class Handshake:
 
 
 def _offered(event: Event) -> list[str]:
-    """The subprotocols that a client offers; header names come in the client's case."""
+    """The subprotocols that a client offers. Header names are in the client's case."""
     headers = event.get("headers") or {}
     line = next((value for name, value in headers.items() if name.lower() == "sec-websocket-protocol"), "")
     return [part.strip() for part in line.split(",") if part.strip()]
 
 
 def accepted_protocol(event: Event) -> dict[str, str]:
-    """The header by which `$connect` accepts the protocol that a browser offered; without it the browser hangs up."""
+    """The header with which `$connect` accepts an offered protocol; without it, the browser closes the connection."""
     return {"Sec-WebSocket-Protocol": SUBPROTOCOL} if SUBPROTOCOL in _offered(event) else {}
 
 
 def policy(event: Event, user_id: str, context: Mapping[str, str]) -> dict[str, Any]:
-    """An authorizer's answer that lets this one handshake in."""
+    """An authorizer's response that allows this one handshake."""
     return {
         "principalId": user_id,
         "policyDocument": _document("Allow", event["methodArn"]),
@@ -108,7 +111,7 @@ def policy(event: Event, user_id: str, context: Mapping[str, str]) -> dict[str, 
 
 
 def denial(event: Event) -> dict[str, Any]:
-    """An authorizer's answer that refuses a handshake with 403, without a reason."""
+    """An authorizer's response that refuses a handshake with 403, without a reason."""
     return {"principalId": "nobody", "policyDocument": _document("Deny", event["methodArn"])}
 
 
@@ -118,9 +121,9 @@ def _document(effect: str, arn: str) -> dict[str, Any]:
 
 
 def connection_of(event: Event) -> Connection:
-    """The connection that an event is about, as the authorizer vouched for it.
+    """The connection of an event, as the authorizer vouched for it.
 
-    `$connect`, messages and `$disconnect` all carry the authorizer's context, and a `connectedAt` that stays the same.
+    `$connect`, messages and `$disconnect` all have the authorizer's context, and the same `connectedAt`.
     """
     about = event["requestContext"]
     vouched = about["authorizer"]
@@ -138,6 +141,6 @@ def connection_of(event: Event) -> Connection:
 
 
 def body_of(event: Event) -> str:
-    """The text of a message; bytes that are not UTF-8 become text that no message is."""
+    """The text of a message. Bytes that are not UTF-8 become text that is not a message."""
     body: str = event.get("body") or ""
     return base64.b64decode(body).decode("utf-8", "replace") if event.get("isBase64Encoded") else body

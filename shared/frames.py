@@ -1,76 +1,239 @@
-"""What the state machine knows, as the protocol says it: pure functions from answers to frames, as bytes.
+"""What the service sends to clients: the types of frames, and pure functions that make them.
 
-The types of the frames are in `messages.py`. Nothing here asks or sends.
+docs/protocol.md describes each. Nothing here asks the store or sends; what clients send is in `messages.py`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, Literal, NotRequired, TypeVar, cast
 
-from shared.messages import MAX_FRAME_BYTES, Record
-from shared.settings import Settings
+from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
 
-Answer = dict[str, Any]
-"""What the state machine says to one request; an empty list in it may come out of Lua as a map."""
+from shared.commands import Applied, DeviceType, LastSeenPolicy, OwnUpdate, Rule, Status, UserState, View
+from shared.connection import TOKEN_LEEWAY
+from shared.settings import OnlineStatus, Settings
 
-TOKEN_LEEWAY = 60
-"""Seconds for which a connection may outlive its token."""
-
-
-def as_list(value: Any) -> list[Any]:
-    """A list out of Lua, where an empty one may be a map or nothing."""
-    return value if isinstance(value, list) else []
+MAX_FRAME_BYTES = 32 * 1024
+"""The size of one metered WebSocket message (Amazon API Gateway pricing); a larger frame is billed as several."""
 
 
-def as_map(value: Any) -> dict[str, Any]:
-    """A map out of Lua, where there may be nothing."""
-    return value if isinstance(value, dict) else {}
+class ShownCustomStatus(TypedDict):
+    """A custom status as everybody sees it who may."""
+
+    text: str
+    emoji: str
+    until: int | None
 
 
-def encode(value: Any) -> bytes:
-    """JSON as it goes over the wire."""
+class Record(TypedDict):
+    """What a contact may see of a user. For strangers, and for users who do not exist: only `userId` and `status`."""
+
+    userId: str
+    status: Status
+    customStatus: NotRequired[ShownCustomStatus | None]
+    deviceType: NotRequired[DeviceType | None]
+    lastSeen: NotRequired[int | None]
+    rev: NotRequired[int]
+
+
+class Claim(TypedDict):
+    """A status that overrides every device's, until a time or until it is cleared."""
+
+    status: OnlineStatus
+    until: int | None
+
+
+class Device(TypedDict):
+    """One of the user's own connections, as the user may see it."""
+
+    connectionId: str
+    deviceId: str
+    deviceType: DeviceType
+    status: OnlineStatus
+    connectedAt: int
+    lastActive: int
+
+
+class RealState(TypedDict):
+    """A user's own real state. It is never sent to anybody else but the application's backend."""
+
+    userId: str
+    status: Status
+    customStatus: ShownCustomStatus | None
+    claim: Claim | None
+    invisible: bool
+    lastSeenPolicy: LastSeenPolicy
+    devices: list[Device]
+
+
+class OwnState(RealState):
+    """The same for one of the user's own connections."""
+
+    connectionId: str
+    n: Applied
+    heartbeatEvery: int
+    rotateAt: int
+
+
+Transition = Literal["user_online", "user_offline", "presence_status"]
+
+
+class PresenceFrame(Record):
+    """A contact changed. `type` is a hint about the transition; the record decides."""
+
+    type: Transition
+    seq: NotRequired[int]
+
+
+class BatchFrame(TypedDict):
+    """Several changes for one viewer, under one `seq`."""
+
+    type: Literal["presence_batch"]
+    seq: int
+    events: list[PresenceFrame]
+
+
+class SelfFrame(TypedDict):
+    """The user's own real state changed, perhaps on another device."""
+
+    type: Literal["presence_self"]
+    seq: int
+    self: OwnState
+
+
+class SnapshotFrame(TypedDict):
+    """Everything that the viewer may see, in `parts` frames; it replaces what the client had."""
+
+    type: Literal["presence_snapshot"]
+    id: NotRequired[str]
+    seq: int
+    part: int
+    parts: int
+    resumed: bool
+    self: OwnState
+    users: list[Record]
+
+
+class QueryFrame(TypedDict):
+    """The answer to `get_presence`."""
+
+    type: Literal["presence"]
+    id: NotRequired[str]
+    users: list[Record]
+
+
+class ExplainedState(RealState):
+    """A user's real state, and why it is so."""
+
+    lastSeen: int | None
+    visibleStatus: Status
+    """What contacts see when no other rule hides the user from them."""
+    rule: Rule
+    """What decided the real status."""
+    why: str
+
+
+class InspectedUser(ExplainedState):
+    """The same for the application's backend."""
+
+    rev: int | None
+
+
+class Me(ExplainedState):
+    """The same for the user, with what the user hides."""
+
+    hideFrom: list[str]
+    blocks: list[str]
+
+
+class ContactsSnapshot(TypedDict):
+    """Everything that a user may see. If nothing changed, `resumed` is true and `users` is empty."""
+
+    seq: int
+    resumed: bool
+    self: RealState
+    users: list[Record]
+
+
+ErrorCode = Literal["invalid_message", "unknown_action", "rate_limited", "too_large", "unavailable"]
+
+
+class ErrorFrame(TypedDict):
+    """What was wrong with which field."""
+
+    type: Literal["error"]
+    code: ErrorCode
+    message: str
+    field: NotRequired[str]
+    id: NotRequired[str]
+    retryAfter: NotRequired[int]
+
+
+Frame = PresenceFrame | BatchFrame | SelfFrame | SnapshotFrame | QueryFrame | ErrorFrame
+
+
+class SnapshotHead(TypedDict):
+    """A snapshot without its users and parts. Its `seq` was read before the records are, so no change is missed."""
+
+    type: Literal["presence_snapshot"]
+    id: NotRequired[str]
+    seq: int
+    resumed: bool
+    self: OwnState
+
+
+Item = TypeVar("Item")
+
+
+def encode(value: object) -> bytes:
+    """JSON as it is sent."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def custom_status(kept: str | None) -> dict[str, Any] | None:
-    """A custom status, out of the text in which it is kept."""
-    return {"until": None, **json.loads(kept)} if kept else None
+def custom_status(stored: str) -> ShownCustomStatus | None:
+    """A custom status, from the text in which it is stored."""
+    if not stored:
+        return None
+    given = json.loads(stored)
+    return {"text": given["text"], "emoji": given["emoji"], "until": given.get("until")}
 
 
-def claim(state: Answer) -> dict[str, Any] | None:
-    """The claim in a user's real state."""
-    return {"status": state["claim"], "until": state.get("claimUntil")} if state.get("claim") else None
+def claim(status: OnlineStatus | None, until: int | None) -> Claim | None:
+    """A claim, where there is one."""
+    return {"status": status, "until": until} if status else None
 
 
-def record(view: Answer) -> Record:
+def record(view: View) -> Record:
     """A view as the protocol has it."""
-    if "rev" not in view:
-        return {"userId": view["userId"], "status": view["status"]}
-    return cast(
-        "Record",
-        {
-            "userId": view["userId"],
-            "status": view["status"],
-            "customStatus": custom_status(view.get("custom")),
-            "deviceType": view.get("deviceType"),
-            "lastSeen": view.get("seen"),
-            "rev": view["rev"],
-        },
-    )
+    if view.rev is None:
+        return {"userId": view.user_id, "status": view.status}
+    return {
+        "userId": view.user_id,
+        "status": view.status,
+        "customStatus": custom_status(view.custom),
+        "deviceType": view.device_type,
+        "lastSeen": view.seen,
+        "rev": view.rev,
+    }
 
 
-def transition(was: str, status: str) -> str:
+def transition(was: Status, status: Status) -> Transition:
     """The hint that goes with a change from one visible status to another."""
     if (was == "offline") == (status == "offline"):
         return "presence_status"
     return "user_offline" if status == "offline" else "user_online"
 
 
-def fit(items: Sequence[Any], room: int) -> list[list[Any]]:
-    """Split a list so that each part, as JSON, fits into `room` bytes; one part at least."""
-    parts: list[list[Any]] = [[]]
+def event(was: Status, view: View) -> PresenceFrame:
+    """A change of a contact, without its number."""
+    return cast("PresenceFrame", {"type": transition(was, view.status), **record(view)})
+
+
+def fit(items: Sequence[Item], room: int) -> list[list[Item]]:
+    """Split a list so that each part, as JSON, fits into `room` bytes; there is at least one part."""
+    parts: list[list[Item]] = [[]]
     left = room
     for item in items:
         size = len(encode(item)) + 1
@@ -82,66 +245,89 @@ def fit(items: Sequence[Any], room: int) -> list[list[Any]]:
     return parts
 
 
-def own_state(user_id: str, state: Answer, settings: Settings, connection_id: str = "") -> dict[str, Any]:
-    """One's own real state, as one of one's connections sees it."""
-    devices = as_list(state["devices"])
-    speaking = next((device for device in devices if device["connectionId"] == connection_id), None)
-    own: dict[str, Any] = {
+def real_state(user_id: str, real: UserState) -> RealState:
+    """The user's own real state, for no connection in particular."""
+    return {
         "userId": user_id,
-        "status": state["status"],
-        "customStatus": custom_status(state["custom"]),
-        "claim": claim(state),
-        "invisible": state["invisible"],
-        "lastSeenPolicy": state["lastSeenPolicy"],
+        "status": real.status,
+        "customStatus": custom_status(real.custom),
+        "claim": claim(real.claim, real.claim_until),
+        "invisible": real.invisible,
+        "lastSeenPolicy": real.last_seen_policy,
         "devices": [
-            {name: value for name, value in device.items() if name not in ("n", "cap", "polling")} for device in devices
+            {
+                "connectionId": device.connection_id,
+                "deviceId": device.device_id,
+                "deviceType": device.device_type,
+                "status": device.status,
+                "connectedAt": device.connected_at,
+                "lastActive": device.last_active,
+            }
+            for device in real.devices
         ],
     }
-    if speaking:
-        rotate = speaking["connectedAt"] + round(settings.rotate_after * 1000)
-        if speaking["cap"]:
-            renew = speaking["cap"] - round((TOKEN_LEEWAY + settings.heartbeat_interval) * 1000)
-            half_way = (speaking["connectedAt"] + speaking["cap"]) // 2  # for tokens shorter than a heartbeat
-            rotate = min(rotate, max(renew, half_way - TOKEN_LEEWAY * 500))
-        own |= {
-            "connectionId": connection_id,
-            "n": speaking["n"],
-            "heartbeatEvery": round(settings.heartbeat_interval * 1000),
-            "rotateAt": rotate,
-        }
-    return own
 
 
-def self_frame(user_id: str, own: Answer, settings: Settings, connection_id: str) -> bytes:
-    """One's own state changed: for one of one's own connections."""
-    state = own_state(user_id, own["self"], settings, connection_id)
-    return encode({"type": "presence_self", "seq": own["seq"], "self": state})
+def own_state(user_id: str, real: UserState, settings: Settings, connection_id: str) -> OwnState:
+    """The user's own real state, for one of the user's live connections.
+
+    `rotateAt` is when the client should open its next socket: before API Gateway's hard cut, and before the token ends.
+    """
+    own = next(device for device in real.devices if device.connection_id == connection_id)
+    rotate = own.connected_at + round(settings.rotate_after * 1000)
+    if own.cap:
+        renew = own.cap - round((TOKEN_LEEWAY + settings.heartbeat_interval) * 1000)
+        half_way = (own.connected_at + own.cap) // 2  # for tokens that live shorter than a heartbeat interval
+        rotate = min(rotate, max(renew, half_way - TOKEN_LEEWAY * 500))
+    return {
+        **real_state(user_id, real),
+        "connectionId": connection_id,
+        "n": own.n,
+        "heartbeatEvery": round(settings.heartbeat_interval * 1000),
+        "rotateAt": rotate,
+    }
 
 
-def events_of(changes: Mapping[str, str], views: Mapping[str, Answer]) -> list[dict[str, Any]]:
-    """The events of a viewer: user → the status that the viewer knew, and what it may see now."""
-    return [
-        {"type": transition(was, views[user]["status"]), **record(views[user])}
-        for user, was in changes.items()
-        # A stranger by now has no `rev`, and a client could not tell how new its news are.
-        if "rev" in views[user]
-    ]
+def self_frame(user_id: str, update: OwnUpdate, settings: Settings, connection_id: str) -> SelfFrame:
+    """The user's own state changed: the frame for one of the user's connections."""
+    return {
+        "type": "presence_self",
+        "seq": update.seq,
+        "self": own_state(user_id, update.real, settings, connection_id),
+    }
 
 
-def batches(events: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def batches(events: Sequence[PresenceFrame]) -> list[list[PresenceFrame]]:
     """Events in as few frames as hold them; each frame needs a number of its own."""
     return fit(events, MAX_FRAME_BYTES - len(b'{"type":"presence_batch","seq":10000000000000,"events":[]}'))
 
 
-def change_frame(seq: int, events: Sequence[dict[str, Any]]) -> bytes:
-    """A frame that tells a viewer of one change, or of several."""
+def change_frame(seq: int, events: Sequence[PresenceFrame]) -> PresenceFrame | BatchFrame:
+    """One change for a viewer, or several."""
     if len(events) == 1:
-        return encode({"type": events[0]["type"], "seq": seq, **events[0]})
-    return encode({"type": "presence_batch", "seq": seq, "events": events})
+        return cast("PresenceFrame", {**events[0], "seq": seq})
+    return {"type": "presence_batch", "seq": seq, "events": list(events)}
 
 
-def snapshot_frames(head: Mapping[str, Any], users: Sequence[Record]) -> list[bytes]:
-    """A snapshot in frames that fit; it is valid when all its parts have come."""
+def snapshot_frames(head: SnapshotHead, users: Sequence[Record]) -> list[SnapshotFrame]:
+    """A snapshot in frames that fit; it is valid when all its parts have arrived."""
     room = MAX_FRAME_BYTES - len(encode(head)) - len(b',"part":1000,"parts":1000,"users":[]')
     parts = fit(users, room)
-    return [encode({**head, "part": place, "parts": len(parts), "users": part}) for place, part in enumerate(parts, 1)]
+    return [{**head, "part": place, "parts": len(parts), "users": part} for place, part in enumerate(parts, 1)]
+
+
+def query_frame(users: Sequence[Record], message_id: str | None) -> QueryFrame:
+    """The answer to `get_presence`."""
+    frame: QueryFrame = {"type": "presence", "users": list(users)}
+    if message_id is not None:
+        frame["id"] = message_id
+    return frame
+
+
+def error_frame(
+    code: ErrorCode, message: str, *, field: str | None = None, id: str | None = None, retry_after: int | None = None
+) -> ErrorFrame:
+    """What was wrong with a message; `retry_after` in ms."""
+    given: dict[str, Any] = {"field": field or None, "id": id, "retryAfter": retry_after}
+    frame: ErrorFrame = {"type": "error", "code": code, "message": message}
+    return {**frame, **{name: value for name, value in given.items() if value is not None}}  # type: ignore[typeddict-item]

@@ -1,16 +1,15 @@
-"""What clients and the service say to each other: the protocol, version 1, as types.
+"""What clients send: the messages of the protocol, version 1, as types that check them.
 
-Messages from clients are pydantic models, since they are checked; frames to clients are typed dictionaries, since
-they are ours and are built once. Nothing here does anything: the meaning is in `presence.py` and `presence.lua`.
-Times are integer milliseconds since the epoch. Unknown fields of a message are ignored, so that both sides can grow;
-those within a custom status are not, since it replaces what was.
+What the service sends is in `frames.py`; what a message means is in `presence.py` and `lua/`. Nothing here acts. Times
+are integer milliseconds since the epoch. Unknown fields of a message are ignored, so that both sides can grow. Those
+within a custom status are refused, since it replaces the one before.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -27,18 +26,18 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
 
+from shared import commands
+from shared.frames import ErrorCode, ErrorFrame, encode, error_frame
 from shared.settings import OnlineStatus
 
 PROTOCOL_VERSION = "1"
 MAX_MESSAGE_BYTES = 4096
-MAX_FRAME_BYTES = 32 * 1024
 MAX_QUERY_USERS = 100
 MAX_BLOCKS = 1000
 
 USER_ID = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._~:@|+=-]{1,128}\Z")
-"""A user id: as it stands in a token's `sub`, in paths and in keys. Not `.` or `..`, which paths would swallow."""
+"""A user id, as in a token's `sub`, in paths and in keys. Not `.` or `..`, which URL paths would resolve."""
 _USER_ID_SCHEMA = {
     "type": "string",
     "pattern": "^[A-Za-z0-9._~:@|+=-]{1,128}$",
@@ -48,22 +47,19 @@ _USER_ID_SCHEMA = {
 DEVICE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _CONNECTION_ID = re.compile(r"[A-Za-z0-9_=-]{1,128}\Z")
 
-DeviceType = Literal["web", "mobile", "desktop"]
-Status = Literal["online", "busy", "away", "offline"]
-LastSeenPolicy = Literal["everyone", "nobody"]
 LATEST_TIME = 99_999_999_999_999
 """A time in the year 5138: later ones are mistakes, and 14 digits are what Lua's JSON keeps."""
 _EARLIEST_END = 100_000_000_000
-"""A time in the year 1973: a smaller number is one of seconds."""
+"""A time in the year 1973: a smaller number is in seconds."""
 
 
 _PRINTABLE_SCHEMA: dict[str, Any] = {"pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f\\u2028-\\u202e\\u2066-\\u2069]*$"}
 LINE_CONTROLS = frozenset("\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Line separators and the overrides of writing direction: they would change what stands around a text."""
+"""Line separators and overrides of the writing direction: they would change the text around them."""
 
 
 def matching(pattern: re.Pattern[str], words: str) -> AfterValidator:
-    """What a text has to match, and the words for one that does not."""
+    """Checks a text against a pattern; `words` is the error of one that does not match."""
 
     def check(value: str) -> str:
         if not pattern.match(value):
@@ -75,7 +71,7 @@ def matching(pattern: re.Pattern[str], words: str) -> AfterValidator:
 
 def _end(value: int) -> int:
     if value < _EARLIEST_END:
-        raise ValueError("is past: times are in milliseconds since the epoch, and this is one of seconds")
+        raise ValueError("is past: times are in milliseconds since the epoch, and this one is in seconds")
     return value
 
 
@@ -100,7 +96,7 @@ ConnectionId = Annotated[
     matching(_CONNECTION_ID, "must be a connectionId as the service gave it"),
     WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9_=-]{1,128}$"}),
 ]
-"""API Gateway's connection ids: base64url with its padding."""
+"""One of API Gateway's connection ids: base64url with padding."""
 Time = Annotated[int, Field(ge=0, le=LATEST_TIME)]
 Sequence = Annotated[int, Field(ge=0, le=LATEST_TIME)]
 UpdateNumber = Annotated[int, Field(ge=1, le=2**31)]
@@ -109,11 +105,11 @@ End = Annotated[
     AfterValidator(_end),
     WithJsonSchema({"type": "integer", "minimum": _EARLIEST_END, "maximum": LATEST_TIME}),
 ]
-"""When something ends. None is never."""
+"""When something ends; None: never."""
 
 
 class _NotNull:
-    """A field that may be absent, which is None here, and is never null: that would say nothing, in silence."""
+    """A field that may be absent, which is None here, but is never null: a null would silently change nothing."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
         schema = handler(source)
@@ -126,7 +122,7 @@ def _without_default(schema: JsonSchemaValue) -> None:
 
 _Type = TypeVar("_Type")
 Given = Annotated[_Type | None, _NotNull(), Field(json_schema_extra=_without_default)]
-"""What may be absent, but is no null."""
+"""A field that may be absent, but not null."""
 
 
 class _Model(BaseModel):
@@ -134,27 +130,27 @@ class _Model(BaseModel):
 
 
 class Change(_Model):
-    """What changes something, and so has to say what: one that says nothing is a mistake."""
+    """A request that changes something. One that changes nothing is a mistake, and refused."""
 
     changes: ClassVar[tuple[str, ...]]
-    """The fields of which one has to be given."""
+    """At least one of these fields must be given."""
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """The same rule for documents."""
+        """Describe the rule in schemas."""
         schema = handler.resolve_ref_schema(handler(core))
         schema["anyOf"] = [{"required": [change]} for change in cls.changes]
         return schema
 
     @model_validator(mode="after")
-    def _says_something(self) -> Self:
+    def _changes_something(self) -> Self:
         if self.model_fields_set.isdisjoint(self.changes):
             raise ValueError(f"give at least one of {', '.join(self.changes)}")
         return self
 
 
 class CustomStatus(_Model):
-    """What a user says in their own words, until a time or for good."""
+    """A status in the user's own words, until a time or permanently."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -167,20 +163,20 @@ class _Message(_Model):
     id: Annotated[str, Field(max_length=64, json_schema_extra=_PRINTABLE_SCHEMA), AfterValidator(_printable)] | None = (
         None
     )
-    """Returned in the answer or the error, so that a client can tell them apart."""
+    """Returned in the answer or the error, so that a client can match them."""
     seq: Sequence | None = None
-    """The highest frame number that the client received without a hole."""
+    """The highest frame number up to which the client received all frames."""
 
 
 class Sync(_Message):
-    """Tell me everything I may see; the first message after opening."""
+    """Asks for everything that the user may see; the first message after opening."""
 
     action: Literal["sync"]
     replaces: ConnectionId | None = None
 
 
 class Heartbeat(_Message):
-    """Still here. `status` is used only where the server lost this device's own."""
+    """The connection is still here. `status` is used only where the server lost this device's own."""
 
     action: Literal["heartbeat"]
     active: bool = True
@@ -203,6 +199,27 @@ class StatusChange(Change):
             raise ValueError("until belongs to a claim: a status other than online with scope user")
         return until
 
+    def to_change(self, now: int) -> commands.Change:
+        """The change for the state machine, at `now` (ms).
+
+        Raises:
+            MessageRefused: a time is past.
+        """
+        if self.until is not None and self.until <= now:
+            raise MessageRefused("invalid_message", "until is past", field="until")
+        change: commands.Change = {"scope": self.scope}
+        if self.status is not None:
+            change["status"] = self.status
+        if self.until is not None:
+            change["until"] = self.until
+        if "customStatus" in self.model_fields_set:
+            custom = self.customStatus
+            if custom is not None and custom.until is not None and custom.until <= now:
+                raise MessageRefused("invalid_message", "until is past", field="customStatus.until")
+            stored = custom.model_dump(exclude_none=True) if custom and (custom.text or custom.emoji) else None
+            change["custom"] = encode(stored).decode() if stored else ""
+        return change
+
 
 class PresenceUpdate(_Message, StatusChange):
     """A `StatusChange` by a connection; `n` counts that connection's updates, from 1, and an older one is ignored."""
@@ -210,9 +227,20 @@ class PresenceUpdate(_Message, StatusChange):
     action: Literal["presence_update"]
     n: UpdateNumber | None = None
 
+    def to_change(self, now: int) -> commands.Change:
+        """The same, with its number; an error carries the message's `id`."""
+        try:
+            change = super().to_change(now)
+        except MessageRefused as error:
+            error.id = self.id
+            raise
+        if self.n is not None:
+            change["n"] = self.n
+        return change
+
 
 class GetPresence(_Message):
-    """Tell me about these users."""
+    """Asks about these users."""
 
     action: Literal["get_presence"]
     userIds: Annotated[list[UserId], Field(min_length=1, max_length=MAX_QUERY_USERS)]
@@ -225,136 +253,6 @@ class Leave(_Message):
 
 
 Message = Annotated[Sync | Heartbeat | PresenceUpdate | GetPresence | Leave, Field(discriminator="action")]
-
-
-# Frames to clients. ---------------------------------------------------------------------------------------------------
-
-
-class ShownCustomStatus(TypedDict):
-    """A custom status as everybody sees it who may."""
-
-    text: str
-    emoji: str
-    until: int | None
-
-
-class Record(TypedDict):
-    """What a contact may see of a user; of a stranger, or somebody who does not exist, only `userId` and `status`."""
-
-    userId: str
-    status: Status
-    customStatus: NotRequired[ShownCustomStatus | None]
-    deviceType: NotRequired[DeviceType | None]
-    lastSeen: NotRequired[int | None]
-    rev: NotRequired[int]
-
-
-class Claim(TypedDict):
-    """A status that overrides every device's, until a time or until it is cleared."""
-
-    status: OnlineStatus
-    until: int | None
-
-
-class Applied(TypedDict):
-    """The last `n` of this connection that was applied, per field."""
-
-    status: int
-    claim: int
-    customStatus: int
-
-
-class Device(TypedDict):
-    """One of the user's own connections, as the user may see it."""
-
-    connectionId: str
-    deviceId: str
-    deviceType: DeviceType
-    status: OnlineStatus
-    connectedAt: int
-    lastActive: int
-
-
-class RealState(TypedDict):
-    """A user's own real state: never sent to anybody else, the application's backend apart."""
-
-    userId: str
-    status: Status
-    customStatus: ShownCustomStatus | None
-    claim: Claim | None
-    invisible: bool
-    lastSeenPolicy: LastSeenPolicy
-    devices: list[Device]
-
-
-class OwnState(RealState):
-    """The same for one of one's own connections."""
-
-    connectionId: str
-    n: Applied
-    heartbeatEvery: int
-    rotateAt: int
-
-
-class PresenceFrame(Record):
-    """A contact changed. `type` is a hint about the transition, the record decides."""
-
-    type: Literal["user_online", "user_offline", "presence_status"]
-    seq: NotRequired[int]
-
-
-class BatchFrame(TypedDict):
-    """Several changes for one viewer, under one `seq`."""
-
-    type: Literal["presence_batch"]
-    seq: int
-    events: list[PresenceFrame]
-
-
-class SelfFrame(TypedDict):
-    """One's own real state changed, perhaps on another device."""
-
-    type: Literal["presence_self"]
-    seq: int
-    self: OwnState
-
-
-class SnapshotFrame(TypedDict):
-    """Everything the viewer may see, in `parts` frames; it replaces what the client had."""
-
-    type: Literal["presence_snapshot"]
-    id: NotRequired[str]
-    seq: int
-    part: int
-    parts: int
-    resumed: bool
-    self: OwnState
-    users: list[Record]
-
-
-class QueryFrame(TypedDict):
-    """The answer to `get_presence`."""
-
-    type: Literal["presence"]
-    id: NotRequired[str]
-    users: list[Record]
-
-
-ErrorCode = Literal["invalid_message", "unknown_action", "rate_limited", "too_large", "unavailable"]
-
-
-class ErrorFrame(TypedDict):
-    """What was wrong with which field."""
-
-    type: Literal["error"]
-    code: ErrorCode
-    message: str
-    field: NotRequired[str]
-    id: NotRequired[str]
-    retryAfter: NotRequired[int]
-
-
-Frame = PresenceFrame | BatchFrame | SelfFrame | SnapshotFrame | QueryFrame | ErrorFrame
 
 
 class MessageRefused(ValueError):
@@ -380,15 +278,20 @@ class MessageRefused(ValueError):
         self.code, self.field, self.id, self.retry_after = code, field, id, retry_after
 
     def frame(self) -> ErrorFrame:
-        """The frame that tells the client."""
-        frame: ErrorFrame = {"type": "error", "code": self.code, "message": str(self)}
-        if self.field:
-            frame["field"] = self.field
-        if self.id is not None:
-            frame["id"] = self.id
-        if self.retry_after is not None:
-            frame["retryAfter"] = self.retry_after
-        return frame
+        """The frame for the client."""
+        return error_frame(self.code, str(self), field=self.field, id=self.id, retry_after=self.retry_after)
+
+
+class LimitReached(Exception):
+    """A request would take somebody over a limit; nothing of it was done.
+
+    Attributes:
+        field: the field of the request that asks for too much.
+    """
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 _MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
@@ -410,7 +313,7 @@ def parse_message(body: str) -> Message:
 
 
 def _refusal(body: str, error: ValidationError) -> MessageRefused:
-    """The one thing to say about a body that is not a message: the first error, in the client's words."""
+    """The error for a body that is not a message: the first fault, in the protocol's terms."""
     first = error.errors(include_url=False, include_input=False, include_context=True)[0]
     id = id_of(body)
     match first["type"]:
@@ -430,10 +333,10 @@ def _refusal(body: str, error: ValidationError) -> MessageRefused:
 
 
 def in_words(fault: Any) -> str:
-    """What is wrong with a field, in words that speak of the protocol and not of its types here.
+    """What is wrong with a field, in the protocol's terms and not in those of its types here.
 
     Args:
-        fault: one of a `ValidationError`'s `errors`, with its context. Each list in the protocol is one of users.
+        fault: one of a `ValidationError`'s `errors`, with its context. Every list in the protocol is a list of users.
     """
     limits = fault.get("ctx", {})
     match fault["type"]:
@@ -460,7 +363,7 @@ def in_words(fault: Any) -> str:
 
 
 def id_of(body: str) -> str | None:
-    """The `id` of a message that could not be used, where it can still be read."""
+    """The `id` of a message that is not valid, where it can still be read."""
     try:
         id = json.loads(body).get("id")
     except (ValueError, AttributeError, RecursionError):

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit
 
-from shared.delivery import Frame, Meter
+from shared.delivery import Metrics, Post
 from shared.http_client import ConnectError, HttpClient
 from shared.settings import Settings, SettingsError
 from shared.sigv4 import HeaderSigner, Signer
@@ -62,11 +62,11 @@ class Pusher:
     `clock` (monotonic, seconds) measures how long an HTTP connection was idle, and how long ago a client hung.
     """
 
-    def __init__(self, settings: Settings, meter: Meter, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
         self._endpoint = urlsplit(settings.callback_url.rstrip("/"))
         self._path = f"{self._endpoint.path}/@connections/"
         self._budget = settings.push_budget
-        self._meter = meter
+        self._metrics = metrics
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: HttpClient | None = None
@@ -74,7 +74,7 @@ class Pusher:
         self._hung: dict[str, float] = {}  # connection id → when it hung; the one tried last comes last
         self._rate_limit = RateLimiter(POSTS_PER_SECOND, BURST)
 
-    def post(self, frames: Sequence[Frame], within: float = math.inf) -> set[str]:
+    def post(self, posts: Sequence[Post], within: float = math.inf) -> set[str]:
         """Post all frames concurrently, those of one connection in order; returns the connections that are gone.
 
         A response 410 means gone, which is final. 429, 5xx and lost HTTP connections are retried. Other refusals and
@@ -86,17 +86,17 @@ class Pusher:
             KeyError: the environment has no credentials or no region.
         """
         queues: dict[str, list[bytes]] = {}
-        for frame in frames:
-            queues.setdefault(frame.connection_id, []).append(frame.data)
+        for post in posts:
+            queues.setdefault(post.connection_id, []).append(post.data)
         if not queues:
             return set()
         started = time.perf_counter()
         fan_out = self._run("POST", queues, within)
-        self._meter.time("PostTime", (time.perf_counter() - started) * 1000)
-        self._meter.count("PostsSent", fan_out.delivered)  # 0 as well: an alarm needs the data point
+        self._metrics.time("PostTime", (time.perf_counter() - started) * 1000)
+        self._metrics.count("PostsSent", fan_out.delivered)  # 0 as well: an alarm needs the data point
         self._count("PostsGone", len(fan_out.gone))
         self._count("PostsThrottled", fan_out.errors["429"])
-        self._count("PostsFailed", len(frames) - fan_out.delivered - fan_out.skipped)
+        self._count("PostsFailed", len(posts) - fan_out.delivered - fan_out.skipped)
         return fan_out.gone
 
     def close(self, connection_ids: Iterable[str], within: float = math.inf) -> None:
@@ -123,7 +123,7 @@ class Pusher:
 
     def _count(self, name: str, amount: int) -> None:
         if amount:
-            self._meter.count(name, amount)
+            self._metrics.count(name, amount)
 
     def _run(self, method: str, queues: Mapping[str, Sequence[bytes]], within: float) -> _FanOut:
         if self._endpoint.scheme not in ("http", "https") or not self._endpoint.hostname:

@@ -1,7 +1,6 @@
-"""Which event wakes which function: the one table that `infra`, `local` and the tests read.
+"""Which event invokes which function: the one table that `infra`, `local` and the tests read.
 
-A function is named by its folder in `functions/`. Nothing here knows how an event is carried; adding a route is
-adding a row.
+A function is named by its folder in `functions/`. To add a route, add a row.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ class HttpRoute:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A function started at a fixed rate, in minutes."""
+    """A function that is invoked at a fixed rate, in minutes."""
 
     function: str
     every_minutes: int
 
 
 AUTHORIZER = "authorize"
-"""The function that decides whose token a handshake carries; it runs before `$connect` and at no other time."""
+"""The function that verifies the token of a handshake; it runs before `$connect`, and only then."""
 
 WEBSOCKET_ROUTES = (
     WebSocketRoute("$connect", "connect"),

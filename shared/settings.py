@@ -1,6 +1,6 @@
-"""Every knob of the service, checked against each other once, when they are loaded.
+"""Every setting of the service, checked against each other once, when they are loaded.
 
-In the environment each is `PRESENCE_<NAME>`: `infra` and `local` write them with `to_env()`, a sandbox reads them
+In the environment each is `PRESENCE_<NAME>`: `infra` and `local` write them with `to_env()`, a function reads them
 with `from_env()`. Durations are seconds, fractions allowed. No other module reads the environment for a setting.
 """
 
@@ -14,16 +14,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 PREFIX = "PRESENCE_"
 GATEWAY_IDLE_CUT = 600.0
-"""API Gateway closes a WebSocket that was silent for ten minutes (its quota, in seconds)."""
+"""API Gateway closes a WebSocket that was idle for ten minutes (its quota, in seconds)."""
 GATEWAY_HARD_CUT = 7200.0
 """API Gateway closes every WebSocket after two hours (its quota, in seconds)."""
 REDIS_ACCESS = (
     "on ~presence:* -@all +eval +evalsha +info +scan "
-    "+del +exists +pexpire +hdel +hget +hgetall +hmget +hset +hsetnx "
+    "+del +exists +pexpire +hdel +hget +hgetall +hincrby +hmget +hset +hsetnx "
     "+sadd +scard +sismember +smembers +srem +zadd +zrange +zrangebyscore +zrem +zscore"
 )
-"""What the service's Redis user may do, as an ACL or as the access string of an ElastiCache user: on the store's keys,
-the commands that the store and its script use. A client of a cluster needs `+cluster|slots +command` as well."""
+"""The permissions of the service's Redis user, as an ACL or as the access string of an ElastiCache user: the commands
+of the store and its scripts, on the store's keys. A client of a cluster also needs `+cluster|slots +command`."""
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 OnlineStatus = Literal["online", "busy", "away"]
@@ -60,12 +60,12 @@ class Settings(BaseModel):
     redis_url_arn: str = ""
     redis_cluster: bool = False
     redis_iam_user: str = ""
-    """The ElastiCache user as whom to sign in by IAM; `redis_url` is rediss:// then, and names no user or password."""
+    """The ElastiCache user for IAM sign-in. `redis_url` must then be rediss://, without a user or password."""
     redis_iam_cache: str = ""
-    """The name of that user's cache, which an IAM token is made for: not its address."""
+    """The name of the cache for which IAM tokens are created; not its address."""
     buckets: Annotated[int, Field(ge=1, le=1024)] = 16
 
-    # Whose token
+    # Tokens
     jwt_secret: str = Field(default="", repr=False)
     jwt_secret_arn: str = ""
     jwks_url: str = ""
@@ -77,19 +77,19 @@ class Settings(BaseModel):
     rate_limit: Annotated[float, Field(gt=0)] = 5.0
     """Messages per second that one connection may send, over time."""
     rate_burst: Annotated[int, Field(ge=1)] = 20
-    """Messages that one connection may send at once."""
+    """Messages that one connection may send in a burst."""
     max_contacts: Annotated[int, Field(ge=1)] = 5000
     max_devices: Annotated[int, Field(ge=1)] = 20
-    """Polling devices per user; a WebSocket needs no such limit, since API Gateway counts them."""
+    """Polling devices per user."""
 
     # Pushing
     callback_url: str = ""
     push_budget: Seconds = 5.0
 
-    # The edges
+    # HTTP API and log
     cors_origins: Words = ()
     log_key: str = Field(default="", repr=False)
-    """Keys the hash under which user ids appear in logs."""
+    """The key of the hash that replaces user ids in logs."""
 
     @model_validator(mode="after")
     def _cross_check(self) -> Self:
@@ -97,14 +97,14 @@ class Settings(BaseModel):
             "status_priority must name online, busy and away once each": sorted(self.status_priority)
             != ["away", "busy", "online"],
             f"device_ttl ({self.device_ttl:g} s) must be at least 2.5 heartbeat intervals "
-            f"({2.5 * self.heartbeat_interval:g} s), or one lost beat would end a device": self.device_ttl
+            f"({2.5 * self.heartbeat_interval:g} s), or one lost heartbeat would end a device": self.device_ttl
             < 2.5 * self.heartbeat_interval,
             f"heartbeat_interval ({self.heartbeat_interval:g} s) must be below {GATEWAY_IDLE_CUT:g} s, "
             "where API Gateway closes a silent connection": self.heartbeat_interval >= GATEWAY_IDLE_CUT,
             f"announce_lease ({self.announce_lease:g} s) must be longer than push_budget ({self.push_budget:g} s), "
             "or two functions would announce the same change": self.announce_lease <= self.push_budget,
             f"retention ({self.retention:g} s) must be at least twice device_ttl ({self.device_ttl:g} s) and the grace "
-            f"({self.grace:g} s), or people would be forgotten who are here": self.retention
+            f"({self.grace:g} s), or users would be forgotten while they are online": self.retention
             < 2 * (self.device_ttl + self.grace),
             f"rotate_after ({self.rotate_after:g} s) must be below {GATEWAY_HARD_CUT:g} s, "
             "where API Gateway closes every connection": self.rotate_after >= GATEWAY_HARD_CUT,
@@ -123,7 +123,7 @@ class Settings(BaseModel):
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
-        """Read `PRESENCE_*`; a variable that names no setting is refused, since it is a misspelt one.
+        """Read `PRESENCE_*`. A variable that names no setting is refused, since it is misspelled.
 
         Raises:
             SettingsError: with one sentence that names the setting.
@@ -140,9 +140,9 @@ class Settings(BaseModel):
             raise SettingsError(where + first["msg"].removeprefix("Value error, ")) from None
 
     def to_env(self) -> dict[str, str]:
-        """What to put into a function's environment, so that `from_env()` there gives these settings again."""
+        """The environment variables from which `from_env()` makes these settings again."""
         env = {}
-        for name in sorted(self.model_fields_set):  # The same settings make the same text, also of a template.
+        for name in sorted(self.model_fields_set):  # the same settings give the same template
             value = getattr(self, name)
             if isinstance(value, tuple):
                 value = ",".join(value)

@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from shared.messages import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, PROTOCOL_VERSION, Frame, Message
+from shared.frames import MAX_FRAME_BYTES, Frame
+from shared.messages import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, Message
 
 
 class Untitled(GenerateJsonSchema):

@@ -1,4 +1,4 @@
-"""The HTTP API: what users ask without a WebSocket, what the application's backend asks, and the service's health."""
+"""The HTTP API: calls of users without a WebSocket, calls of the application's backend, and the service's health."""
 
 from __future__ import annotations
 

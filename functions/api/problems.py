@@ -1,7 +1,7 @@
-"""Problem details (RFC 9457): how the HTTP API says that it will not, or cannot.
+"""Problem details (RFC 9457): how the HTTP API reports errors.
 
-Their type is `about:blank`: the status says what kind of problem it is, `detail` what is wrong this time, and `errors`
-with which fields. What only we should know goes to the log.
+Their type is `about:blank`: the status gives the kind of problem, `detail` what is wrong this time, and `errors` the
+wrong fields. Internal details go to the log only.
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from pydantic import ValidationError
 
 from shared.auth import Refused
+from shared.commands import SignedOut
+from shared.contacts import StillAnnouncing
 from shared.delivery import Unavailable
-from shared.messages import MessageRefused, in_words
-from shared.presence import DeviceLeft, LimitReached, SignedOut, StillTelling
-from shared.runtime import logger, meter
+from shared.messages import LimitReached, MessageRefused, in_words
+from shared.presence import DeviceLeft
+from shared.runtime import logger, metrics
 
 MOST_ERRORS = 20
-"""Wrong fields that one answer names."""
+"""Wrong fields that one response names."""
 CONTENT_TYPE = "application/problem+json"
 
 
 class Problem(Exception):
-    """Why a request gets no answer but this.
+    """A request that cannot be answered, and why.
 
     Args:
-        status: what kind of problem it is.
+        status: the kind of problem.
         detail: what is wrong.
         errors: the wrong fields, as `{"field", "message"}`.
-        retry_after: seconds after which it is worth asking again.
-        challenge: how to prove who asks (RFC 6750).
+        retry_after: seconds after which a retry makes sense.
+        challenge: how to authenticate (RFC 6750).
         more: further members of the document.
     """
 
@@ -55,14 +57,14 @@ class Problem(Exception):
             self._headers["WWW-Authenticate"] = challenge
 
     def response(self) -> Response[str]:
-        """The answer that says so."""
+        """The response."""
         status = self._status.value
         document = {"type": "about:blank", "title": self._status.phrase, "status": status, "detail": str(self)}
         return Response(status, CONTENT_TYPE, json.dumps(document | self._more), headers=self._headers)
 
 
 def refuse(error: Exception) -> Response[str]:
-    """The problem that an error is to whoever asked."""
+    """The response for an error."""
     return _problem(error).response()
 
 
@@ -74,8 +76,8 @@ def _problem(error: Exception) -> Problem:
             return Problem(HTTPStatus.NOT_FOUND, "there is nothing at this path")
         case Refused() | SignedOut():
             logger.warning("token refused", reason=str(error) or "signed out everywhere")
-            meter().count("TokensRefused")
-            return Problem(HTTPStatus.UNAUTHORIZED, "the token is not good", challenge='Bearer error="invalid_token"')
+            metrics().count("TokensRefused")
+            return Problem(HTTPStatus.UNAUTHORIZED, "the token is not valid", challenge='Bearer error="invalid_token"')
         case MessageRefused(retry_after=int(wait)):
             return Problem(HTTPStatus.TOO_MANY_REQUESTS, str(error), retry_after=_seconds(wait))
         case MessageRefused():
@@ -84,25 +86,25 @@ def _problem(error: Exception) -> Problem:
             errors = [{"field": error.field, "message": str(error)}]
             return Problem(HTTPStatus.CONFLICT, str(error), errors=errors)
         case DeviceLeft():
-            text = "this device left a moment ago: without seq it begins anew"
+            text = "this device left a moment ago: without seq it starts over"
             return Problem(HTTPStatus.CONFLICT, text, retry_after=_seconds(error.retry_after))
-        case StillTelling():
-            text = "contacts are still being told that the user is offline: ask again"
+        case StillAnnouncing():
+            text = "contacts are still being notified that the user is offline: try again"
             return Problem(HTTPStatus.SERVICE_UNAVAILABLE, text, retry_after=1)
         case Unavailable():
             logger.warning("unavailable", reason=str(error))
             seconds = _seconds(error.retry_after)
             return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "Redis cannot be reached", retry_after=seconds)
     logger.exception("request failed")
-    meter().count("Errors")
-    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an error of ours; it is in the log")
+    metrics().count("Errors")
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an internal error; it is in the log")
 
 
 def wrong(error: ValidationError, whole: str) -> Problem:
-    """The problem that is a request with wrong fields; a fault that is none of a field is one of the `whole`."""
+    """The problem of a request with wrong fields. Errors that belong to no single field are reported under `whole`."""
     faults = error.errors(include_url=False, include_input=False)
     within = {fault["loc"][:-1] for fault in faults}
-    # A list of which every user is wrong counts as one of too few: that says nothing more.
+    # A list in which every user is wrong also counts as too short, which adds nothing.
     faults = [fault for fault in faults if fault["type"] != "too_short" or fault["loc"] not in within]
     return bad_request(
         {"field": ".".join(str(part) for part in fault["loc"]) or whole, "message": in_words(fault)}
@@ -111,11 +113,11 @@ def wrong(error: ValidationError, whole: str) -> Problem:
 
 
 def bad_request(errors: Iterable[Mapping[str, str]]) -> Problem:
-    """The problem that is a request which is not as the protocol says; its detail is the first of the errors."""
+    """The problem of a request that does not follow the protocol; its detail is the first of the errors."""
     errors = list(errors)
     field, message = errors[0]["field"], errors[0]["message"]
-    said_twice = field.rpartition(".")[2] + " "
-    return Problem(HTTPStatus.BAD_REQUEST, f"{field}: {message.removeprefix(said_twice)}", errors=errors)
+    repeated = field.rpartition(".")[2] + " "
+    return Problem(HTTPStatus.BAD_REQUEST, f"{field}: {message.removeprefix(repeated)}", errors=errors)
 
 
 def _seconds(ms: int) -> int:

@@ -1,9 +1,9 @@
-"""What the HTTP API reads and answers, as types: a model for each body and query, a typed dictionary for each answer.
+"""The requests and responses of the HTTP API, as types: a model for each body and query, a typed dictionary for each
+response.
 
-Bodies are strict: one that says nothing is a mistake, and so is an unknown field where something is changed, since
-a misspelt `mutual` or `until` would grant more than was meant. A poll may have unknown fields, as a heartbeat may.
-Nothing here does anything; what clients and the service say to each other on a WebSocket is in `shared.messages`, which
-these are made of.
+A body that changes something must change at least one thing, and an unknown field in it is refused: a misspelled
+`mutual` or `until` would grant more than was meant. A poll may have unknown fields, as a heartbeat may. Nothing here
+acts. The messages and frames of the WebSocket are in `shared.messages` and `shared.frames`.
 """
 
 from __future__ import annotations
@@ -23,22 +23,16 @@ from pydantic import (
 )
 from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
 
+from shared.commands import DeviceType, LastSeenPolicy
+from shared.frames import Claim, OwnState, Record, ShownCustomStatus
 from shared.messages import (
     MAX_BLOCKS,
     MAX_QUERY_USERS,
     Change,
-    Claim,
     ConnectionId,
     DeviceId,
-    DeviceType,
     Given,
-    LastSeenPolicy,
-    OwnState,
-    RealState,
-    Record,
     Sequence,
-    ShownCustomStatus,
-    Status,
     StatusChange,
     UpdateNumber,
     UserId,
@@ -47,9 +41,9 @@ from shared.messages import (
 from shared.settings import OnlineStatus
 
 MAX_LISTED_USERS = 5000
-"""Users that one request may name in a list; how many contacts there may be is a setting."""
+"""Users in one list of a request. How many contacts a user may have is a setting."""
 MAX_REQUEST_BYTES = 1024 * 1024
-"""A body: `MAX_LISTED_USERS` of the longest ids fit."""
+"""The size of a body: `MAX_LISTED_USERS` of the longest ids fit."""
 
 _CURSOR = re.compile(r"([0-9]{1,4}-[0-9]{1,19})?\Z")
 QueriedUsers = Annotated[tuple[UserId, ...], Field(min_length=1, max_length=MAX_QUERY_USERS)]
@@ -68,7 +62,7 @@ class _Request(BaseModel):
 
 
 class _Order(_Request):
-    """What changes something."""
+    """A request that changes something."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -77,7 +71,7 @@ class _Order(_Request):
 
 
 class ContactsChange(Change, _Order):
-    """Who may see a user from now on, and who no longer; with `mutual` the other way round too."""
+    """Who may see a user from now on, and who no longer; with `mutual` also the other way round."""
 
     changes: ClassVar[tuple[str, ...]] = ("add", "remove")
     add: Annotated[tuple[UserId, ...], Field(max_length=MAX_LISTED_USERS)] = ()
@@ -89,12 +83,12 @@ class ContactsChange(Change, _Order):
     def _not_added(cls, remove: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         both = sorted(set(remove) & set(info.data.get("add", ())))
         if both:
-            raise ValueError(f"{both[0]} is in add too")
+            raise ValueError(f"{both[0]} is in add, too")
         return remove
 
 
 class OwnPrivacyChange(Change, _Order):
-    """What a user hides: what is given replaces what was, the rest stays."""
+    """What a user hides. A given field replaces the earlier value; other fields stay."""
 
     changes: ClassVar[tuple[str, ...]] = ("invisible", "lastSeen", "hideFrom")
     invisible: Given[bool] = None
@@ -103,14 +97,14 @@ class OwnPrivacyChange(Change, _Order):
 
 
 class PrivacyChange(OwnPrivacyChange):
-    """The same on behalf of a user, with whom the user blocks."""
+    """The same on behalf of a user, and the users whom that user blocks."""
 
     changes: ClassVar[tuple[str, ...]] = ("invisible", "lastSeen", "hideFrom", "blocks")
     blocks: Given[Annotated[tuple[UserId, ...], Field(max_length=MAX_BLOCKS)]] = None
 
 
 class UserStatusChange(StatusChange, _Order):
-    """A status is a claim over all of the user's devices; a field that is absent stays, `customStatus: null` clears."""
+    """A status is a claim over all of the user's devices. An absent field stays, `customStatus: null` clears."""
 
     scope: Literal["user"] = "user"
 
@@ -122,7 +116,7 @@ class GraphState(_Order):
 
 
 class GraphPageQuery(_Request):
-    """Which page of a backup to read: none for the first, then what the last page named."""
+    """Which page of a backup to read: none for the first, then the `next` of the last page."""
 
     cursor: Annotated[
         str,
@@ -135,13 +129,13 @@ class GraphPageQuery(_Request):
 
 
 class UsersQuery(_Request):
-    """About whom to tell."""
+    """The users to report on."""
 
     userIds: QueriedUsers
 
 
 class UsersParameter(_Request):
-    """The same in the address: separated by commas, which no id contains."""
+    """The same in the URL: separated by commas, which no id contains."""
 
     userIds: Annotated[QueriedUsers, BeforeValidator(_listed)]
 
@@ -153,7 +147,7 @@ class SnapshotQuery(_Request):
 
 
 class Poll(_Request):
-    """A polling device is still here. Without `seq` it begins anew, also where it had left."""
+    """A polling device is still here. Without `seq` it starts over, even after it left."""
 
     deviceId: DeviceId
     deviceType: Annotated[DeviceType, WithJsonSchema({"type": "string", "examples": ["web", "mobile", "desktop"]})] = (
@@ -171,7 +165,7 @@ class Poll(_Request):
 
 
 class Leaving(_Order):
-    """What ends: a connection, or a polling device; with `grace` only if it is not back in time, as after a reload."""
+    """The connection or polling device to end; with `grace` it may return in time, as after a reload."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["connectionId"]}, {"required": ["deviceId"]}]})
 
@@ -187,10 +181,11 @@ class Leaving(_Order):
 
 
 class OwnStatusChange(StatusChange, _Order):
-    """A status is one of the polling device that is named, or a claim over all devices where none is.
+    """A status of the named polling device, or a claim over all devices where none is named.
 
-    With `deviceId` and `"scope": "user"` it is a claim too. A field that is absent stays, `customStatus: null` clears.
-    `n` and `seq` are those of a `presence_update`, for a client that says the same both ways; here they mean nothing.
+    With `deviceId` and `"scope": "user"` it is a claim, too. An absent field stays, `customStatus: null` clears. `n`
+    and `seq` are those of a `presence_update`, for a client that sends the same body both ways; they have no effect
+    here.
     """
 
     deviceId: Given[DeviceId] = None
@@ -212,7 +207,7 @@ class OwnStatusChange(StatusChange, _Order):
         return self
 
 
-# Answers
+# Responses
 
 
 class Health(TypedDict):
@@ -221,7 +216,7 @@ class Health(TypedDict):
     graph: Literal["loaded", "not_loaded"]
     dueLate: int
     inconsistencies: dict[str, int]
-    """What was ever found not to hang together, and mended, by kind."""
+    """Inconsistencies that were ever found, and repaired, by kind."""
     evictionPolicy: NotRequired[str]
 
 
@@ -261,30 +256,6 @@ class Privacy(TypedDict):
     blocks: list[str]
 
 
-class ExplainedState(RealState):
-    """A user's real state, and why it is so."""
-
-    lastSeen: int | None
-    visibleStatus: Status
-    """What contacts see who are hidden from in no other way."""
-    rule: Literal["no_device", "claim", "grace", "idle", "device"]
-    """What decided the real status."""
-    why: str
-
-
-class InspectedUser(ExplainedState):
-    """The same for the application's backend."""
-
-    rev: int | None
-
-
-class Me(ExplainedState):
-    """The same for the user, with what the user hides."""
-
-    hideFrom: list[str]
-    blocks: list[str]
-
-
 class SignedOutEverywhere(TypedDict):
     """How many sockets were closed."""
 
@@ -292,22 +263,13 @@ class SignedOutEverywhere(TypedDict):
 
 
 class Users(TypedDict):
-    """Records in the order in which they were asked for."""
+    """Records, in the order of the request."""
 
-    users: list[Record]
-
-
-class ContactsSnapshot(TypedDict):
-    """Everything that a user may see."""
-
-    seq: int
-    resumed: bool
-    self: RealState
     users: list[Record]
 
 
 class PollAnswer(TypedDict):
-    """The same for a polling device: a `presence_snapshot` as a WebSocket carries it, always in one part."""
+    """The same for a polling device: a `presence_snapshot` as on a WebSocket, always in one part."""
 
     type: Literal["presence_snapshot"]
     seq: int
@@ -326,7 +288,7 @@ class FieldError(TypedDict):
 
 
 class ProblemDetails(TypedDict):
-    """Why there is no answer but this (RFC 9457)."""
+    """Why a request failed (RFC 9457)."""
 
     type: Literal["about:blank"]
     title: str

@@ -1,7 +1,7 @@
-"""How a call of the HTTP API is let in, read and answered, whichever it is.
+"""Authenticates, parses and answers any call of the HTTP API.
 
-Which calls there are, and who may make them, is said in `shared.routes`; what each does is in `routes.py`. Neither
-belongs here. CORS is API Gateway's.
+Which calls there are, and who may make them, is in `shared.routes`; what each does is in `routes.py`. CORS is handled
+by API Gateway.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*) *", re.IGNORECASE)
 _USER_ID: TypeAdapter[str] = TypeAdapter(UserId)
 _ROUTES = {(route.method, route.path): route for route in HTTP_ROUTES}
 
-# Without its validation (`enable_validation`), which takes `[{…}]` and HTML forms for objects, fails on JSON that is
-# nested deeply, and makes the start of a sandbox longer. The models read a body themselves, strictly.
+# Without Powertools' validation (`enable_validation`): it accepts `[{…}]` and HTML forms as objects, fails on deeply
+# nested JSON, and makes the cold start longer. The models read a body themselves, strictly.
 app = APIGatewayHttpResolver()
 app.exception_handler(Exception)(refuse)
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A call as it is answered here; the OpenAPI document is made of these."""
+    """A call as it is answered here; the OpenAPI document is generated from these."""
 
     route: HttpRoute
     function: Callable[..., Any]
@@ -47,9 +47,9 @@ class Operation:
     body: type[BaseModel] | None
     query: type[BaseModel] | None
     answer: Any
-    """The type of what a 200 carries; None where it is a 204."""
+    """The type of a 200's body; None where the response is a 204."""
     also: tuple[HTTPStatus, ...]
-    """Problems that this call has and others have not."""
+    """Problems that only this call has."""
 
 
 OPERATIONS: list[Operation] = []
@@ -64,11 +64,11 @@ def call(
     answer: Any = None,
     also: tuple[HTTPStatus, ...] = (),
 ) -> Callable[[Call], Call]:
-    """Let a function answer a route of the table, to those whom the table lets call it.
+    """Register the function that answers a route of the table, for callers whom the table allows.
 
-    It is given the path's parameters, which are user ids, by name; `me`, whose token asks, where users may call; and
-    `body` or `query` as their model. What it returns is the answer; without an `answer` it is 204. `also` are problems
-    that others have not, for the OpenAPI document.
+    It receives the path's parameters, which are user ids, by name; `me`, the token's identity, where users may call;
+    and `body` or `query` as their model. It returns the response's body; without an `answer` type the response is
+    204. `also` are problems that only this call has, for the OpenAPI document.
 
     Raises:
         KeyError: there is no such route.
@@ -87,8 +87,8 @@ def call(
                 given["query"] = _query(query)
             if body:
                 given["body"] = _body(body)
-            said = function(**given)
-            return Response(HTTPStatus.NO_CONTENT.value, body="") if answer is None else said
+            result = function(**given)
+            return Response(HTTPStatus.NO_CONTENT.value, body="") if answer is None else result
 
         app.route(path.replace("{", "<").replace("}", ">"), method)(handle)
         OPERATIONS.append(Operation(route, function, body, query, answer, also))
@@ -98,30 +98,30 @@ def call(
 
 
 def answer(event: Event, context: Any) -> dict[str, Any]:
-    """Answer a request (payload format 2.0), whatever becomes of it."""
+    """Answer a request (payload format 2.0)."""
     response = app.resolve(event, context)
     response["headers"]["Cache-Control"] = "no-store"
     return response
 
 
 def _check_signature() -> None:
-    """Let the application's backend in: API Gateway has verified its signature, unless it was deployed without."""
+    """Admit the application's backend. API Gateway has verified its signature, unless it was deployed without IAM."""
     if not app.current_event["requestContext"].get("authorizer", {}).get("iam"):
         raise Problem(HTTPStatus.FORBIDDEN, "this call is for the application's backend, with a signature (SigV4)")
 
 
 def _identity() -> Identity:
-    """Whose token asks. It stands in the header and nowhere else: addresses and bodies end in logs."""
+    """The caller's identity. The token is only accepted in the header: URLs and bodies end up in logs."""
     header = app.current_event.headers.get("authorization") or ""
     bearer = _BEARER.fullmatch(header)
     if not bearer:
-        text = "this call is for users: Authorization: Bearer, and a token"
+        text = "this call is for users: send Authorization: Bearer and a token"
         raise Problem(HTTPStatus.UNAUTHORIZED, text, challenge="Bearer")
     return authenticator(Authenticator).verify(bearer[1], now_ms() / 1000)
 
 
 def _user(id: str, name: str) -> str:
-    """A user whom the path names; API Gateway has decoded it, once."""
+    """A user id in the path. API Gateway has decoded it once."""
     try:
         return _USER_ID.validate_python(id)
     except ValidationError as error:

@@ -1,8 +1,7 @@
-"""The calls of the HTTP API: what each asks of the service.
+"""The calls of the HTTP API: what each asks of the service. A call's docstring is its description in OpenAPI.
 
-Which calls there are, and who may make them, is said in `shared.routes`; what they mean for anybody's presence is said
-in `shared.presence`; how a request is let in and read is in `resolver.py`. None of it belongs here. A call's docstring
-is its description in the OpenAPI document.
+Which calls there are, and who may make them, is in `shared.routes`; what they mean for presence is in
+`shared.presence`; how a request is authenticated and parsed is in `resolver.py`.
 """
 
 from __future__ import annotations
@@ -18,13 +17,16 @@ from functions.api import requests
 from functions.api.problems import Problem, bad_request
 from functions.api.resolver import call
 from shared.auth import Identity
+from shared.commands import DeviceType
+from shared.connection import Connection
+from shared.environment import service
+from shared.frames import ContactsSnapshot, InspectedUser, Me, SnapshotFrame
 from shared.messages import Heartbeat
-from shared.presence import Connection
-from shared.runtime import now_ms, service, upkeep
+from shared.runtime import now_ms
 
 MOST_LATE = 60_000
-"""Milliseconds by which a user may be settled too late before the service counts as ill: a sweeper works for 150 s and
-the next begins within two minutes, so a healthy service is late by a second."""
+"""Milliseconds of lateness after which the service counts as unhealthy. A sweeper works for 150 s and the next begins
+within two minutes, so a healthy service is late by a second."""
 
 BLOCKS_ONESELF, HIDES_FROM_ONESELF = "nobody blocks themselves", "nobody hides from themselves"
 CONFLICT, TOO_MANY_REQUESTS = HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS
@@ -40,8 +42,8 @@ def _refuse_oneself(user_id: str, field: str, users: Sequence[str] | None, words
 
 @call("GET", "/v1/health", answer=requests.Health)
 def get_health() -> dict[str, Any]:
-    """How the service is; 503 when nobody settles what is due."""
-    health = upkeep().health()
+    """The service's health; 503 when no sweeper settles the users who are due."""
+    health = service().upkeep.health()
     if health["dueLate"] > MOST_LATE:
         late = f"somebody should have been settled {health['dueLate'] // 1000} s ago: does the sweeper run?"
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, late, retry_after=60, **health)
@@ -61,38 +63,38 @@ def get_openapi() -> Response[str]:
 
 @call("GET", "/v1/presence", query=requests.UsersParameter, answer=requests.Users)
 def get_presence(me: Identity, query: requests.UsersParameter) -> dict[str, Any]:
-    """What you may see of up to 100 users, in their order."""
+    """What you may see of up to 100 users, in the order of the request."""
     return {"users": service().get_bulk_presence(me.user_id, query.userIds, me.issued_at)}
 
 
 @call("POST", "/v1/presence/query", body=requests.UsersQuery, answer=requests.Users)
 def post_presence_query(me: Identity, body: requests.UsersQuery) -> dict[str, Any]:
-    """The same for ids that an address has no room for."""
+    """The same with the ids in a body, where a URL would be too long."""
     return {"users": service().get_bulk_presence(me.user_id, body.userIds, me.issued_at)}
 
 
-@call("GET", "/v1/me/contacts/presence", query=requests.SnapshotQuery, answer=requests.ContactsSnapshot)
-def get_my_contacts(me: Identity, query: requests.SnapshotQuery) -> dict[str, Any]:
-    """Everything that you may see; `resumed` and nobody when nothing is newer than `seq`."""
+@call("GET", "/v1/me/contacts/presence", query=requests.SnapshotQuery, answer=ContactsSnapshot)
+def get_my_contacts(me: Identity, query: requests.SnapshotQuery) -> ContactsSnapshot:
+    """Everything that you may see. If nothing changed since `seq`, returns `resumed: true` and no users."""
     return service().get_snapshot(me.user_id, query.seq, me.issued_at)
 
 
 @call("POST", "/v1/me/heartbeat", body=requests.Poll, answer=requests.PollAnswer, also=(CONFLICT, TOO_MANY_REQUESTS))
-def post_my_heartbeat(me: Identity, body: requests.Poll) -> dict[str, Any]:
-    """A device that has no WebSocket is still here; answered like `sync`. Poll every `self.heartbeatEvery` ms."""
+def post_my_heartbeat(me: Identity, body: requests.Poll) -> SnapshotFrame:
+    """A device without a WebSocket is still here; answered like `sync`. Poll every `self.heartbeatEvery` ms."""
     heartbeat = Heartbeat(action="heartbeat", active=body.active, status=body.status, seq=body.seq)
     return service().poll(_device(me, body.deviceId, body.deviceType), heartbeat)
 
 
 @call("POST", "/v1/me/leave", body=requests.Leaving)
 def post_my_leave(me: Identity, body: requests.Leaving) -> None:
-    """End one of your connections or a polling device, at once or with `grace`. One that is not yours is left alone."""
+    """End one of your connections or polling devices, immediately or with `grace`. Others' connections are ignored."""
     connection_id = body.connectionId or _device(me, body.deviceId).id
     service().end_connection(me.user_id, connection_id, me.issued_at, grace=body.grace)
 
 
-@call("GET", "/v1/me", answer=requests.Me)
-def get_me(me: Identity) -> dict[str, Any]:
+@call("GET", "/v1/me", answer=Me)
+def get_me(me: Identity) -> Me:
     """Your own real status with every device, what you hide, and why the status is what it is."""
     return service().inspect_self(me.user_id, me.issued_at)
 
@@ -108,9 +110,9 @@ def put_my_status(me: Identity, body: requests.OwnStatusChange) -> None:
 
 @call("PUT", "/v1/me/privacy", body=requests.OwnPrivacyChange)
 def put_my_privacy(me: Identity, body: requests.OwnPrivacyChange) -> None:
-    """Change what you hide. What is given replaces what was, the rest stays."""
+    """Change what you hide. A given field replaces the earlier value; other fields stay."""
     _refuse_oneself(me.user_id, "hideFrom", body.hideFrom, HIDES_FROM_ONESELF)
-    service().set_privacy(
+    service().contacts.set_privacy(
         me.user_id,
         invisible=body.invisible,
         last_seen=body.lastSeen,
@@ -121,26 +123,26 @@ def put_my_privacy(me: Identity, body: requests.OwnPrivacyChange) -> None:
 
 @call("PUT", "/v1/me/blocks/{userId}", also=(CONFLICT,))
 def put_my_block(me: Identity, userId: str) -> None:  # noqa: N803 - the path's own word
-    """Block somebody: neither of you sees the other any more. Whoever is blocked is never told so."""
+    """Block a user: neither of you sees the other any more. The blocked user is not informed."""
     if userId == me.user_id:
         raise bad_request([{"field": "userId", "message": BLOCKS_ONESELF}])
-    service().set_block(me.user_id, userId, blocked=True, issued_at=me.issued_at)
+    service().contacts.set_block(me.user_id, userId, blocked=True, issued_at=me.issued_at)
 
 
 @call("DELETE", "/v1/me/blocks/{userId}")
 def delete_my_block(me: Identity, userId: str) -> None:  # noqa: N803 - the path's own word
-    """Block somebody no longer. What else is hidden between you stays hidden."""
-    service().set_block(me.user_id, userId, blocked=False, issued_at=me.issued_at)
+    """Unblock a user. Anything else hidden between you stays hidden."""
+    service().contacts.set_block(me.user_id, userId, blocked=False, issued_at=me.issued_at)
 
 
-def _device(me: Identity, device_id: str, device_type: str = "web") -> Connection:
+def _device(me: Identity, device_id: str, device_type: DeviceType = "web") -> Connection:
     return Connection.of_polling_device(
         me.user_id,
         device_id,
-        device_type=device_type,
-        connected_at=now_ms(),
-        token_issued_at=me.issued_at,
-        token_expires_at=me.expires_at,
+        device_type,
+        now=now_ms(),
+        issued_at=me.issued_at,
+        expires_at=me.expires_at,
     )
 
 
@@ -149,15 +151,15 @@ def _device(me: Identity, device_id: str, device_type: str = "web") -> Connectio
 
 @call("GET", "/v1/graph", query=requests.GraphPageQuery, answer=requests.GraphPage)
 def get_graph(query: requests.GraphPageQuery) -> dict[str, Any]:
-    """One page of a backup. A user may come in more than one."""
-    users, following = service().graph_page(query.cursor)
+    """One page of a backup. A user may be on more than one page."""
+    users, following = service().contacts.graph_page(query.cursor)
     return {"users": users, "next": following}
 
 
 @call("PUT", "/v1/graph", body=requests.GraphState)
 def put_graph(body: requests.GraphState) -> None:
-    """Privacy and contacts are loaded, or are not any more."""
-    service().set_graph_loaded(body.loaded)
+    """Mark privacy and contacts as loaded, or as not loaded."""
+    service().contacts.set_graph_loaded(body.loaded)
 
 
 @call("GET", "/v1/users/{id}/contacts", answer=requests.Contacts)
@@ -170,21 +172,21 @@ def get_contacts(id: str) -> dict[str, Any]:
 def put_contacts(id: str, body: requests.ContactsChange) -> None:
     """Change who may see the user."""
     _refuse_oneself(id, "add", body.add, "nobody is a contact of themselves")
-    service().set_contacts(id, body.add, body.remove, mutual=body.mutual)
+    service().contacts.change(id, body.add, body.remove, mutual=body.mutual)
 
 
 @call("GET", "/v1/users/{id}/privacy", answer=requests.Privacy)
 def get_privacy(id: str) -> dict[str, Any]:
     """What the user hides, and from whom."""
-    return service().get_privacy(id)
+    return service().contacts.get_privacy(id)
 
 
 @call("PUT", "/v1/users/{id}/privacy", body=requests.PrivacyChange)
 def put_privacy(id: str, body: requests.PrivacyChange) -> None:
-    """Change what the user hides. What is given replaces what was, the rest stays."""
+    """Change what the user hides. A given field replaces the earlier value; other fields stay."""
     _refuse_oneself(id, "hideFrom", body.hideFrom, HIDES_FROM_ONESELF)
     _refuse_oneself(id, "blocks", body.blocks, BLOCKS_ONESELF)
-    service().set_privacy(
+    service().contacts.set_privacy(
         id, invisible=body.invisible, last_seen=body.lastSeen, hide_from=body.hideFrom, blocks=body.blocks
     )
 
@@ -195,8 +197,8 @@ def put_status(id: str, body: requests.UserStatusChange) -> None:
     service().set_status(id, body)
 
 
-@call("GET", "/v1/users/{id}/presence", answer=requests.InspectedUser)
-def get_user_presence(id: str) -> dict[str, Any]:
+@call("GET", "/v1/users/{id}/presence", answer=InspectedUser)
+def get_user_presence(id: str) -> InspectedUser:
     """The user's real state, and why it is so."""
     return service().inspect_user(id)
 
@@ -209,5 +211,5 @@ def post_disconnect(id: str) -> dict[str, Any]:
 
 @call("DELETE", "/v1/users/{id}")
 def delete_user(id: str) -> None:
-    """Erase everything kept about the user, in what is kept of others too. May be done again."""
-    service().erase_user(id)
+    """Erase everything stored about the user, in other users' records, too. May be repeated."""
+    service().contacts.erase_user(id)

@@ -1,4 +1,4 @@
-"""Before `$connect`: whose token does this handshake carry?"""
+"""The authorizer: before `$connect`, verifies the token of the handshake."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from shared.auth import Authenticator, Refused
 from shared.events import Event, Handshake, denial, policy
-from shared.runtime import authenticator, entrypoint, logger, meter, now_ms, settings
+from shared.runtime import authenticator, entrypoint, logger, metrics, now_ms, settings
 
 
 @entrypoint
@@ -16,6 +16,6 @@ def handler(event: Event, context: Any) -> dict[str, Any]:
         user = authenticator(Authenticator).verify(handshake.token, now_ms() / 1000)
     except Refused as error:
         logger.warning("token refused", reason=str(error))
-        meter().count("TokensRefused")
+        metrics().count("TokensRefused")
         return denial(event)
     return policy(event, user.user_id, handshake.context(user.user_id, user.issued_at, user.expires_at))

@@ -1,12 +1,13 @@
-"""`$connect`: a socket opens. While Redis is away it is let in all the same: its first heartbeat heals it."""
+"""`$connect`: a socket opens. While Redis is unavailable it is let in all the same: its first heartbeat creates it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from shared.delivery import Unavailable
+from shared.environment import service
 from shared.events import Event, Handshake, HandshakeRefused, accepted_protocol, connection_of
-from shared.runtime import entrypoint, service, settings
+from shared.runtime import entrypoint, settings
 
 
 @entrypoint

@@ -1,11 +1,12 @@
-"""`$disconnect`: a socket closed. Best effort on API Gateway's side; what it misses ends with its TTL."""
+"""`$disconnect`: a socket closed. API Gateway may not send it; a connection then ends with its TTL."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from shared.environment import service
 from shared.events import Event, connection_of
-from shared.runtime import entrypoint, service
+from shared.runtime import entrypoint
 
 
 @entrypoint

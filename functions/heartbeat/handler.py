@@ -1,15 +1,12 @@
-"""`heartbeat`: still here."""
+"""`heartbeat`: the connection is still here."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from shared.environment import message_entrypoint, service
 from shared.events import Event, body_of, connection_of
 from shared.messages import parse_message
-from shared.runtime import entrypoint, service
 
 
-@entrypoint
-def handler(event: Event, context: Any) -> dict[str, Any]:
+@message_entrypoint
+def handler(event: Event) -> None:
     service().receive(connection_of(event), parse_message(body_of(event)))
-    return {"statusCode": 200}

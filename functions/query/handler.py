@@ -1,15 +1,12 @@
-"""`sync`, `get_presence`, `leave`, and `$default`, where whatever is not a message is told so."""
+"""`sync`, `get_presence`, `leave`, and `$default`, where anything that is not a message gets an error."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from shared.environment import message_entrypoint, service
 from shared.events import Event, body_of, connection_of
 from shared.messages import parse_message
-from shared.runtime import entrypoint, service
 
 
-@entrypoint
-def handler(event: Event, context: Any) -> dict[str, Any]:
+@message_entrypoint
+def handler(event: Event) -> None:
     service().receive(connection_of(event), parse_message(body_of(event)))
-    return {"statusCode": 200}

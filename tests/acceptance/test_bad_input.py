@@ -17,7 +17,7 @@ from shared.routes import WEBSOCKET_ROUTES
 from tests.support import events
 from tests.support.bad_messages import NO_MESSAGE, WRONG_ACTION, WRONG_FIELD
 from tests.support.service import Bench
-from tests.support.warm_sandbox import WarmSandbox, warm_sandbox
+from tests.support.warm_environment import WarmEnvironment, warm_environment
 
 everywhere = pytest.mark.parametrize("client", ["fakeredis", "redis"], indirect=True)
 
@@ -28,34 +28,34 @@ ROUTES = {route.key: route.function for route in WEBSOCKET_ROUTES}
 class Speaker:
     """A client that is connected through the real handlers and sends messages."""
 
-    def __init__(self, sandbox: WarmSandbox) -> None:
-        self.sandbox = sandbox
-        self._context = sandbox.open("alice", ID)
+    def __init__(self, environment: WarmEnvironment) -> None:
+        self.environment = environment
+        self._context = environment.open("alice", ID)
 
     def say(self, body: str, *, encoded: bool = False) -> list[dict[str, Any]]:
         """Send a text frame through the route that API Gateway would choose; returns the frames posted in response."""
-        before = len(self.sandbox.management.requests)
+        before = len(self.environment.management.requests)
         try:
             action = json.loads(body)["action"]
             route = action if action in ACTIONS else "$default"
         except (ValueError, TypeError, KeyError, RecursionError):
             route = "$default"
         event = events.message(self._context, body, ID, runtime.now_ms(), route=route, base64=encoded)
-        assert self.sandbox.invoke(ROUTES[route], event) == {"statusCode": 200}
-        posted = self.sandbox.management.requests[before:]
+        assert self.environment.invoke(ROUTES[route], event) == {"statusCode": 200}
+        posted = self.environment.management.requests[before:]
         return [json.loads(received.body) for received in posted if received.method == "POST"]
 
     def written(self) -> dict[Any, Any]:
         """Everything in the store."""
-        return {key: self.sandbox.redis.dump(key) for key in self.sandbox.redis.scan_iter()}
+        return {key: self.environment.redis.dump(key) for key in self.environment.redis.scan_iter()}
 
 
 @pytest.fixture
 def alice(request: pytest.FixtureRequest, server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Speaker]:
     """Alice, connected to a service with the settings that the test is parametrized with."""
-    with warm_sandbox(monkeypatch, redis_url=server.url, **getattr(request, "param", {})) as sandbox:
-        sandbox.redis.flushall()
-        yield Speaker(sandbox)
+    with warm_environment(monkeypatch, redis_url=server.url, **getattr(request, "param", {})) as environment:
+        environment.redis.flushall()
+        yield Speaker(environment)
 
 
 def check(alice: Speaker, body: str, *, encoded: bool = False) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def check(alice: Speaker, body: str, *, encoded: bool = False) -> dict[str, Any]
     before = alice.written()
     [error] = alice.say(body, encoded=encoded)
     assert alice.written() == before, "something was written"
-    assert alice.sandbox.closed() == [], "the connection was closed"
+    assert alice.environment.closed() == [], "the connection was closed"
     assert error["type"] == "error"
     assert set(error) <= {"type", "code", "message", "field", "id", "retryAfter"}
     assert 10 < len(error["message"]) < 200
@@ -141,7 +141,7 @@ def test_27_a_thousand_random_messages_crash_nothing(alice: Speaker, rng: random
             text = text[: rng.randrange(len(text) + 1)]
         frames = alice.say(text)
         assert sum(frame["type"] == "error" for frame in frames) <= 1, text
-    assert ID not in alice.sandbox.closed()
+    assert ID not in alice.environment.closed()
     assert alice.say('{"action":"get_presence","userIds":["bob"]}')[-1]["type"] == "presence"
 
 
@@ -150,7 +150,7 @@ def test_27_too_many_messages_are_rate_limited(alice: Speaker) -> None:
     said = (alice.say('{"action":"heartbeat","id":"b"}') for _ in range(100))
     [error] = next(frames for frames in said if frames)
     assert (error["code"], error["id"], error["retryAfter"]) == ("rate_limited", "b", 200)
-    assert alice.sandbox.closed() == []
+    assert alice.environment.closed() == []
 
 
 @everywhere
@@ -176,7 +176,7 @@ def test_27_the_rate_limit_is_per_connection(bench: Bench) -> None:
 @everywhere
 def test_27_a_rate_limited_message_changes_nothing(bench: Bench) -> None:
     """Line 27: an update beyond the rate limit is not applied and does not extend the connection's deadline."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice = bench.open("alice")
     for _ in range(19):
         bench.beat(alice)

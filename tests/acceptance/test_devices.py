@@ -12,7 +12,7 @@ everywhere = pytest.mark.parametrize("client", ["fakeredis", "redis"], indirect=
 @pytest.mark.parametrize("device", ["", "phone"])
 def test_07_only_the_first_and_last_connection_are_events(bench: Bench, device: str) -> None:
     """Line 7: adding a connection, or closing all but one, is no event; closing the last one is one event."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bob = bench.open("bob")
     first, *others = [bench.open("alice", device=device, device_type="mobile") for _ in range(5)]
     bench.sweep(2)
@@ -40,7 +40,7 @@ def test_07_only_the_first_and_last_connection_are_events(bench: Bench, device: 
 @pytest.mark.parametrize("devices", [("phone", "laptop"), ("laptop", "laptop"), ("", "")])
 def test_08_an_active_and_an_idle_device_never_flicker(bench: Bench, devices: tuple[str, str]) -> None:
     """Line 8: one active and one idle device, same deviceId or not: contacts see no transition in ten minutes."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bob = bench.open("bob")
     used, idle = (bench.open("alice", device=device) for device in devices)
     bench.sweep(2)
@@ -58,7 +58,7 @@ def test_08_an_active_and_an_idle_device_never_flicker(bench: Bench, devices: tu
 
 def test_09_a_dead_devices_status_ends_with_its_ttl(bench: Bench) -> None:
     """Line 9: a busy device goes silent: at its TTL the other device's status returns, in one frame."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bob = bench.open("bob")
     phone, laptop = bench.open("alice", device="phone"), bench.open("alice", device="laptop")
     bench.update(laptop, status="away")
@@ -78,7 +78,7 @@ def test_09_a_dead_devices_status_ends_with_its_ttl(bench: Bench) -> None:
 @pytest.mark.parametrize("closed", ["disconnect", "gone", "silently"])
 def test_09_a_busy_device_is_still_busy_after_a_reconnect(bench: Bench, closed: str) -> None:
     """Line 9: a busy device loses its socket and reconnects within the grace: still busy, and contacts get nothing."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bob, phone = bench.open("bob"), bench.open("alice", device="phone")
     bench.update(phone, status="busy")
     bench.sweep(8)
@@ -111,7 +111,7 @@ def test_09_status_and_idle_time_are_inherited_per_device(bench: Bench) -> None:
 
 def test_10_a_user_is_away_when_all_devices_are_idle(bench: Bench) -> None:
     """Line 10: the user is away when every device has been idle for five minutes; activity on any device ends it."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bob = bench.open("bob")
     phone = bench.open("alice", device="phone")
     bench.live(120, phone, bob, active=False)
@@ -132,7 +132,7 @@ def test_10_a_user_is_away_when_all_devices_are_idle(bench: Bench) -> None:
 
 def test_10_activity_on_one_device_counts_for_all(bench: Bench) -> None:
     """Line 10: an idle laptop does not look away while a phone with a chosen away is in use: the user is online."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     laptop, phone = bench.open("alice", device="laptop"), bench.open("alice", device="phone")
     bench.update(phone, status="away")
     for _ in range(20):
@@ -145,7 +145,7 @@ def test_10_activity_on_one_device_counts_for_all(bench: Bench) -> None:
 @everywhere
 def test_10_a_read_shows_away_to_the_millisecond(bench: Bench) -> None:
     """Line 10: a read shows away from the exact millisecond after five minutes, before any announcement."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice = bench.open("alice")
     bench.beat(alice)
     for _ in range(4):
@@ -159,7 +159,7 @@ def test_10_a_read_shows_away_to_the_millisecond(bench: Bench) -> None:
 
 def test_10_activity_does_not_end_a_chosen_away(bench: Bench) -> None:
     """Line 10: an away that the user chose stays until the user chooses another status."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice = bench.open("alice")
     bench.update(alice, status="away")
     bench.live(120, alice, active=True)
@@ -170,7 +170,7 @@ def test_10_activity_does_not_end_a_chosen_away(bench: Bench) -> None:
 
 def test_10_busy_is_never_downgraded_by_idleness(bench: Bench) -> None:
     """Line 10: a busy user stays busy while the device is live, however long it is idle."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bob, alice = bench.open("bob"), bench.open("alice")
     bench.update(alice, status="busy")
     bench.sweep(2)

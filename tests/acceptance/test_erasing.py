@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shared.presence import StillTelling
+from shared.contacts import StillAnnouncing
 from tests.support.service import Bench
 
 
@@ -25,8 +25,8 @@ def erase(bench: Bench, user: str) -> int:
     """Erase a user as a backend does, repeating the call until it succeeds; returns the number of retries."""
     for tries in range(5):
         try:
-            bench.service.erase_user(user)
-        except StillTelling:
+            bench.service.contacts.erase_user(user)
+        except StillAnnouncing:
             bench.sweep(12)  # a lease runs out
         else:
             return tries
@@ -36,13 +36,13 @@ def erase(bench: Bench, user: str) -> int:
 @pytest.mark.parametrize("at", range(1, 12))
 def test_an_interrupted_erasure_can_be_repeated(bench: Bench, at: int) -> None:
     """The function dies after step `at`; a repeated call finishes, and contacts are notified of one change."""
-    bench.service.set_contacts("alice", ["bob", "carol"])
-    bench.service.set_privacy("carol", blocks=["alice"])
+    bench.service.contacts.change("alice", ["bob", "carol"])
+    bench.service.contacts.set_privacy("carol", blocks=["alice"])
     bob, _alice, _phone = bench.open("bob"), bench.open("alice"), bench.open("alice", device="phone")
     bench.sweep(5)
     bench.pusher.clear()
     with bench.killed(at):
-        bench.service.erase_user("alice")
+        bench.service.contacts.erase_user("alice")
     erase(bench, "alice")
     bench.sweep(3)
     told = bench.pusher.changes(bob.id, "alice")
@@ -56,10 +56,10 @@ def test_an_interrupted_erasure_can_be_repeated(bench: Bench, at: int) -> None:
 
 def test_pending_changes_are_sent_before_the_user_is_erased(bench: Bench) -> None:
     """Changes that wait for a viewer's window are sent during the erasure, because the record cannot be read later."""
-    bench.service.set_contacts("bob", ["alice", "carol"])
+    bench.service.contacts.change("bob", ["alice", "carol"])
     bob, alice, carol = (bench.open(user) for user in ("bob", "alice", "carol"))
     bench.sweep(5)
-    bench.crowd(carol)
+    bench.make_changes_wait(carol)
     bench.pusher.clear()
     bench.update(alice, status="busy")
     assert bench.pusher.changes(bob.id, "alice") == []
@@ -69,9 +69,9 @@ def test_pending_changes_are_sent_before_the_user_is_erased(bench: Bench) -> Non
 
 def test_erasing_a_hidden_user_notifies_nobody(bench: Bench) -> None:
     """A viewer who saw the user as offline gets no frame."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bob, _ = bench.open("bob"), bench.open("alice")
-    bench.service.set_privacy("alice", invisible=True)
+    bench.service.contacts.set_privacy("alice", invisible=True)
     bench.sweep(5)
     bench.pusher.clear()
     erase(bench, "alice")
@@ -83,7 +83,7 @@ def test_a_user_with_many_contacts_is_erased_in_bounded_calls(bench: Bench) -> N
     """Thousands of contacts take no more round trips than one contact, and each script call is bounded."""
     counts = []
     for number in (1, 2500):
-        bench.service.set_contacts("alice", [f"contact{place}" for place in range(number)])
+        bench.service.contacts.change("alice", [f"contact{place}" for place in range(number)])
         bench.open("alice")
         bench.sweep(5)
         with bench.counted() as stages:

@@ -18,15 +18,17 @@ from redis.retry import Retry
 
 from local.elasticache import RedisServer, free_port
 from shared import runtime
-from shared.delivery import Frame, Unavailable
+from shared.connection import Connection
+from shared.delivery import Post, Unavailable
+from shared.environment import service
 from shared.messages import Heartbeat, PresenceUpdate, Sync
-from shared.presence import Connection, PresenceService
+from shared.presence import PresenceService
 from shared.settings import Settings
-from shared.store import BREATH, TIMEOUT
+from shared.store import PAUSE, TIMEOUT
 from tests.model.client import Client
 from tests.support import events
 from tests.support.service import Bench
-from tests.support.warm_sandbox import WarmSandbox, warm_sandbox
+from tests.support.warm_environment import WarmEnvironment, warm_environment
 
 ID = "BFaT_fALIAMCKug="
 USERS = ("alice", "bob", "carol", "dave")
@@ -42,7 +44,7 @@ class Crowd:
         self.chosen = dict.fromkeys(USERS, "online")
         bench.pusher.deliver = self.deliver
 
-    def deliver(self, frame: Frame) -> None:
+    def deliver(self, frame: Post) -> None:
         """Hand a frame to the client that owns its connection."""
         for user, connection in self.connections.items():
             if connection.id == frame.connection_id:
@@ -51,8 +53,8 @@ class Crowd:
     def tell_graph(self) -> None:
         """Load the graph as the application's backend does: everybody is everybody's contact."""
         for user in USERS:
-            self.bench.service.set_contacts(user, USERS)
-        self.bench.service.set_graph_loaded(True)
+            self.bench.service.contacts.change(user, USERS)
+        self.bench.service.contacts.set_graph_loaded(True)
 
     def open(self, *users: str) -> None:
         """Connect these users, or all."""
@@ -104,9 +106,9 @@ def everywhere_unavailable(service: PresenceService, connection: Connection) -> 
         lambda: service.update_heartbeat(connection, Heartbeat(action="heartbeat")),
         lambda: service.update_user_status(connection, PresenceUpdate(action="presence_update", status="busy")),
         lambda: service.get_user_presence("bob", "alice"),
-        lambda: service.set_contacts("alice", ["bob"]),
-        lambda: service.set_privacy("alice", invisible=True),
-        lambda: service.graph_page(""),
+        lambda: service.contacts.change("alice", ["bob"]),
+        lambda: service.contacts.set_privacy("alice", invisible=True),
+        lambda: service.contacts.graph_page(""),
     ]
     for call in calls:
         with pytest.raises(Unavailable):
@@ -123,7 +125,7 @@ def test_28_a_redis_restarted_empty_shows_nobody_until_the_graph_is_loaded() -> 
     with redis.Redis(port=port, protocol=2, socket_timeout=1, retry=Retry(NoBackoff(), 0)) as client:
         with RedisServer.start(port):
             bench = Bench(client, Settings(buckets=4))
-            bench.store._monotonic = itertools.count(0, 2 * BREATH).__next__  # a failure does not delay the next call
+            bench.store._monotonic = itertools.count(0, 2 * PAUSE).__next__  # a failure does not delay the next call
             crowd = Crowd(bench)
             crowd.tell_graph()
             crowd.open()
@@ -230,32 +232,32 @@ MESSAGES = {
 }
 
 
-def told_unavailable(sandbox: WarmSandbox) -> None:
+def told_unavailable(environment: WarmEnvironment) -> None:
     """Handshakes are accepted, and every message gets `unavailable`, with its `id` and when to retry."""
     connect = events.connect(context(), ID, runtime.now_ms())
-    assert sandbox.invoke("connect", connect)["statusCode"] == 200
+    assert environment.invoke("connect", connect)["statusCode"] == 200
     for function, body in MESSAGES.items():
-        before = len(sandbox.frames(ID))
-        sandbox.say(context(), ID, body, function=function)
-        [frame] = sandbox.frames(ID)[before:]
+        before = len(environment.frames(ID))
+        environment.say(context(), ID, body, function=function)
+        [frame] = environment.frames(ID)[before:]
         assert (frame["type"], frame["code"], frame["id"], frame["retryAfter"]) == ("error", "unavailable", "m", 1000)
 
 
 def test_28_a_hanging_redis_delays_only_the_first_event(own: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Line 28: Redis hangs: the first event waits about a second, later ones do not wait, and none fails."""
-    with warm_sandbox(monkeypatch, redis_url=own.url) as sandbox:
-        alice = sandbox.open("alice", ID)
+    with warm_environment(monkeypatch, redis_url=own.url) as environment:
+        alice = environment.open("alice", ID)
         os.kill(own.pid, signal.SIGSTOP)
         try:
             began = time.monotonic()
-            told_unavailable(sandbox)
+            told_unavailable(environment)
             assert time.monotonic() - began < TIMEOUT + 0.7
         finally:
             os.kill(own.pid, signal.SIGCONT)
-        runtime.service()._store._refuse_until = 0  # type: ignore[attr-defined] # as if the pause were over
-        before = len(sandbox.frames(ID))
-        sandbox.say(alice, ID, MESSAGES["update"], function="update")
-        assert [frame["type"] for frame in sandbox.frames(ID)[before:]] == ["presence_self"]
+        service()._store._refuse_until = 0  # type: ignore[attr-defined] # as if the pause were over
+        before = len(environment.frames(ID))
+        environment.say(alice, ID, MESSAGES["update"], function="update")
+        assert [frame["type"] for frame in environment.frames(ID)[before:]] == ["presence_self"]
 
 
 @pytest.mark.parametrize("fault", ["stopped", "another password", "a password"])
@@ -270,8 +272,8 @@ def test_28_a_redis_that_is_stopped_or_refuses_authentication_is_unavailable(
         with redis.Redis.from_url(own.url) as client:
             client.config_set("requirepass", "right")
         url = url.replace("redis://", "redis://:wrong@") if fault == "another password" else url
-    with warm_sandbox(monkeypatch, redis_url=url) as sandbox:
-        told_unavailable(sandbox)
+    with warm_environment(monkeypatch, redis_url=url) as environment:
+        told_unavailable(environment)
 
 
 # Clocks --------------------------------------------------------------------------------------------------------------
@@ -282,7 +284,7 @@ class Drifting:
 
     def __init__(self, bench: Bench, rng: random.Random, skew: float) -> None:
         self._bench, self._rng = bench, rng
-        self._sandboxes = [bench.service, bench.sandbox(skew)]
+        self._environments = [bench.service, bench.environment(skew)]
         self._sweepers = [bench.upkeep, bench.sweeper(skew)]
         self.alice, self._bob = bench.open("alice", device="browser"), bench.open("bob")
         self._client = Client()
@@ -291,7 +293,7 @@ class Drifting:
         bench.pusher.deliver = self._deliver
         bench.service.sync(self._bob, Sync(action="sync"))
 
-    def _deliver(self, frame: Frame) -> None:
+    def _deliver(self, frame: Post) -> None:
         if frame.connection_id == self._bob.id:
             self._client.receive(json.loads(frame.data))
             if self.seen[-1:] != [self._client.status("alice")]:
@@ -299,7 +301,7 @@ class Drifting:
 
     def some(self) -> PresenceService:
         """One of the environments."""
-        return self._rng.choice(self._sandboxes)
+        return self._rng.choice(self._environments)
 
     def live(self, seconds: int, *, active: bool) -> None:
         """Let time pass, with everything that happens by itself."""
@@ -332,7 +334,7 @@ def test_29_clocks_three_seconds_apart_show_no_wrong_status(bench: Bench, seed: 
 
     Alice uses her device, is idle for six minutes, comes back, is busy for a while, reloads the page, and leaves.
     """
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     world = Drifting(bench, random.Random(seed), skew=3)
     world.live(60, active=True)
     world.live(360, active=False)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from shared.delivery import Frame
+from shared.connection import Connection
+from shared.delivery import Post
+from shared.frames import SnapshotFrame
 from shared.messages import Heartbeat, PresenceUpdate, Sync
-from shared.presence import Connection
 from tests.support.service import Bench
 
 everywhere = pytest.mark.parametrize("client", ["fakeredis", "redis"], indirect=True)
@@ -23,7 +22,7 @@ def statuses(bench: Bench, viewer: str, user_id: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("device", ["", "browser"])
 def test_11_a_reload_or_reconnect_within_the_grace_is_no_event(bench: Bench, device: str, away_for: float) -> None:
     """Line 11: a page reload or a reconnect within the grace is no event, however often it happens."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bob, alice = bench.open("bob"), bench.open("alice", device=device)
     bench.sweep(2)
     bench.pusher.clear()
@@ -39,7 +38,7 @@ def test_11_a_reload_or_reconnect_within_the_grace_is_no_event(bench: Bench, dev
 @everywhere
 def test_11_without_a_reconnect_the_user_is_offline_after_the_grace(bench: Bench) -> None:
     """Line 11: without a reconnect, the user is offline when the grace ends, last seen when the socket closed."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice = bench.open("alice")
     bench.clock.advance(20)
     left = bench.clock()
@@ -54,7 +53,7 @@ def test_11_without_a_reconnect_the_user_is_offline_after_the_grace(bench: Bench
 @everywhere
 def test_11_an_explicit_leave_has_no_grace(bench: Bench) -> None:
     """Line 11: after `leave` the user is offline immediately, and the socket is closed."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bob, alice = bench.open("bob"), bench.open("alice")
     bench.clock.advance(2)
     bench.pusher.clear()
@@ -66,7 +65,7 @@ def test_11_an_explicit_leave_has_no_grace(bench: Bench) -> None:
 @pytest.mark.parametrize("away_for", [0, 5, 9.9])
 def test_11_a_reload_of_a_polling_page_is_no_event(bench: Bench, away_for: float) -> None:
     """Line 11: a polling page leaves with `grace` and polls within it: contacts get nothing, and busy stays busy."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bob, alice = bench.open("bob"), polling_device(bench)
     seq = bench.service.poll(alice, Heartbeat(action="heartbeat", status="busy"))["seq"]
     bench.sweep(2)
@@ -84,7 +83,7 @@ def test_11_a_reload_of_a_polling_page_is_no_event(bench: Bench, away_for: float
 @everywhere
 def test_11_a_polling_page_that_left_is_offline_after_the_grace(bench: Bench) -> None:
     """Line 11: a polling page that left with `grace` is offline when the grace ends; a later poll starts over."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice = polling_device(bench)
     bench.service.poll(alice, Heartbeat(action="heartbeat", status="busy"))
     left = bench.clock()
@@ -101,12 +100,10 @@ def test_11_a_polling_page_that_left_is_offline_after_the_grace(bench: Bench) ->
 def polling_device(bench: Bench) -> Connection:
     """Alice's polling device, not seen yet."""
     now = bench.clock() // 1000
-    return Connection.of_polling_device(
-        "alice", "browser", connected_at=bench.clock(), token_issued_at=now, token_expires_at=now + 3600
-    )
+    return Connection.of_polling_device("alice", "browser", now=bench.clock(), issued_at=now, expires_at=now + 3600)
 
 
-def poll(bench: Bench, device: Connection, seq: int | None = None) -> dict[str, Any]:
+def poll(bench: Bench, device: Connection, seq: int | None = None) -> SnapshotFrame:
     """One poll; without `seq` it is a page's first."""
     return bench.service.poll(device, Heartbeat(action="heartbeat", seq=seq))
 
@@ -114,7 +111,7 @@ def poll(bench: Bench, device: Connection, seq: int | None = None) -> dict[str, 
 @everywhere
 def test_11_a_leave_does_not_end_the_grace_of_another_connection(bench: Bench) -> None:
     """Line 11: one device signs out while another is in its grace: the user stays until that grace ends."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     phone, laptop = bench.open("alice", device="phone"), bench.open("alice", device="laptop")
     bench.service.set_user_offline("alice", phone.id)
     bench.clock.advance(1)
@@ -126,7 +123,7 @@ def test_11_a_leave_does_not_end_the_grace_of_another_connection(bench: Bench) -
 
 def test_11_one_lost_heartbeat_never_flips_a_status(bench: Bench) -> None:
     """Line 11: every second heartbeat is lost for ten minutes: contacts get nothing."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bob, alice = bench.open("bob"), bench.open("alice")
     bench.sweep(2)
     bench.pusher.clear()
@@ -140,7 +137,7 @@ def test_11_one_lost_heartbeat_never_flips_a_status(bench: Bench) -> None:
 @everywhere
 def test_12_an_update_is_one_frame_never_offline_and_online(bench: Bench) -> None:
     """Line 12: each status change is one frame to each viewer, and none of them says offline."""
-    bench.service.set_contacts("alice", ["bob", "carol"])
+    bench.service.contacts.change("alice", ["bob", "carol"])
     bob, carol, alice = bench.open("bob"), bench.open("carol"), bench.open("alice")
     bench.clock.advance(2)
     bench.pusher.clear()
@@ -157,7 +154,7 @@ def test_12_an_update_is_one_frame_never_offline_and_online(bench: Bench) -> Non
 @everywhere
 def test_12_status_and_custom_status_in_one_update_are_one_frame(bench: Bench) -> None:
     """Line 12: an update of both status and custom status is one frame that contains both."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bob, alice = bench.open("bob"), bench.open("alice")
     bench.clock.advance(2)
     bench.pusher.clear()
@@ -170,7 +167,7 @@ def test_12_status_and_custom_status_in_one_update_are_one_frame(bench: Bench) -
 @everywhere
 def test_12_an_update_that_changes_nothing_sends_nothing(bench: Bench) -> None:
     """Line 12: repeating the current status sends nothing, neither to contacts nor to the user's own connections."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice, _bob = bench.open("alice"), bench.open("bob")
     bench.update(alice, status="busy", customStatus={"text": "In a call"})
     bench.sweep(2)
@@ -186,14 +183,14 @@ def test_12_an_update_that_changes_nothing_sends_nothing(bench: Bench) -> None:
 @everywhere
 def test_12_a_second_change_does_not_wait_for_the_first_announcement(bench: Bench) -> None:
     """Line 12: the user changes status again while a slow function posts the first change: the second does not wait."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bob, alice = bench.open("bob"), bench.open("alice")
     bench.clock.advance(2)
     bench.pusher.clear()
-    other = bench.sandbox()
+    other = bench.environment()
     seen: list[list[tuple[str, str]]] = []
 
-    def change_her_mind(frame: Frame) -> None:
+    def change_her_mind(frame: Post) -> None:
         if frame.connection_id == bob.id and not seen:
             bench.clock.advance(0.5)
             seen.append([])
@@ -212,13 +209,13 @@ def test_12_a_second_change_does_not_wait_for_the_first_announcement(bench: Benc
 @everywhere
 def test_12_the_newest_of_several_changes_is_never_lost(bench: Bench) -> None:
     """Line 12: a function reports its change while a newer one is stored: it announces the newer one too."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bob, alice = bench.open("bob"), bench.open("alice")
     bench.clock.advance(2)
     bench.pusher.clear()
-    other = bench.sandbox()
+    other = bench.environment()
 
-    def change_twice(frame: Frame) -> None:
+    def change_twice(frame: Post) -> None:
         bench.pusher.deliver = lambda _frame: None
         with bench.killed(at=1):  # the other function dies right after it has written and leased its change
             other.update_user_status(alice, PresenceUpdate(action="presence_update", status="away"))
@@ -247,7 +244,7 @@ def test_12_each_of_a_users_devices_gets_one_frame(bench: Bench) -> None:
 @everywhere
 def test_12_every_applied_update_is_a_frame_to_the_users_devices(bench: Bench) -> None:
     """Line 12: an applied update with no visible effect is a frame to the user's own devices; an ignored one is not."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     phone, laptop, bob = bench.open("alice", device="phone"), bench.open("alice", device="laptop"), bench.open("bob")
     bench.update(laptop, status="busy")
     bench.update(phone, status="busy", n=1)
@@ -270,7 +267,7 @@ def test_12_every_applied_update_is_a_frame_to_the_users_devices(bench: Bench) -
 @everywhere
 def test_19_a_replaced_connection_is_no_event(bench: Bench) -> None:
     """Line 19: the new socket names the one it replaces before that one closes: contacts see no transition."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bob, old = bench.open("bob"), bench.open("alice", device="browser")
     bench.update(old, status="busy")
     bench.sweep(2)

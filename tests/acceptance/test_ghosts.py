@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from shared.delivery import Frame
+from shared.connection import Connection
+from shared.delivery import Post
 from shared.messages import StatusChange, Sync
-from shared.presence import Connection
 from tests.model.client import Client
 from tests.support.service import Bench
 
@@ -22,7 +22,7 @@ def watched(bench: Bench, connection: Connection) -> Client:
     """A client on an open connection; it receives everything posted there from its next `sync` on."""
     client, before = Client(), bench.pusher.deliver
 
-    def deliver(frame: Frame) -> None:
+    def deliver(frame: Post) -> None:
         before(frame)
         if frame.connection_id == connection.id:
             client.receive(json.loads(frame.data))
@@ -44,7 +44,7 @@ def agrees(bench: Bench, viewer: str, client: Client, *users: str) -> bool:
 def test_01_after_lost_disconnects_each_user_is_offline_once_by_the_ttl(bench: Bench) -> None:
     """Line 1: without any `$disconnect`, each user is announced offline once, between TTL and TTL + 2 s."""
     users = [f"user{number}" for number in range(40)]
-    bench.service.set_contacts("watcher", users)
+    bench.service.contacts.change("watcher", users)
     watcher = bench.open("watcher")
     last: dict[str, int] = {}
     for place, user in enumerate(users):
@@ -57,7 +57,7 @@ def test_01_after_lost_disconnects_each_user_is_offline_once_by_the_ttl(bench: B
 
     told: dict[str, list[int]] = {user: [] for user in users}
 
-    def note(frame: Frame) -> None:
+    def note(frame: Post) -> None:
         if frame.connection_id == watcher.id:
             for change in bench.pusher.changes(watcher.id):
                 assert change["type"] == "user_offline"
@@ -77,7 +77,7 @@ def test_01_without_a_sweeper_heartbeats_of_the_same_bucket_settle_the_dead(benc
     users = [f"user{number}" for number in range(60)]
     home = bench.store.bucket_of("watcher")
     here = [user for user in users if bench.store.bucket_of(user) == home][:10]
-    bench.service.set_contacts("watcher", users)
+    bench.service.contacts.change("watcher", users)
     watcher = bench.open("watcher")
     for user in here:
         bench.open(user)
@@ -91,7 +91,7 @@ def test_01_without_a_sweeper_heartbeats_of_the_same_bucket_settle_the_dead(benc
 
 def test_02_an_accepted_post_proves_nothing(bench: Bench) -> None:
     """Line 2: API Gateway accepts every post to a dead socket: it still goes offline at its TTL."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     for second in range(75):
         assert bench.sees("alice", "bob")["status"] == "online"
@@ -111,11 +111,11 @@ OPERATIONS: dict[str, Callable[[Bench, Connection], object]] = {
     "a leave": lambda bench, alice: bench.service.leave("alice", alice.id),
     "a disconnect": lambda bench, alice: bench.service.set_user_offline("alice", alice.id),
     "a sign-out everywhere": lambda bench, alice: bench.service.sign_out("alice"),
-    "going invisible": lambda bench, alice: bench.service.set_privacy("alice", invisible=True),
-    "hiding from one": lambda bench, alice: bench.service.set_privacy("alice", hide_from=["bob"]),
-    "a block": lambda bench, alice: bench.service.set_privacy("alice", blocks=["bob"]),
-    "adding a contact": lambda bench, alice: bench.service.set_contacts("alice", ["dave"]),
-    "removing a contact": lambda bench, alice: bench.service.set_contacts("alice", remove=["bob"]),
+    "going invisible": lambda bench, alice: bench.service.contacts.set_privacy("alice", invisible=True),
+    "hiding from one": lambda bench, alice: bench.service.contacts.set_privacy("alice", hide_from=["bob"]),
+    "a block": lambda bench, alice: bench.service.contacts.set_privacy("alice", blocks=["bob"]),
+    "adding a contact": lambda bench, alice: bench.service.contacts.change("alice", ["dave"]),
+    "removing a contact": lambda bench, alice: bench.service.contacts.change("alice", remove=["bob"]),
 }
 
 
@@ -127,8 +127,8 @@ def test_03_state_and_viewers_agree_one_lease_after_a_kill(
     for step in range(1, 12):
         bench.client.flushall()
         bench.pusher.deliver = lambda _frame: None
-        bench.service.set_graph_loaded(True)
-        bench.service.set_contacts("alice", ["bob", "carol"])
+        bench.service.contacts.set_graph_loaded(True)
+        bench.service.contacts.change("alice", ["bob", "carol"])
         connections = {user: bench.open(user) for user in ("alice", "bob", "carol", "dave")}
         bench.sweep(2)
         clients = {user: watched(bench, connection) for user, connection in connections.items()}
@@ -155,8 +155,8 @@ def test_03_another_function_announces_a_silent_user_after_a_kill(bench: Bench, 
     for step in range(1, 12):
         bench.client.flushall()
         bench.pusher.deliver = lambda _frame: None
-        bench.service.set_graph_loaded(True)
-        bench.service.set_contacts("alice", ["bob"])
+        bench.service.contacts.set_graph_loaded(True)
+        bench.service.contacts.change("alice", ["bob"])
         bench.open("alice")
         bob = bench.open("bob")
         neighbour = bench.open(next(f"n{i}" for i in itertools.count() if in_one_bucket(bench, f"n{i}", "alice")))
@@ -191,7 +191,7 @@ def in_one_bucket(bench: Bench, *users: str) -> bool:
 @pytest.mark.parametrize("device", ["phone", ""])
 def test_04_an_old_connection_never_changes_the_newer_state(bench: Bench, device: str, order: tuple[str, ...]) -> None:
     """Line 4: messages of an old connection, in any order around the new one's `$connect`: the new one decides."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bob, old = bench.open("bob"), bench.open("alice", device=device)
     new = bench.connection("alice", device=device, at=bench.clock() + 1)
     inherited = "online"
@@ -236,7 +236,7 @@ def test_04_an_old_connection_never_changes_the_newer_state(bench: Bench, device
 @pytest.mark.parametrize("end", ["leave", "disconnect", "replaces", "sign out"])
 def test_04_late_messages_of_a_closed_connection_revive_nobody(bench: Bench, end: str) -> None:
     """Line 4: messages of a closed connection arrive up to a minute late: they get it closed, and nothing else."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice = bench.open("alice")
     match end:
         case "leave":
@@ -264,7 +264,7 @@ def test_04_late_messages_of_a_closed_connection_revive_nobody(bench: Bench, end
 @everywhere
 def test_04_a_disconnect_that_overtakes_its_own_connect_leaves_no_ghost(bench: Bench) -> None:
     """Line 4: `$disconnect` is handled before `$connect`: the connection is refused, and the user was never online."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bob, alice = bench.open("bob"), bench.connection("alice")
     bench.service.set_user_offline("alice", alice.id)
     assert not bench.service.set_user_online(alice)
@@ -279,7 +279,7 @@ def test_04_a_disconnect_that_overtakes_its_own_connect_leaves_no_ghost(bench: B
 @pytest.mark.parametrize("chosen", ["online", "busy", "away"])
 def test_05_the_next_heartbeat_heals_a_user_whose_keys_were_lost(bench: Bench, chosen: str) -> None:
     """Line 5: the keys of a live user are deleted: the next heartbeat restores the right status with one event."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bob, alice = bench.open("bob"), bench.open("alice", device="phone", device_type="mobile")
     client = watched(bench, bob)
     bench.update(alice, status=chosen)
@@ -301,7 +301,7 @@ def test_06_every_viewer_recovers_from_lost_pushes_within_two_heartbeats(bench: 
     """Line 6: 5 % of the pushes for a hundred changes are lost: two heartbeats later every viewer is right."""
     rng, users = random.Random(6), [f"user{number}" for number in range(12)]
     for user in users:
-        bench.service.set_contacts(user, users)
+        bench.service.contacts.change(user, users)
     connections = [bench.open(user) for user in users]
     clients = [watched(bench, connection) for connection in connections]
     bench.pusher.drop = lambda _frame: rng.random() < 0.05

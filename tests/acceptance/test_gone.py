@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from shared.delivery import Frame
+from shared.delivery import Post
 from tests.support.service import Bench
 
 
 def test_17_gone_removes_exactly_that_connection(bench: Bench) -> None:
     """Line 17: one of two sockets is gone: that connection ends, the other stays, and contacts get nothing."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice, phone, laptop = bench.open("alice"), bench.open("bob", device="phone"), bench.open("bob", device="laptop")
     bench.sweep(6)
     bench.pusher.gone.add(phone.id)
@@ -24,7 +24,7 @@ def test_17_gone_removes_exactly_that_connection(bench: Bench) -> None:
 
 def test_17_a_user_whose_only_socket_is_gone_is_offline_after_the_grace(bench: Bench) -> None:
     """Line 17: a user's only socket is gone: the user is offline after the grace, with one event."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     bench.sweep(6)
     bench.pusher.gone.add(bob.id)
@@ -38,7 +38,7 @@ def test_17_a_user_whose_only_socket_is_gone_is_offline_after_the_grace(bench: B
 
 def test_17_a_410_extends_no_deadline_and_does_not_change_last_seen(bench: Bench) -> None:
     """Line 17: a 410 shortly before the TTL: the user is still offline at the TTL, last seen at the last heartbeat."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     beaten = bench.clock()
     bench.live(60, alice)
@@ -53,7 +53,7 @@ def test_17_a_410_extends_no_deadline_and_does_not_change_last_seen(bench: Bench
 
 def test_17_a_410_affects_only_the_connection_that_was_posted_to(bench: Bench) -> None:
     """Line 17: a 410 changes neither a connection that may still be opening nor the one that came after it."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice, young = bench.open("alice"), bench.open("bob", device="phone")
     bench.sweep(4)
     bench.pusher.gone.add(young.id)
@@ -64,7 +64,7 @@ def test_17_a_410_affects_only_the_connection_that_was_posted_to(bench: Bench) -
     bench.sweep(5)
     after: list[str] = []
 
-    def reconnect(frame: Frame) -> None:
+    def reconnect(frame: Post) -> None:
         bench.pusher.deliver = lambda _frame: None
         after.append(bench.open("bob", device="phone").id)
 
@@ -77,7 +77,7 @@ def test_17_a_410_affects_only_the_connection_that_was_posted_to(bench: Bench) -
 def test_17_a_410_cascades_into_nothing(bench: Bench) -> None:
     """Line 17: one announcement finds fifty sockets gone: one more round trip removes them, with no further posts."""
     users = [f"user{number}" for number in range(50)]
-    bench.service.set_contacts("alice", users)
+    bench.service.contacts.change("alice", users)
     alice = bench.open("alice")
     connections = [bench.open(user) for user in users]
     bench.sweep(10)
@@ -92,7 +92,7 @@ def test_17_a_410_cascades_into_nothing(bench: Bench) -> None:
 
 def test_17_a_heartbeat_revives_a_connection_after_a_false_410(bench: Bench) -> None:
     """Line 17: a connection sends a heartbeat after a false 410: it is live with its status, and there is no event."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     bench.update(bob, status="busy")
     bench.sweep(6)

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from shared.delivery import Frame
-from shared.messages import GetPresence, LastSeenPolicy, Sync
-from shared.presence import Connection
+from shared.commands import LastSeenPolicy
+from shared.connection import Connection
+from shared.delivery import Post
+from shared.messages import GetPresence, Sync
 from tests.support.service import Bench
 
 everywhere = pytest.mark.parametrize("client", ["fakeredis", "redis"], indirect=True)
@@ -20,7 +21,7 @@ def surfaces(bench: Bench, viewer: Connection, user_id: str) -> dict[str, Any]:
     """What a viewer learns of a user on each surface that it can query."""
     asked = bench.service.get_user_presence(viewer.user_id, user_id)
     bench.pusher.clear()
-    bench.service.answer_query(viewer, GetPresence(action="get_presence", userIds=[user_id, "nobody"]))
+    bench.service.get_presence(viewer, GetPresence(action="get_presence", userIds=[user_id, "nobody"]))
     queried = bench.pusher.to(viewer.id)[-1]["users"][0]
     bench.pusher.clear()
     bench.service.sync(viewer, Sync(action="sync"))
@@ -46,9 +47,9 @@ def anonymous(value: Any, *names: str) -> str:
 
 
 HIDINGS: dict[str, Callable[[Bench, str], None]] = {
-    "invisible": lambda bench, user: bench.service.set_privacy(user, invisible=True),
-    "hidden from the viewer": lambda bench, user: bench.service.set_privacy(user, hide_from=["viewer"]),
-    "blocking the viewer": lambda bench, user: bench.service.set_privacy(user, blocks=["viewer"]),
+    "invisible": lambda bench, user: bench.service.contacts.set_privacy(user, invisible=True),
+    "hidden from the viewer": lambda bench, user: bench.service.contacts.set_privacy(user, hide_from=["viewer"]),
+    "blocking the viewer": lambda bench, user: bench.service.contacts.set_privacy(user, blocks=["viewer"]),
 }
 
 
@@ -57,7 +58,7 @@ def test_20_a_hidden_user_equals_an_offline_one_on_every_surface(
     bench: Bench, hide: Callable[[Bench, str], None]
 ) -> None:
     """Line 20: of two users with the same past, one hides and one signs out: no viewer can tell which."""
-    bench.service.set_contacts("viewer", ["hider", "leaver"])
+    bench.service.contacts.change("viewer", ["hider", "leaver"])
     viewer = bench.open("viewer")
     twins = {user: bench.open(user, device_type="mobile") for user in ("hider", "leaver")}
     for connection in twins.values():
@@ -86,7 +87,7 @@ def test_20_a_hidden_user_equals_an_offline_one_on_every_surface(
 def test_20_a_pending_batch_shows_what_the_viewer_may_see_when_it_is_sent(bench: Bench) -> None:
     """Line 20: a user hides while a change waits for the viewer's window: the batch shows an offline user."""
     users = [f"user{number}" for number in range(12)]
-    bench.service.set_contacts("viewer", users)
+    bench.service.contacts.change("viewer", users)
     viewer, *others = [bench.open(user) for user in ["viewer", *users]]
     told = {change["userId"] for change in bench.pusher.changes(viewer.id)}
     assert not told & {"user8", "user9"}
@@ -94,7 +95,7 @@ def test_20_a_pending_batch_shows_what_the_viewer_may_see_when_it_is_sent(bench:
     for user, hidden in (("user8", {"invisible": True}), ("user9", {"hide_from": ["viewer"]})):
         connection = others[users.index(user)]
         bench.update(connection, status="busy")
-        bench.service.set_privacy(user, **hidden)
+        bench.service.contacts.set_privacy(user, **hidden)
         bench.update(connection, customStatus={"text": "secret"})
     assert bench.pusher.changes(viewer.id) == [], "all wait for the viewer's window after the first frames"
     bench.sweep(3)
@@ -120,17 +121,17 @@ def test_20_a_stranger_cannot_tell_who_exists(bench: Bench) -> None:
 @everywhere
 def test_20_a_last_seen_policy_acts_immediately_on_those_who_saw_it(bench: Bench) -> None:
     """Line 20: an offline user's policy changes: contacts are notified; a viewer hidden from sees no change."""
-    bench.service.set_contacts("alice", ["bob", "carol"])
+    bench.service.contacts.change("alice", ["bob", "carol"])
     alice, bob, carol = bench.open("alice"), bench.open("bob"), bench.open("carol")
     bench.service.leave("alice", alice.id)
     left = bench.clock()
-    bench.service.set_privacy("alice", hide_from=["carol"])
+    bench.service.contacts.set_privacy("alice", hide_from=["carol"])
     changes: list[tuple[LastSeenPolicy, int | None]] = [("nobody", None), ("nobody", None), ("everyone", left)]
     for policy, seen in changes:
         bench.clock.advance(5)
         bench.pusher.clear()
         known, frozen = bench.sees("bob", "alice"), surfaces(bench, carol, "alice")
-        bench.service.set_privacy("alice", last_seen=policy)
+        bench.service.contacts.set_privacy("alice", last_seen=policy)
         told = bench.pusher.changes(bob.id, "alice")
         expected = [] if known["lastSeen"] == seen else [("presence_status", "offline", seen, known["rev"] + 1)]
         assert [(c["type"], c["status"], c["lastSeen"], c["rev"]) for c in told] == expected
@@ -145,28 +146,28 @@ def test_20_a_frozen_last_seen_follows_the_policy_at_the_time_of_hiding(
     bench: Bench, policy: LastSeenPolicy, shown: bool
 ) -> None:
     """Line 20: a frozen record keeps the time of hiding if the policy showed it; showing again shows the present."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice = bench.open("alice")
-    bench.service.set_privacy("alice", last_seen=policy)
+    bench.service.contacts.set_privacy("alice", last_seen=policy)
     began = bench.clock()
-    bench.service.set_privacy("alice", hide_from=["bob"])
-    bench.service.set_privacy("alice", last_seen="nobody" if shown else "everyone")
+    bench.service.contacts.set_privacy("alice", hide_from=["bob"])
+    bench.service.contacts.set_privacy("alice", last_seen="nobody" if shown else "everyone")
     assert bench.sees("bob", "alice")["lastSeen"] == (began if shown else None)
     bench.clock.advance(5)
     bench.service.leave("alice", alice.id)
-    bench.service.set_privacy("alice", hide_from=[])
+    bench.service.contacts.set_privacy("alice", hide_from=[])
     assert bench.sees("bob", "alice")["lastSeen"] == (None if shown else began + 5000)
 
 
 @everywhere
 def test_20_a_policy_change_of_an_online_user_is_no_event(bench: Bench) -> None:
     """Line 20: an online user's policy changes: no frame is sent, since no record of an online user has `lastSeen`."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bob = bench.open("bob")
     bench.open("alice")
     bench.sweep(3)
     bench.pusher.clear()
-    bench.service.set_privacy("alice", last_seen="nobody")
+    bench.service.contacts.set_privacy("alice", last_seen="nobody")
     bench.sweep(3)
     assert bench.pusher.changes(bob.id) == []
 
@@ -174,21 +175,21 @@ def test_20_a_policy_change_of_an_online_user_is_no_event(bench: Bench) -> None:
 @everywhere
 def test_20_last_seen_is_shown_only_where_the_policy_allows_it(bench: Bench) -> None:
     """Line 20: `lastSeen` is null while the user is online, then a time, and always null if the policy hides it."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice = bench.open("alice")
     assert bench.sees("bob", "alice")["lastSeen"] is None
     left = bench.clock()
     bench.service.leave("alice", alice.id)
     assert bench.sees("bob", "alice")["lastSeen"] == left
-    bench.service.set_privacy("alice", last_seen="nobody")
+    bench.service.contacts.set_privacy("alice", last_seen="nobody")
     assert bench.sees("bob", "alice")["lastSeen"] is None
-    bench.service.set_privacy("alice", last_seen="everyone")
+    bench.service.contacts.set_privacy("alice", last_seen="everyone")
     assert bench.sees("bob", "alice")["lastSeen"] == left
 
 
 def related(bench: Bench) -> tuple[Connection, Connection]:
     """Alice and Bob: mutual contacts, online, with everything announced."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     bench.sweep(3)
     bench.pusher.clear()
@@ -204,7 +205,7 @@ def seen(bench: Bench) -> tuple[str, str]:
 def test_22_a_block_acts_immediately_on_both_sides(bench: Bench) -> None:
     """Line 22: Alice blocks Bob: neither sees the other on any surface, and each gets one ordinary `user_offline`."""
     alice, bob = related(bench)
-    bench.service.set_privacy("alice", blocks=["bob"])
+    bench.service.contacts.set_privacy("alice", blocks=["bob"])
     assert seen(bench) == ("offline", "offline")
     for viewer, other in ((bob, "alice"), (alice, "bob")):
         [change] = bench.pusher.changes(viewer.id)
@@ -225,9 +226,9 @@ def test_22_a_block_during_an_announcement_is_announced_right_after_it(bench: Be
     """Line 22: Alice blocks Bob while a function posts her change: Bob is notified right after, not a lease later."""
     alice, bob = related(bench)
 
-    def block(_frame: Frame) -> None:
+    def block(_frame: Post) -> None:
         bench.pusher.deliver = lambda _frame: None
-        bench.sandbox().set_privacy("alice", blocks=["bob"])
+        bench.environment().contacts.set_privacy("alice", blocks=["bob"])
 
     bench.pusher.deliver = block
     bench.update(alice, status="busy")
@@ -242,13 +243,13 @@ def test_22_hiding_and_removal_act_immediately_on_one_side(bench: Bench) -> None
     for way in ("hide", "remove"):
         alice, bob = related(bench)
         if way == "hide":
-            bench.service.set_privacy("alice", hide_from=["bob"])
+            bench.service.contacts.set_privacy("alice", hide_from=["bob"])
         else:
-            bench.service.set_contacts("alice", remove=["bob"], mutual=False)
+            bench.service.contacts.change("alice", remove=["bob"], mutual=False)
         assert seen(bench) == ("online", "offline")
         assert [change["type"] for change in bench.pusher.changes(bob.id)] == ["user_offline"]
         assert bench.pusher.changes(alice.id) == []
-        bench.service.set_privacy("alice", hide_from=[])
+        bench.service.contacts.set_privacy("alice", hide_from=[])
         bench.sweep(3)
 
 
@@ -260,8 +261,8 @@ def test_22_an_offline_user_hides_without_an_event(bench: Bench) -> None:
     bench.sweep(3)
     before = bench.sees("bob", "alice")
     bench.pusher.clear()
-    bench.service.set_privacy("alice", hide_from=["bob"], blocks=["bob"])
-    bench.service.set_contacts("alice", remove=["bob"], mutual=False)
+    bench.service.contacts.set_privacy("alice", hide_from=["bob"], blocks=["bob"])
+    bench.service.contacts.change("alice", remove=["bob"], mutual=False)
     bench.live(20, bob)
     assert bench.pusher.changes(bob.id) == []
     assert bench.sees("bob", "alice") == before
@@ -286,7 +287,7 @@ def test_22_unblocking_does_not_unhide_and_unhiding_does_not_unblock(bench: Benc
         ({"invisible": False}, ("online", "online")),
     ]
     for change, expected in steps:
-        bench.service.set_privacy("alice", **change)
+        bench.service.contacts.set_privacy("alice", **change)
         assert seen(bench) == expected, change
 
 
@@ -294,14 +295,14 @@ def test_22_unblocking_does_not_unhide_and_unhiding_does_not_unblock(bench: Benc
 def test_22_each_side_ends_only_its_own_block(bench: Bench) -> None:
     """Line 22: both users block each other: when one unblocks, nothing changes until the other does too."""
     alice, bob = related(bench)
-    bench.service.set_privacy("alice", blocks=["bob"])
-    bench.service.set_privacy("bob", blocks=["alice"])
+    bench.service.contacts.set_privacy("alice", blocks=["bob"])
+    bench.service.contacts.set_privacy("bob", blocks=["alice"])
     bench.sweep(3)
     bench.pusher.clear()
-    bench.service.set_privacy("alice", blocks=[])
+    bench.service.contacts.set_privacy("alice", blocks=[])
     assert seen(bench) == ("offline", "offline")
     assert bench.pusher.changes(alice.id) == bench.pusher.changes(bob.id) == []
-    bench.service.set_privacy("bob", blocks=[])
+    bench.service.contacts.set_privacy("bob", blocks=[])
     assert seen(bench) == ("online", "online")
     for viewer in (alice, bob):
         assert [change["type"] for change in bench.pusher.changes(viewer.id)] == ["user_online"]
@@ -311,11 +312,11 @@ def test_22_each_side_ends_only_its_own_block(bench: Bench) -> None:
 def test_22_adding_a_contact_again_does_not_unblock(bench: Bench) -> None:
     """Line 22: the application adds a blocked contact again: the block remains."""
     related(bench)
-    bench.service.set_privacy("alice", blocks=["bob"])
-    bench.service.set_contacts("alice", remove=["bob"])
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.set_privacy("alice", blocks=["bob"])
+    bench.service.contacts.change("alice", remove=["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     assert seen(bench) == ("offline", "offline")
-    bench.service.set_privacy("alice", blocks=[])
+    bench.service.contacts.set_privacy("alice", blocks=[])
     assert seen(bench) == ("online", "online")
 
 
@@ -323,7 +324,7 @@ def test_22_adding_a_contact_again_does_not_unblock(bench: Bench) -> None:
 def test_22_a_removed_contact_leaves_the_snapshot(bench: Bench) -> None:
     """Line 22: a removed contact is in no snapshot; a query still gets the former contact's offline record."""
     alice, bob = related(bench)
-    bench.service.set_contacts("alice", remove=["bob"])
+    bench.service.contacts.change("alice", remove=["bob"])
     answers = surfaces(bench, bob, "alice")
     assert answers["snapshot"] is None
     assert answers["read"] == answers["query"]
@@ -335,7 +336,7 @@ def test_22_a_removed_contact_leaves_the_snapshot(bench: Bench) -> None:
 
 def test_23_a_connection_does_not_outlive_its_token_by_more_than_a_minute(bench: Bench) -> None:
     """Line 23: a client keeps sending heartbeats after its token has ended: a minute later it is closed and offline."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bob = bench.open("bob")
     ends = bench.clock() + 120_000
     alice = bench.open("alice", token_expires_at=ends // 1000)
@@ -355,7 +356,7 @@ def test_23_a_connection_does_not_outlive_its_token_by_more_than_a_minute(bench:
 @everywhere
 def test_23_an_interrupted_sign_out_still_closes_every_socket(bench: Bench) -> None:
     """Line 23: a sign-out dies before it closes a socket: nothing is posted there; a repeat or a message closes it."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     first, second, bob = bench.open("alice"), bench.open("alice"), bench.open("bob")
     with bench.killed(at=1):
         bench.service.sign_out("alice")
@@ -389,7 +390,7 @@ def test_23_messages_on_a_dead_connection_close_it_once_a_second(bench: Bench, l
 @everywhere
 def test_23_sign_out_everywhere_ends_all_earlier_connections_and_tokens(bench: Bench) -> None:
     """Line 23: after a sign-out everywhere, older connections and tokens are refused; a newer token works."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bob = bench.open("bob")
     old = [bench.open("alice", device=device) for device in ("phone", "laptop", "laptop")]
     issued = bench.clock() // 1000
@@ -418,7 +419,7 @@ def test_23_sign_out_everywhere_ends_all_earlier_connections_and_tokens(bench: B
 @everywhere
 def test_23_a_message_affects_only_its_sender(bench: Bench) -> None:
     """Line 23: `replaces` and `leave` reach the sender's own connections only; another user's id has no effect."""
-    bench.service.set_contacts("alice", ["mallory"])
+    bench.service.contacts.change("alice", ["mallory"])
     alice, mallory = bench.open("alice"), bench.open("mallory")
     bench.service.sync(mallory, Sync(action="sync", replaces=alice.id))
     bench.service.leave("mallory", alice.id)
@@ -434,16 +435,16 @@ def test_24_a_user_sees_the_real_own_state_but_not_who_blocks(bench: Bench) -> N
     """Line 24: `GET /v1/me` shows the user's real status and settings, but never who blocks the user."""
     alice, _ = related(bench)
     bench.update(alice, status="busy", scope="user", until=bench.clock() + 60_000)
-    before = bench.service.inspect_user("alice"), bench.service.get_privacy("alice")
-    bench.service.set_privacy("bob", blocks=["alice"])
-    assert (bench.service.inspect_user("alice"), bench.service.get_privacy("alice")) == before
-    bench.service.set_privacy("alice", invisible=True, last_seen="nobody", hide_from=["carol"])
+    before = bench.service.inspect_user("alice"), bench.service.contacts.get_privacy("alice")
+    bench.service.contacts.set_privacy("bob", blocks=["alice"])
+    assert (bench.service.inspect_user("alice"), bench.service.contacts.get_privacy("alice")) == before
+    bench.service.contacts.set_privacy("alice", invisible=True, last_seen="nobody", hide_from=["carol"])
     own = bench.service.inspect_user("alice")
     assert (own["status"], own["invisible"], own["lastSeenPolicy"]) == ("busy", True, "nobody")
     assert own["claim"] == {"status": "busy", "until": bench.clock() + 60_000}
     assert own["why"] == "invisible: contacts see offline"
     assert [device["connectionId"] for device in own["devices"]] == [alice.id]
-    assert bench.service.get_privacy("alice") == {
+    assert bench.service.contacts.get_privacy("alice") == {
         "invisible": True,
         "lastSeen": "nobody",
         "hideFrom": ["carol"],

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from shared.connection import Connection
 from shared.messages import GetPresence, Heartbeat, Sync
-from shared.presence import Connection
 from tests.support.service import Bench
 
 CONTACTS = [f"contact{number}" for number in range(120)]
@@ -14,7 +14,7 @@ sizes = pytest.mark.parametrize("contacts", [1, 120])
 
 def settled(bench: Bench, contacts: int) -> None:
     """Alice with this many contacts, all online, with everything announced."""
-    bench.service.set_contacts("alice", CONTACTS[:contacts])
+    bench.service.contacts.change("alice", CONTACTS[:contacts])
     for contact in CONTACTS[:contacts]:
         bench.open(contact)
     bench.sweep(8)
@@ -112,7 +112,7 @@ def test_a_query_is_two_round_trips(bench: Bench, contacts: int) -> None:
     alice = bench.open("alice")
     bench.sweep(3)
     with bench.counted() as stages:
-        bench.service.answer_query(alice, GetPresence(action="get_presence", userIds=CONTACTS[:contacts][:100]))
+        bench.service.get_presence(alice, GetPresence(action="get_presence", userIds=CONTACTS[:contacts][:100]))
     assert len(stages) == 2
 
 
@@ -121,9 +121,7 @@ def test_http_calls_are_one_or_two_round_trips(bench: Bench, contacts: int) -> N
     """An HTTP call checks its token in the same round trip as the rest; a poll costs what a `sync` costs."""
     settled(bench, contacts)
     now = bench.clock() // 1000
-    device = Connection.of_polling_device(
-        "alice", "d1", connected_at=bench.clock(), token_issued_at=now, token_expires_at=now + 3600
-    )
+    device = Connection.of_polling_device("alice", "d1", now=bench.clock(), issued_at=now, expires_at=now + 3600)
     bench.service.poll(device, Heartbeat(action="heartbeat"))
     bench.sweep(3)
     with bench.counted() as query:

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from shared.delivery import Frame, Request
-from shared.frames import Answer
-from shared.messages import MAX_FRAME_BYTES, PresenceUpdate, Sync
+from shared.commands import Command
+from shared.delivery import Post
+from shared.frames import MAX_FRAME_BYTES
+from shared.messages import PresenceUpdate, Sync
 from shared.presence import PresenceService
 from shared.push import Pusher
+from shared.store import AnyResponse
 from shared.upkeep import Upkeep
 from tests.model.client import Client
 from tests.support.management_server import ManagementServer, Received
@@ -32,12 +34,12 @@ def test_13_a_thousand_contacts_within_ten_seconds_are_at_most_twenty_frames(ben
     """
     users = [f"user{number}" for number in range(1000)]
     for user in users[:4]:
-        bench.service.set_contacts(user, users)
+        bench.service.contacts.change(user, users)
     viewers = [bench.open(user) for user in users[:4]]
     clients = {viewer.id: Client() for viewer in viewers}
     frames: Counter[str] = Counter()
 
-    def deliver(frame: Frame) -> None:
+    def deliver(frame: Post) -> None:
         assert len(frame.data) <= MAX_FRAME_BYTES
         if frame.connection_id in clients:
             frames[frame.connection_id] += 1
@@ -62,7 +64,7 @@ def test_13_a_thousand_contacts_within_ten_seconds_are_at_most_twenty_frames(ben
 def test_13_after_a_storm_changes_are_sent_immediately_again(bench: Bench) -> None:
     """Line 13: after a storm the window closes: the function that makes a change posts it, without a second's delay."""
     users = [f"user{number}" for number in range(60)]
-    bench.service.set_contacts("viewer", users)
+    bench.service.contacts.change("viewer", users)
     viewer, *others = [bench.open(user) for user in ["viewer", *users]]
     bench.live(60, viewer, *others)
     for _ in range(3):
@@ -77,7 +79,7 @@ def test_13_after_a_storm_changes_are_sent_immediately_again(bench: Bench) -> No
 
 def test_13_a_few_changes_do_not_wait(bench: Bench) -> None:
     """Line 13: changes wait only when a viewer gets many in a short time: three in a row are posted immediately."""
-    bench.service.set_contacts("viewer", ["user"])
+    bench.service.contacts.change("viewer", ["user"])
     viewer, user = bench.open("viewer"), bench.open("user")
     for _ in range(5):
         bench.sweep(2)
@@ -90,7 +92,7 @@ def test_13_a_few_changes_do_not_wait(bench: Bench) -> None:
 def test_13_a_superseded_state_is_never_sent(bench: Bench) -> None:
     """Line 13: several changes of one user within a viewer's window are one event with the final state."""
     users = [f"user{number}" for number in range(50)]
-    bench.service.set_contacts("viewer", users)
+    bench.service.contacts.change("viewer", users)
     viewer, *others = [bench.open(user) for user in ["viewer", *users]]
     bench.sweep(0.2)
     for connection in others:
@@ -119,7 +121,7 @@ def management(monkeypatch: pytest.MonkeyPatch) -> Iterator[ManagementServer]:
 @pytest.fixture
 def pusher(bench: Bench, management: ManagementServer) -> Iterator[Pusher]:
     """The real pusher."""
-    pusher = Pusher(bench.settings.model_copy(update={"callback_url": management.url}), bench.meter)
+    pusher = Pusher(bench.settings.model_copy(update={"callback_url": management.url}), bench.metrics)
     yield pusher
     pusher.shutdown()
 
@@ -127,7 +129,7 @@ def pusher(bench: Bench, management: ManagementServer) -> Iterator[Pusher]:
 @pytest.fixture
 def posting(bench: Bench, pusher: Pusher) -> PresenceService:
     """A service with the real pusher on the bench's state."""
-    return PresenceService(bench.store, pusher, bench.settings, bench.clock, bench.meter)
+    return PresenceService(bench.store, pusher, bench.settings, bench.clock, bench.metrics)
 
 
 def test_14_throttled_posts_are_retried_and_nothing_is_lost(
@@ -135,7 +137,7 @@ def test_14_throttled_posts_are_retried_and_nothing_is_lost(
 ) -> None:
     """Line 14: every first post gets 429: the service backs off, and every viewer gets one frame."""
     viewers = [bench.open(f"viewer{number}") for number in range(30)]
-    bench.service.set_contacts("alice", [viewer.user_id for viewer in viewers])
+    bench.service.contacts.change("alice", [viewer.user_id for viewer in viewers])
     alice = bench.open("alice")
     bench.sweep(2)
     tries: defaultdict[str, list[float]] = defaultdict(list)
@@ -150,7 +152,7 @@ def test_14_throttled_posts_are_retried_and_nothing_is_lost(
     assert [len(times) for times in tries.values()] == [2] * 31, "thirty viewers and Alice herself"
     assert min(waits) >= 0.05
     assert len({round(wait, 3) for wait in waits}) > 5, "all retries came at one moment"
-    assert bench.meter.counts["PostsSent"] == bench.meter.counts["PostsThrottled"] == 31
+    assert bench.metrics.counts["PostsSent"] == bench.metrics.counts["PostsThrottled"] == 31
     bench.pusher.clear()
     bench.sweep(15)
     assert bench.pusher.frames == [], "a change was not reported"
@@ -160,14 +162,14 @@ def test_14_a_post_that_stays_throttled_heals_with_the_next_heartbeat(
     bench: Bench, management: ManagementServer, posting: PresenceService
 ) -> None:
     """Line 14: a viewer's posts are throttled until the budget ends: the viewer's next heartbeat gets a snapshot."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     bench.sweep(2)
     seq = bench.pusher.to(bob.id)[-1]["seq"]
     management.answer = lambda received: 429 if received.connection_id == bob.id else 200
     posting._delivery._pusher._budget = 0.3  # type: ignore[attr-defined] # a Pusher; the test does not wait
     posting.update_user_status(alice, PresenceUpdate(action="presence_update", status="busy"))
-    assert bench.meter.counts["PostsFailed"] == 1
+    assert bench.metrics.counts["PostsFailed"] == 1
     bench.sweep(3)
     bench.beat(bob, seq=seq)
     snapshot = bench.pusher.to(bob.id)[-1]
@@ -180,7 +182,7 @@ def test_14_a_hanging_peer_delays_nobody_else(
 ) -> None:
     """Line 14: one connection never responds: the others get their frame, and the function stays within its budget."""
     viewers = [bench.open(f"viewer{number}") for number in range(40)]
-    bench.service.set_contacts("alice", [viewer.user_id for viewer in viewers])
+    bench.service.contacts.change("alice", [viewer.user_id for viewer in viewers])
     alice = bench.open("alice")
     bench.sweep(2)
     hanging = viewers[11].id
@@ -192,7 +194,7 @@ def test_14_a_hanging_peer_delays_nobody_else(
     assert len(others) == 40
     assert max(others) < 1
     assert ended - began < bench.settings.push_budget
-    assert bench.meter.counts["PostsFailed"] == 1
+    assert bench.metrics.counts["PostsFailed"] == 1
 
 
 def test_14_forty_hanging_peers_do_not_delay_the_sweeper(
@@ -202,12 +204,12 @@ def test_14_forty_hanging_peers_do_not_delay_the_sweeper(
     crowd = [bench.open(f"viewer{number}") for number in range(40)]
     ends = ["alice", "carol", "erin"]
     for user in ends:
-        bench.service.set_contacts(user, [*(viewer.user_id for viewer in crowd), "bob"])
+        bench.service.contacts.change(user, [*(viewer.user_id for viewer in crowd), "bob"])
     bob, connections = bench.open("bob"), [bench.open(user) for user in ends]
     bench.sweep(2)
     hanging = {viewer.id for viewer in crowd}
     management.answer = lambda received: management.hang(received) if received.connection_id in hanging else 200
-    sweeper = Upkeep(bench.store, pusher, bench.settings, bench.clock, bench.meter)
+    sweeper = Upkeep(bench.store, pusher, bench.settings, bench.clock, bench.metrics)
     took = []
     for connection in connections:
         bench.service.set_user_offline(connection.user_id, connection.id)
@@ -229,7 +231,7 @@ def test_14_forty_hanging_peers_do_not_delay_the_sweeper(
 def test_15_reordered_and_repeated_frames_give_the_same_state(bench: Bench, seed: int) -> None:
     """Line 15: frames arrive in any order, some twice: the client's state equals the server's."""
     rng, users = random.Random(seed), ["bob", "carol", "dave", "erin"]
-    bench.service.set_contacts("alice", users)
+    bench.service.contacts.change("alice", users)
     alice = bench.open("alice")
     connections = {user: bench.open(user) for user in users}
     for _ in range(25):
@@ -239,7 +241,7 @@ def test_15_reordered_and_repeated_frames_give_the_same_state(bench: Bench, seed
                 bench.service.leave(user, connections[user].id)
                 connections[user] = bench.open(user)
             case 1:
-                bench.service.set_privacy(user, hide_from=rng.choice([[], ["alice"]]))
+                bench.service.contacts.set_privacy(user, hide_from=rng.choice([[], ["alice"]]))
             case 2:
                 bench.service.sync(alice, Sync(action="sync"))
             case 3:
@@ -273,7 +275,7 @@ UPDATES = [
 @pytest.mark.parametrize("order", [*itertools.permutations(range(5))][::7])
 def test_15_reordered_and_repeated_updates_give_the_same_state(bench: Bench, order: Sequence[int]) -> None:
     """Line 15: a connection's updates arrive in any order, some twice: each field is that of its newest update."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice = bench.open("alice")
     for place in (*order, *reversed(order)):
         bench.update(alice, **UPDATES[place])
@@ -300,11 +302,11 @@ class MeanwhileStore:
     def __init__(self, bench: Bench, before: int, happens: Callable[[], None]) -> None:
         self.buckets, self._bench, self._before, self._happens = bench.store.buckets, bench, before, happens
 
-    def call(self, requests: Sequence[Request], now: int) -> list[Answer]:
+    def call(self, commands: Sequence[Command[AnyResponse]], now: int) -> list[AnyResponse]:
         self._before -= 1
         if self._before == 0:
             self._happens()
-        return self._bench.store.call(requests, now)
+        return self._bench.store.call(commands, now)
 
     def users(self, cursor: str, count: int = 100, kinds: Sequence[str] = ()) -> tuple[set[str], str]:
         return self._bench.store.users(cursor, count, kinds)
@@ -317,7 +319,7 @@ class MeanwhileStore:
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_16_no_change_is_missed_between_reading_and_subscribing(bench: Bench, stage: int) -> None:
     """Line 16: a contact changes at any moment of a `sync`, before or after the snapshot: the client is right."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice = bench.connection("alice")
     bob = bench.open("bob")
     bench.service.set_user_online(alice)
@@ -327,7 +329,7 @@ def test_16_no_change_is_missed_between_reading_and_subscribing(bench: Bench, st
         bench.update(bob, status="busy")
 
     store = MeanwhileStore(bench, stage, change)
-    syncing = PresenceService(store, bench.pusher, bench.settings, bench.clock, bench.meter)
+    syncing = PresenceService(store, bench.pusher, bench.settings, bench.clock, bench.metrics)
     syncing.sync(alice, Sync(action="sync"))
     bench.sweep(2)
     frames = bench.pusher.to(alice.id)
@@ -341,7 +343,7 @@ def test_16_no_change_is_missed_between_reading_and_subscribing(bench: Bench, st
 @everywhere
 def test_16_a_frame_in_flight_causes_no_snapshot_but_a_lost_one_does(bench: Bench) -> None:
     """Line 16: a heartbeat that misses a frame of the last two seconds gets no response; an older frame, a snapshot."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     bench.clock.advance(5)
     seq = bench.pusher.to(alice.id)[-1]["seq"]
@@ -366,7 +368,7 @@ def test_16_a_frame_in_flight_causes_no_snapshot_but_a_lost_one_does(bench: Benc
 @everywhere
 def test_16_a_client_that_missed_nothing_resumes(bench: Bench) -> None:
     """Line 16: a reconnect with the current `seq` gets `resumed` and no users; with any other, the full snapshot."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     bench.clock.advance(1)
     seq = bench.pusher.to(alice.id)[-1]["seq"]
@@ -390,10 +392,10 @@ def test_16_a_client_that_missed_nothing_resumes(bench: Bench) -> None:
 @everywhere
 def test_16_a_pending_change_prevents_a_resume(bench: Bench) -> None:
     """Line 16: a reconnect with the current `seq` while a change is pending gets a full snapshot with that change."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice, bob = bench.open("alice", device="browser"), bench.open("bob")
     bench.sweep(3)
-    bench.crowd(bob)
+    bench.make_changes_wait(bob)
     bench.update(bob, status="busy")
     assert bench.client.exists(bench.store.key("pending", "alice")), "the last change waits for Alice's window"
     seq = bench.pusher.to(alice.id)[-1]["seq"]
@@ -409,7 +411,7 @@ def test_16_a_pending_change_prevents_a_resume(bench: Bench) -> None:
 def test_16_a_large_snapshot_comes_in_parts_of_32_kb(bench: Bench) -> None:
     """Line 16: a snapshot too large for one frame comes complete, in parts of at most 32 KB with one `seq`."""
     users = [f"user{number:04}" for number in range(1200)]
-    bench.service.set_contacts("viewer", users, mutual=True)
+    bench.service.contacts.change("viewer", users, mutual=True)
     for user in users[::100]:
         bench.open(user)
     viewer = bench.open("viewer")

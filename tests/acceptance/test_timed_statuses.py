@@ -29,7 +29,7 @@ def shown(record: Any, kind: str) -> Any:
 @pytest.mark.parametrize("kind", ["claim", "custom status"])
 def test_25_a_read_shows_the_end_to_the_millisecond(bench: Bench, kind: str) -> None:
     """Line 25: a read shows a timed status until the millisecond of its end, and the previous status from then on."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice = bench.open("alice")
     bench.update(alice, status="away")
     before = shown(bench.sees("bob", "alice"), kind)
@@ -48,7 +48,7 @@ def test_25_a_read_shows_the_end_to_the_millisecond(bench: Bench, kind: str) -> 
 @pytest.mark.parametrize("after", [3, 59.7, 301])
 def test_25_the_end_is_announced_within_two_seconds(bench: Bench, kind: str, after: float) -> None:
     """Line 25: contacts get one frame within two seconds of the end, and the previous status returns."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     bench.update(alice, status="away")
     bench.sweep(1)
@@ -72,7 +72,7 @@ def test_25_the_end_is_announced_within_two_seconds(bench: Bench, kind: str, aft
 @pytest.mark.parametrize("kind", ["claim", "custom status"])
 def test_25_two_sweepers_end_a_status_once(bench: Bench, kind: str) -> None:
     """Line 25: two sweepers and a heartbeat find the same end at the same moment: it is announced once."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     until = bench.clock() + 10_000
     bench.update(alice, **timed(bench, kind, until))
@@ -98,7 +98,7 @@ def test_25_two_sweepers_end_a_status_once(bench: Bench, kind: str) -> None:
 @everywhere
 def test_25_a_newer_claim_is_not_ended_by_the_older_ones_time(bench: Bench) -> None:
     """Line 25: a claim is extended before it ends: the first end has no effect."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice = bench.open("alice")
     bench.update(alice, status="busy", scope="user", until=bench.clock() + 5_000)
     bench.update(alice, status="busy", scope="user", until=bench.clock() + 50_000)
@@ -112,7 +112,7 @@ def test_25_a_newer_claim_is_not_ended_by_the_older_ones_time(bench: Bench) -> N
 @everywhere
 def test_25_after_a_claim_the_current_device_status_returns(bench: Bench) -> None:
     """Line 25: a device chooses another status during the claim: when the claim ends, contacts see that status."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice = bench.open("alice")
     bench.update(alice, status="busy", scope="user", until=bench.clock() + 5_000)
     bench.update(alice, status="away")
@@ -124,7 +124,7 @@ def test_25_after_a_claim_the_current_device_status_returns(bench: Bench) -> Non
 @everywhere
 def test_25_a_claim_shows_only_while_a_device_is_live(bench: Bench) -> None:
     """Line 25: a claim does not make an offline user visible; it applies again if the user returns before its end."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bench.service.set_status("alice", StatusChange(status="busy", scope="user", until=bench.clock() + 100_000))
     assert bench.sees("bob", "alice")["status"] == "offline"
     alice = bench.open("alice")
@@ -137,7 +137,7 @@ def test_25_a_claim_shows_only_while_a_device_is_live(bench: Bench) -> None:
 
 def test_26_a_custom_status_is_readable_while_offline_until_its_end(bench: Bench) -> None:
     """Line 26: contacts can read an offline user's custom status until its end, which is one frame."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     until = bench.clock() + 300_000
     bench.update(alice, customStatus={"text": "On holiday", "until": until})
@@ -156,7 +156,7 @@ def test_26_a_custom_status_is_readable_while_offline_until_its_end(bench: Bench
 @everywhere
 def test_26_the_backend_can_set_an_offline_users_custom_status(bench: Bench) -> None:
     """Line 26: the backend sets an offline user's custom status: contacts get one frame; the user stays offline."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bob = bench.open("bob")
     change = StatusChange(customStatus=CustomStatus(text="Back on Monday"))
     bench.service.set_status("alice", change)
@@ -178,11 +178,11 @@ HIDINGS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("way", HIDINGS)
 def test_26_a_frozen_custom_status_still_ends_on_time(bench: Bench, way: str) -> None:
     """Line 26: a viewer from whom the user hides keeps the custom status of that moment until its `until`."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     until = bench.clock() + 100_000
     bench.update(alice, customStatus={"text": "Until four", "until": until})
-    bench.service.set_privacy("alice", **HIDINGS[way])
+    bench.service.contacts.set_privacy("alice", **HIDINGS[way])
     bench.update(alice, customStatus={"text": "secret", "until": until + 500_000})
     bench.sweep(2)
     bench.pusher.clear()

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import redis
 
-from shared.delivery import Frame
+from shared.connection import Connection
+from shared.delivery import Post
 from shared.messages import StatusChange, Sync
-from shared.presence import Connection
 from shared.settings import Settings
 from tests.support.service import Bench
 
@@ -40,15 +40,15 @@ def world(client: redis.Redis, seed: int, hidden: dict[str, Any], *, quiet: bool
     """
     client.flushall()
     bench, script, secret = Bench(client, Settings(buckets=4)), random.Random(seed), random.Random(seed + 1000)
-    bench.service.set_contacts("viewer", ["hider", "other"])
-    bench.service.set_contacts("hider", ["other"])
+    bench.service.contacts.change("viewer", ["hider", "other"])
+    bench.service.contacts.change("hider", ["other"])
     viewer, other, hider = (bench.open(user, f"{user}=") for user in ("viewer", "other", "hider"))
     bench.update(hider, status="busy", customStatus={"text": "public", "until": bench.clock() + 60_000})
     bench.sweep(3)
-    bench.service.set_privacy("hider", **hidden)
+    bench.service.contacts.set_privacy("hider", **hidden)
     trace: list[str] = []
 
-    def note(frame: Frame) -> None:
+    def note(frame: Post) -> None:
         if frame.connection_id == viewer.id:
             trace.append(f"{bench.clock()} {sorted(json.loads(frame.data).items())}")
 
@@ -100,7 +100,7 @@ def test_21_showing_again_reveals_only_the_present_record(client: redis.Redis, w
     bench.sweep(3)
     before = bench.sees("viewer", "hider")
     bench.pusher.clear()
-    bench.service.set_privacy("hider", **SHOWN[way])
+    bench.service.contacts.set_privacy("hider", **SHOWN[way])
     bench.sweep(3)
     [change] = bench.pusher.changes("viewer=", "hider")
     assert change["type"] == "user_online"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -18,9 +19,10 @@ from bench.environment import PATIENT, Environment, warm_environment
 from bench.measure import RedisProfiler, environment, in_turns, ratio, spent
 from bench.people import People, Ring
 from bench.report import Amount, Chapter, Plot, Row
+from bench.state_machine import EVERYTHING, HSET_AND_ZADD, StateMachine, plot
 from bench.transports import CHANGE, CREDENTIALS, TRANSPORTS
 from local.elasticache import RedisServer
-from shared.delivery import Frame
+from shared.delivery import Post
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -69,7 +71,7 @@ def test_every_benchmark_says_what_it_measures(name: str) -> None:
 @pytest.mark.parametrize("over_tls", [False, True])
 def test_every_transport_posts_every_frame(name: str, over_tls: bool) -> None:
     """Once each, in plain text and over TLS."""
-    frames = [Frame(f"Conn{number}Qw=", CHANGE) for number in range(40)]
+    frames = [Post(f"Conn{number}Qw=", CHANGE) for number in range(40)]
     with environment(CREDENTIALS), tls_endpoint() if over_tls else endpoint() as server:
         with TRANSPORTS[name](server.url) as post:
             post(frames)
@@ -152,3 +154,36 @@ def test_redis_reports_the_cost(running: Environment) -> None:
     assert used.seconds > 0
     assert used.received > 300
     assert 30 < used.sent < 300
+
+
+def test_commands_run_through_their_own_script_and_through_everything(running: Environment) -> None:
+    """Each is one script call. A fast path answers what changes nothing; without one, the response has a `feed`."""
+    machine = StateMachine(running, running.client)
+    scripts: dict[str, str] = {}
+    for case in machine.cases():
+        for call in machine.calls(case):
+            running.advance()
+            calls = (call, machine.through_everything(call))
+            [own], [everything] = (json.loads(one.run(running.client, running.clock.now)) for one in calls)
+            scripts[case.name] = next(name for name, script in running.scripts.items() if script == call.script)
+            if case.name.startswith("find_targets"):
+                assert own["flush"]["connections"] == everything["flush"]["connections"] != []
+            else:
+                assert own["result"] == everything["result"] == "live"
+                assert ("feed" in own, "feed" in everything) == (case.name == "update, no contacts", True)
+    assert scripts == {
+        "update that changes nothing": "devices",
+        "find_targets of one viewer": "targets",
+        "heartbeat": "devices",
+        "update, no contacts": "devices",
+    }
+
+
+def test_a_command_is_compared_with_both_counterparts(running: Environment) -> None:
+    """With two rows, of which the first has the target, and two bars."""
+    machine = StateMachine(running, running.client)
+    for case in machine.cases():
+        rows = machine.compare(case, 1, 2)
+        assert [(row.against, row.target) for row in rows] == [(HSET_AND_ZADD, case.target), (EVERYTHING, None)]
+        assert all(row.ratio and row.theirs and row.ours.value > 0 for row in rows)
+        assert [name for name, _ in plot(rows).bars] == [case.name, f"{case.name}: `everything`"]

@@ -23,7 +23,7 @@ from cli.app import app
 from cli.home import Home
 from cli.identity_provider import IdentityProvider
 from local.elasticache import RedisServer
-from shared.delivery import Request
+from shared.commands import BucketStatus
 from shared.settings import Settings
 from shared.store import Store
 from tests.support.local_gateway import sign
@@ -299,7 +299,7 @@ def test_a_start_that_fails_half_way_leaves_no_process(tmp_path: Path) -> None:
     """If the service starts but is not healthy, everything is stopped; here, a Redis has another layout."""
     with RedisServer.start() as redis:
         store = Store.connect(Settings(redis_url=redis.url), Counts())
-        store.call([Request("", "bucket", {"loaded": True}, bucket) for bucket in range(store.buckets)], now=1)
+        store.call([BucketStatus(bucket=bucket, loaded=True) for bucket in range(store.buckets)], now=1)
         store.close()
         service = PresenceRun(tmp_path, "--port", "0", "--redis", redis.url, PRESENCE_BUCKETS="8")
         children: set[int] = set()

@@ -32,7 +32,7 @@ def people(here: World, count: int) -> list[str]:
         found.setdefault(here.environment.store.bucket_of(f"user{number}"), f"user{number}")
     users = [found[bucket] for bucket in sorted(found)][:count]
     for user in users:
-        here.environment.service.set_contacts(user, [other for other in users if other != user])
+        here.environment.service.contacts.change(user, [other for other in users if other != user])
     return users
 
 

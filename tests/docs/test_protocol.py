@@ -13,17 +13,8 @@ from pydantic import TypeAdapter
 from functions.api import routes
 from functions.api.requests import ProblemDetails
 from functions.api.resolver import OPERATIONS
-from shared.messages import (
-    ACTIONS,
-    BatchFrame,
-    ErrorFrame,
-    PresenceFrame,
-    QueryFrame,
-    Record,
-    SelfFrame,
-    SnapshotFrame,
-    parse_message,
-)
+from shared.frames import BatchFrame, ErrorFrame, PresenceFrame, QueryFrame, Record, SelfFrame, SnapshotFrame
+from shared.messages import ACTIONS, parse_message
 from tools.openapi import EXAMPLES as BODIES
 
 TEXT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text("utf-8")

@@ -1,4 +1,4 @@
-"""The sandbox in which the tests invoke handlers, on an empty Redis."""
+"""The environment in which the tests invoke handlers, on an empty Redis."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 import redis
 
 from local.elasticache import RedisServer
-from tests.support.warm_sandbox import WarmSandbox, nobody_there, warm_sandbox
+from tests.support.warm_environment import WarmEnvironment, nobody_there, warm_environment
 
-Start = Callable[..., WarmSandbox]
+Start = Callable[..., WarmEnvironment]
 
 
 @pytest.fixture(scope="session")
@@ -23,23 +23,23 @@ def server() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def start(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Starts a sandbox on an empty Redis, with the settings that the test gives."""
+    """Starts an environment on an empty Redis, with the settings that the test gives."""
     with redis.Redis.from_url(server.url) as client:
         client.flushall()
     with ExitStack() as running:
         yield lambda **settings: running.enter_context(
-            warm_sandbox(monkeypatch, **{"redis_url": server.url, **settings})
+            warm_environment(monkeypatch, **{"redis_url": server.url, **settings})
         )
 
 
 @pytest.fixture
-def sandbox(start: Start) -> WarmSandbox:
-    """A sandbox with the settings as they are by default."""
+def environment(start: Start) -> WarmEnvironment:
+    """An environment with the settings as they are by default."""
     return start()
 
 
 @pytest.fixture
-def cut_off(start: Start) -> Iterator[WarmSandbox]:
-    """A sandbox whose Redis does not answer."""
+def cut_off(start: Start) -> Iterator[WarmEnvironment]:
+    """An environment whose Redis does not answer."""
     with nobody_there() as url:
         yield start(redis_url=url)

@@ -14,12 +14,12 @@ from functions.api.requests import MAX_REQUEST_BYTES
 from functions.api.resolver import call
 from functions.api.routes import MOST_LATE
 from shared.routes import HTTP_ROUTES, HttpRoute
-from shared.runtime import meter, now_ms
+from shared.runtime import metrics, now_ms
 from shared.settings import Settings
 from tests.support.http_calls import ask, ask_route, bearer, body_of, name, target_of
 from tests.support.http_events import request
 from tests.support.service import Bench
-from tests.support.warm_sandbox import WarmSandbox
+from tests.support.warm_environment import WarmEnvironment
 
 WELL = {
     "dueLate": 0,
@@ -37,36 +37,36 @@ BACKEND = [route for route in HTTP_ROUTES if route.access == "backend"]
 
 
 @pytest.mark.parametrize("route", HTTP_ROUTES, ids=name)
-def test_every_route_of_the_table_is_answered(sandbox: WarmSandbox, route: HttpRoute) -> None:
+def test_every_route_of_the_table_is_answered(environment: WarmEnvironment, route: HttpRoute) -> None:
     """Each row of the table of routes has a function that answers it."""
-    assert ask_route(sandbox, route)[0] in (200, 204)
+    assert ask_route(environment, route)[0] in (200, 204)
 
 
-def test_nothing_is_answered_that_is_not_in_the_table(sandbox: WarmSandbox) -> None:
+def test_nothing_is_answered_that_is_not_in_the_table(environment: WarmEnvironment) -> None:
     """A function cannot answer a route that the table does not have, and a path without a route is 404."""
     with pytest.raises(KeyError):
         call("GET", "/v1/users/{id}/passwords")
     with pytest.raises(KeyError):
         call("DELETE", "/v1/graph")
-    assert ask(sandbox, "GET", "/v1/users/alice/passwords")[0] == 404
-    assert ask(sandbox, "DELETE", "/v1/graph")[0] == 404
+    assert ask(environment, "GET", "/v1/users/alice/passwords")[0] == 404
+    assert ask(environment, "DELETE", "/v1/graph")[0] == 404
 
 
 @pytest.mark.parametrize("authorizer", [None, {}, {"iam": None}, {"jwt": {"claims": {"sub": "alice"}, "scopes": None}}])
 @pytest.mark.parametrize("route", BACKEND, ids=name)
 def test_a_call_of_the_backend_needs_a_signature(
-    sandbox: WarmSandbox, route: HttpRoute, authorizer: dict[str, Any] | None
+    environment: WarmEnvironment, route: HttpRoute, authorizer: dict[str, Any] | None
 ) -> None:
     """A backend route that was deployed without its IAM authorizer answers 403 and changes nothing."""
     event = request(route.method, target_of(route), body_of(route), signed=False)
     if authorizer is not None:
         event["requestContext"]["authorizer"] = authorizer
-    assert sandbox.invoke("api", event)["statusCode"] == 403
-    assert sandbox.redis.dbsize() == 0
+    assert environment.invoke("api", event)["statusCode"] == 403
+    assert environment.redis.dbsize() == 0
 
 
 @pytest.mark.parametrize("route", [route for route in HTTP_ROUTES if "openapi" not in route.path], ids=name)
-def test_without_redis_every_call_says_so(cut_off: WarmSandbox, route: HttpRoute) -> None:
+def test_without_redis_every_call_says_so(cut_off: WarmEnvironment, route: HttpRoute) -> None:
     """While Redis does not answer, every call is 503 with the time after which to ask again, and no address."""
     headers = bearer("alice") if route.access == "user" else None
     event = request(route.method, target_of(route), body_of(route), headers=headers)
@@ -77,49 +77,49 @@ def test_without_redis_every_call_says_so(cut_off: WarmSandbox, route: HttpRoute
     assert "127.0.0.1" not in answer["body"]
 
 
-def test_no_answer_is_kept_on_its_way(sandbox: WarmSandbox) -> None:
+def test_no_answer_is_kept_on_its_way(environment: WarmEnvironment) -> None:
     """Every answer, errors too, forbids caches to keep it."""
     for path in ("/v1/health", PRIVACY, "/v1/nothing"):
-        answer = sandbox.invoke("api", request("GET", path))
+        answer = environment.invoke("api", request("GET", path))
         assert answer["headers"]["Cache-Control"] == "no-store"
 
 
 # Health and graph
 
 
-def test_health_tells_whether_the_graph_is_loaded(sandbox: WarmSandbox) -> None:
+def test_health_tells_whether_the_graph_is_loaded(environment: WarmEnvironment) -> None:
     """Anybody may ask; the graph is not loaded until the backend says so."""
-    assert ask(sandbox, "GET", "/v1/health", signed=False) == (200, {"graph": "not_loaded", **WELL})
-    assert ask(sandbox, "PUT", "/v1/graph", {"loaded": True}) == (204, None)
-    assert ask(sandbox, "GET", "/v1/health", signed=False) == (200, {"graph": "loaded", **WELL})
-    assert ask(sandbox, "PUT", "/v1/graph", {"loaded": False}) == (204, None)
-    assert ask(sandbox, "GET", "/v1/health", signed=False)[1]["graph"] == "not_loaded"
+    assert ask(environment, "GET", "/v1/health", signed=False) == (200, {"graph": "not_loaded", **WELL})
+    assert ask(environment, "PUT", "/v1/graph", {"loaded": True}) == (204, None)
+    assert ask(environment, "GET", "/v1/health", signed=False) == (200, {"graph": "loaded", **WELL})
+    assert ask(environment, "PUT", "/v1/graph", {"loaded": False}) == (204, None)
+    assert ask(environment, "GET", "/v1/health", signed=False)[1]["graph"] == "not_loaded"
 
 
-def test_health_is_bad_when_nobody_settles_what_is_due(sandbox: WarmSandbox) -> None:
+def test_health_is_bad_when_nobody_settles_what_is_due(environment: WarmEnvironment) -> None:
     """Without a sweeper health is 503 a minute after somebody was due, and 200 again once one has run."""
-    bench = Bench(sandbox.redis)
+    bench = Bench(environment.redis)
     bench.clock.now = now_ms() - 600_000
     bench.open("alice")
-    status, problem = ask(sandbox, "GET", "/v1/health", signed=False)
+    status, problem = ask(environment, "GET", "/v1/health", signed=False)
     assert status == 503
     assert problem["dueLate"] > MOST_LATE
     assert problem["graph"] == "loaded"
     assert "sweeper" in problem["detail"]
-    assert sandbox.sweep()["settled"] >= 1
-    assert ask(sandbox, "GET", "/v1/health", signed=False) == (200, {"graph": "loaded", **WELL})
+    assert environment.sweep()["settled"] >= 1
+    assert ask(environment, "GET", "/v1/health", signed=False) == (200, {"graph": "loaded", **WELL})
 
 
-def test_a_backup_holds_everybody(sandbox: WarmSandbox) -> None:
+def test_a_backup_holds_everybody(environment: WarmEnvironment) -> None:
     """Following `next` from page to page gives everything that was given about everybody."""
     others = [f"user-{number}" for number in range(600)]
-    ask(sandbox, "PUT", CONTACTS, {"add": others})
-    ask(sandbox, "PUT", PRIVACY, {"invisible": True, "hideFrom": ["user-1"], "blocks": ["eve"]})
-    ask(sandbox, "PUT", STATUS, {"customStatus": {"text": "Lunch"}})
+    ask(environment, "PUT", CONTACTS, {"add": others})
+    ask(environment, "PUT", PRIVACY, {"invisible": True, "hideFrom": ["user-1"], "blocks": ["eve"]})
+    ask(environment, "PUT", STATUS, {"customStatus": {"text": "Lunch"}})
     users: dict[str, Any] = {}
     cursor, pages = "", 0
     while pages == 0 or cursor:
-        status, page = ask(sandbox, "GET", f"/v1/graph?cursor={cursor}" if cursor else "/v1/graph")
+        status, page = ask(environment, "GET", f"/v1/graph?cursor={cursor}" if cursor else "/v1/graph")
         assert status == 200
         users |= {user["userId"]: user for user in page["users"]}
         cursor, pages = page["next"], pages + 1
@@ -139,134 +139,139 @@ def test_a_backup_holds_everybody(sandbox: WarmSandbox) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["x", "0", "7-0", "0-99999999999999999999", "-1-0", "0-1-2", "%00"])
-def test_a_cursor_that_was_never_given_is_refused(sandbox: WarmSandbox, cursor: str) -> None:
+def test_a_cursor_that_was_never_given_is_refused(environment: WarmEnvironment, cursor: str) -> None:
     """A cursor that leads nowhere is 400, and Redis is not held to be away for it."""
-    status, problem = ask(sandbox, "GET", f"/v1/graph?cursor={cursor}")
+    status, problem = ask(environment, "GET", f"/v1/graph?cursor={cursor}")
     assert status == 400
     assert [error["field"] for error in problem["errors"]] == ["cursor"]
-    assert ask(sandbox, "GET", "/v1/health")[0] == 200
+    assert ask(environment, "GET", "/v1/health")[0] == 200
 
 
-def test_a_cursor_that_is_none_is_told_where_to_get_one(sandbox: WarmSandbox) -> None:
+def test_a_cursor_that_is_none_is_told_where_to_get_one(environment: WarmEnvironment) -> None:
     """The words name where a cursor comes from, and show no pattern."""
-    problem = ask(sandbox, "GET", "/v1/graph?cursor=x")[1]
+    problem = ask(environment, "GET", "/v1/graph?cursor=x")[1]
     assert problem["detail"] == "cursor: must be the next of an earlier page"
 
 
 # Users
 
 
-def test_contacts_are_mutual_unless_it_says_otherwise(sandbox: WarmSandbox) -> None:
+def test_contacts_are_mutual_unless_it_says_otherwise(environment: WarmEnvironment) -> None:
     """Whom alice adds may see her; with `mutual`, the default, she may see them too."""
-    assert ask(sandbox, "PUT", CONTACTS, {"add": ["bob", "carol"]}) == (204, None)
-    assert ask(sandbox, "PUT", CONTACTS, {"add": ["dave"], "remove": ["carol"], "mutual": False}) == (204, None)
-    assert ask(sandbox, "GET", CONTACTS) == (200, {"viewers": ["bob", "dave"], "sees": ["bob", "carol"]})
-    assert ask(sandbox, "GET", "/v1/users/dave/contacts") == (200, {"viewers": [], "sees": ["alice"]})
-    assert ask(sandbox, "GET", "/v1/users/nobody/contacts") == (200, {"viewers": [], "sees": []})
+    assert ask(environment, "PUT", CONTACTS, {"add": ["bob", "carol"]}) == (204, None)
+    assert ask(environment, "PUT", CONTACTS, {"add": ["dave"], "remove": ["carol"], "mutual": False}) == (204, None)
+    assert ask(environment, "GET", CONTACTS) == (200, {"viewers": ["bob", "dave"], "sees": ["bob", "carol"]})
+    assert ask(environment, "GET", "/v1/users/dave/contacts") == (200, {"viewers": [], "sees": ["alice"]})
+    assert ask(environment, "GET", "/v1/users/nobody/contacts") == (200, {"viewers": [], "sees": []})
 
 
-def test_a_new_contact_is_seen_at_once(sandbox: WarmSandbox) -> None:
+def test_a_new_contact_is_seen_at_once(environment: WarmEnvironment) -> None:
     """Somebody who is added while online is announced to those who may see them now."""
-    ask(sandbox, "PUT", "/v1/graph", {"loaded": True})
-    sandbox.open("alice", "A=")
-    sandbox.open("bob", "B=")
-    ask(sandbox, "PUT", CONTACTS, {"add": ["bob"]})
-    [frame] = [frame for frame in sandbox.frames("B=") if frame["type"] == "user_online"]
+    ask(environment, "PUT", "/v1/graph", {"loaded": True})
+    environment.open("alice", "A=")
+    environment.open("bob", "B=")
+    ask(environment, "PUT", CONTACTS, {"add": ["bob"]})
+    [frame] = [frame for frame in environment.frames("B=") if frame["type"] == "user_online"]
     assert (frame["userId"], frame["status"]) == ("alice", "online")
 
 
-def test_too_many_contacts_are_refused_whole(start: Callable[..., WarmSandbox]) -> None:
+def test_too_many_contacts_are_refused_whole(start: Callable[..., WarmEnvironment]) -> None:
     """A list that would take somebody over the limit is 409, names the limit, and nobody of it is added."""
-    sandbox = start(max_contacts=2)
-    assert ask(sandbox, "PUT", CONTACTS, {"add": ["bob", "carol", "bob"]})[0] == 204
-    status, problem = ask(sandbox, "PUT", "/v1/users/dave/contacts", {"add": ["erin", "alice"]})
+    environment = start(max_contacts=2)
+    assert ask(environment, "PUT", CONTACTS, {"add": ["bob", "carol", "bob"]})[0] == 204
+    status, problem = ask(environment, "PUT", "/v1/users/dave/contacts", {"add": ["erin", "alice"]})
     assert status == 409
     assert "alice" in problem["detail"]
     assert "2" in problem["detail"]
     assert [error["field"] for error in problem["errors"]] == ["add"]
-    assert ask(sandbox, "GET", "/v1/users/dave/contacts")[1] == {"viewers": [], "sees": []}
+    assert ask(environment, "GET", "/v1/users/dave/contacts")[1] == {"viewers": [], "sees": []}
 
 
-def test_privacy_changes_what_is_given(sandbox: WarmSandbox) -> None:
+def test_privacy_changes_what_is_given(environment: WarmEnvironment) -> None:
     """A list replaces the old one, and an absent field stays."""
-    assert ask(sandbox, "GET", PRIVACY) == (
+    assert ask(environment, "GET", PRIVACY) == (
         200,
         {"invisible": False, "lastSeen": "everyone", "hideFrom": [], "blocks": []},
     )
-    ask(sandbox, "PUT", PRIVACY, {"invisible": True, "hideFrom": ["bob"], "blocks": ["eve"]})
-    assert ask(sandbox, "PUT", PRIVACY, {"lastSeen": "nobody", "hideFrom": ["carol"]}) == (204, None)
-    assert ask(sandbox, "GET", PRIVACY) == (
+    ask(environment, "PUT", PRIVACY, {"invisible": True, "hideFrom": ["bob"], "blocks": ["eve"]})
+    assert ask(environment, "PUT", PRIVACY, {"lastSeen": "nobody", "hideFrom": ["carol"]}) == (204, None)
+    assert ask(environment, "GET", PRIVACY) == (
         200,
         {"invisible": True, "lastSeen": "nobody", "hideFrom": ["carol"], "blocks": ["eve"]},
     )
-    ask(sandbox, "PUT", PRIVACY, {"invisible": False, "hideFrom": [], "blocks": []})
-    assert ask(sandbox, "GET", PRIVACY)[1] == {"invisible": False, "lastSeen": "nobody", "hideFrom": [], "blocks": []}
+    ask(environment, "PUT", PRIVACY, {"invisible": False, "hideFrom": [], "blocks": []})
+    assert ask(environment, "GET", PRIVACY)[1] == {
+        "invisible": False,
+        "lastSeen": "nobody",
+        "hideFrom": [],
+        "blocks": [],
+    }
 
 
-def test_a_status_over_http_is_a_claim(sandbox: WarmSandbox) -> None:
+def test_a_status_over_http_is_a_claim(environment: WarmEnvironment) -> None:
     """Without a device a status holds for all of them, until it is cleared; `scope` need not be said."""
-    sandbox.open("alice", "A=")
-    assert ask(sandbox, "PUT", STATUS, {"status": "busy", "customStatus": {"emoji": "🎧"}}) == (204, None)
-    status, real = ask(sandbox, "GET", "/v1/users/alice/presence")
+    environment.open("alice", "A=")
+    assert ask(environment, "PUT", STATUS, {"status": "busy", "customStatus": {"emoji": "🎧"}}) == (204, None)
+    status, real = ask(environment, "GET", "/v1/users/alice/presence")
     assert status == 200
     assert (real["status"], real["claim"]) == ("busy", {"status": "busy", "until": None})
     assert real["customStatus"] == {"text": "", "emoji": "🎧", "until": None}
-    ask(sandbox, "PUT", STATUS, {"status": "online", "scope": "user", "customStatus": None})
-    real = ask(sandbox, "GET", "/v1/users/alice/presence")[1]
+    ask(environment, "PUT", STATUS, {"status": "online", "scope": "user", "customStatus": None})
+    real = ask(environment, "GET", "/v1/users/alice/presence")[1]
     assert (real["status"], real["claim"], real["customStatus"]) == ("online", None, None)
 
 
-def test_the_real_state_has_the_devices_and_the_reason(sandbox: WarmSandbox) -> None:
+def test_the_real_state_has_the_devices_and_the_reason(environment: WarmEnvironment) -> None:
     """The backend sees through invisibility, down to each device."""
-    sandbox.open("alice", "A=", deviceId="phone", deviceType="mobile")
-    ask(sandbox, "PUT", PRIVACY, {"invisible": True})
-    real = ask(sandbox, "GET", "/v1/users/alice/presence")[1]
+    environment.open("alice", "A=", deviceId="phone", deviceType="mobile")
+    ask(environment, "PUT", PRIVACY, {"invisible": True})
+    real = ask(environment, "GET", "/v1/users/alice/presence")[1]
     assert (real["status"], real["invisible"], real["why"]) == ("online", True, "invisible: contacts see offline")
     [device] = real["devices"]
     assert (device["connectionId"], device["deviceId"], device["deviceType"]) == ("A=", "phone", "mobile")
-    nobody = ask(sandbox, "GET", "/v1/users/nobody/presence")
+    nobody = ask(environment, "GET", "/v1/users/nobody/presence")
     assert nobody[0] == 200
     assert (nobody[1]["status"], nobody[1]["devices"]) == ("offline", [])
 
 
-def test_sign_out_everywhere(sandbox: WarmSandbox) -> None:
+def test_sign_out_everywhere(environment: WarmEnvironment) -> None:
     """Every socket is closed, the user is offline, and a message that was on its way does not bring them back."""
-    context = sandbox.open("alice", "A1=")
-    sandbox.open("alice", "A2=")
-    assert ask(sandbox, "POST", "/v1/users/alice/disconnect") == (200, {"closed": 2})
-    assert sorted(sandbox.closed()) == ["A1=", "A2="]
-    sandbox.say(context, "A1=", '{"action":"heartbeat"}', function="heartbeat")
-    assert ask(sandbox, "GET", "/v1/users/alice/presence")[1]["status"] == "offline"
-    assert ask(sandbox, "POST", "/v1/users/alice/disconnect") == (200, {"closed": 0})
+    context = environment.open("alice", "A1=")
+    environment.open("alice", "A2=")
+    assert ask(environment, "POST", "/v1/users/alice/disconnect") == (200, {"closed": 2})
+    assert sorted(environment.closed()) == ["A1=", "A2="]
+    environment.say(context, "A1=", '{"action":"heartbeat"}', function="heartbeat")
+    assert ask(environment, "GET", "/v1/users/alice/presence")[1]["status"] == "offline"
+    assert ask(environment, "POST", "/v1/users/alice/disconnect") == (200, {"closed": 0})
 
 
 # What is refused
 
 
-def test_every_user_id_can_stand_in_a_path(sandbox: WarmSandbox) -> None:
+def test_every_user_id_can_stand_in_a_path(environment: WarmEnvironment) -> None:
     """An id of every character that one may have is the same user, however much of it a client encodes."""
     id = "aZ09._~:@|+=-"
-    ask(sandbox, "PUT", f"/v1/users/{quote(id, safe='')}/contacts", {"add": ["bob"]})
+    ask(environment, "PUT", f"/v1/users/{quote(id, safe='')}/contacts", {"add": ["bob"]})
     everything = "".join(f"%{ord(char):02X}" for char in id)
     for path in (id, quote(id, safe=":@+="), quote(id, safe=""), everything):
-        assert ask(sandbox, "GET", f"/v1/users/{path}/contacts") == (200, {"viewers": ["bob"], "sees": ["bob"]})
-    assert ask(sandbox, "GET", "/v1/users/bob/contacts")[1]["viewers"] == [id]
+        assert ask(environment, "GET", f"/v1/users/{path}/contacts") == (200, {"viewers": ["bob"], "sees": ["bob"]})
+    assert ask(environment, "GET", "/v1/users/bob/contacts")[1]["viewers"] == [id]
 
 
 @pytest.mark.parametrize("id", ["..", "%2E", "a%20b", "a%2540b", "%C3%A9", "a" * 129, "a%25", "a*b"])
 @pytest.mark.parametrize("route", [route for route in BACKEND if "{id}" in route.path], ids=name)
-def test_a_path_with_a_bad_user_id_is_refused(sandbox: WarmSandbox, route: HttpRoute, id: str) -> None:
+def test_a_path_with_a_bad_user_id_is_refused(environment: WarmEnvironment, route: HttpRoute, id: str) -> None:
     """What is no user id, after decoding once, is 400 in every call, and nothing is written."""
-    status, problem = ask(sandbox, route.method, route.path.replace("{id}", id), body_of(route))
+    status, problem = ask(environment, route.method, route.path.replace("{id}", id), body_of(route))
     assert status == 400
     assert [error["field"] for error in problem["errors"]] == ["id"]
-    assert sandbox.redis.dbsize() == 0
+    assert environment.redis.dbsize() == 0
 
 
 @pytest.mark.parametrize("id", ["a%2Fb", "a%0A", "%22", "a%00"])
-def test_an_id_that_makes_another_path_leads_nowhere(sandbox: WarmSandbox, id: str) -> None:
+def test_an_id_that_makes_another_path_leads_nowhere(environment: WarmEnvironment, id: str) -> None:
     """An encoded slash or control character in an id does not reach a call: 404."""
-    assert ask(sandbox, "GET", f"/v1/users/{id}/contacts")[0] == 404
+    assert ask(environment, "GET", f"/v1/users/{id}/contacts")[0] == 404
 
 
 WRONG: list[tuple[str, str | bytes | None, list[str]]] = [
@@ -321,25 +326,27 @@ WRONG: list[tuple[str, str | bytes | None, list[str]]] = [
 
 
 @pytest.mark.parametrize(("path", "body", "fields"), WRONG, ids=[f"{path} {body!s:.40}" for path, body, _ in WRONG])
-def test_a_bad_body_is_refused(sandbox: WarmSandbox, path: str, body: str | bytes | None, fields: list[str]) -> None:
+def test_a_bad_body_is_refused(
+    environment: WarmEnvironment, path: str, body: str | bytes | None, fields: list[str]
+) -> None:
     """What is not as the protocol says is 400, with the fields that are wrong, and nothing is written."""
-    status, problem = ask(sandbox, "PUT", path, body)
+    status, problem = ask(environment, "PUT", path, body)
     assert status == 400
     assert [error["field"] for error in problem["errors"]] == fields
     assert all(error["message"] for error in problem["errors"])
     assert problem["detail"].startswith(f"{fields[0]}: ")
-    assert sandbox.redis.dbsize() == 0
+    assert environment.redis.dbsize() == 0
 
 
-def test_a_body_in_base64_is_a_body(sandbox: WarmSandbox) -> None:
+def test_a_body_in_base64_is_a_body(environment: WarmEnvironment) -> None:
     """API Gateway hands over bodies without a JSON content type in base64; they are read all the same."""
-    assert ask(sandbox, "PUT", CONTACTS, b'{"add":["bob"]}') == (204, None)
-    assert ask(sandbox, "GET", CONTACTS)[1]["viewers"] == ["bob"]
+    assert ask(environment, "PUT", CONTACTS, b'{"add":["bob"]}') == (204, None)
+    assert ask(environment, "GET", CONTACTS)[1]["viewers"] == ["bob"]
 
 
-def test_query_parameters_of_a_newer_protocol_are_ignored(sandbox: WarmSandbox) -> None:
+def test_query_parameters_of_a_newer_protocol_are_ignored(environment: WarmEnvironment) -> None:
     """Unknown query parameters change nothing."""
-    assert ask(sandbox, "GET", "/v1/graph?order=up")[0] == 200
+    assert ask(environment, "GET", "/v1/graph?order=up")[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -348,30 +355,30 @@ def test_query_parameters_of_a_newer_protocol_are_ignored(sandbox: WarmSandbox) 
         (now_ms() - 1, "customStatus.until: is past"),
         (
             now_ms() // 1000 + 3600,
-            "customStatus.until: is past: times are in milliseconds since the epoch, and this is one of seconds",
+            "customStatus.until: is past: times are in milliseconds since the epoch, and this one is in seconds",
         ),
     ],
     ids=["a moment ago", "in seconds"],
 )
-def test_the_detail_names_a_field_once(sandbox: WarmSandbox, until: int, detail: str) -> None:
+def test_the_detail_names_a_field_once(environment: WarmEnvironment, until: int, detail: str) -> None:
     """`detail` is the field and what is wrong with it; a time in seconds is told what it should be."""
-    status, problem = ask(sandbox, "PUT", STATUS, {"customStatus": {"text": "Lunch", "until": until}})
+    status, problem = ask(environment, "PUT", STATUS, {"customStatus": {"text": "Lunch", "until": until}})
     assert (status, problem["detail"]) == (400, detail)
 
 
-def test_an_end_that_is_null_is_none(sandbox: WarmSandbox) -> None:
+def test_an_end_that_is_null_is_none(environment: WarmEnvironment) -> None:
     """A claim and a custom status as they are answered may be given back as they are."""
     said = {"status": "busy", "until": None, "customStatus": {"text": "Lunch", "emoji": "", "until": None}}
-    assert ask(sandbox, "PUT", STATUS, said) == (204, None)
-    told = ask(sandbox, "GET", "/v1/users/alice/presence")[1]
+    assert ask(environment, "PUT", STATUS, said) == (204, None)
+    told = ask(environment, "GET", "/v1/users/alice/presence")[1]
     assert (told["claim"], told["customStatus"]) == ({"status": "busy", "until": None}, said["customStatus"])
-    assert ask(sandbox, "PUT", STATUS, {"customStatus": None}) == (204, None)
-    assert ask(sandbox, "GET", "/v1/users/alice/presence")[1]["customStatus"] is None
+    assert ask(environment, "PUT", STATUS, {"customStatus": None}) == (204, None)
+    assert ask(environment, "GET", "/v1/users/alice/presence")[1]["customStatus"] is None
 
 
-def test_the_document_has_only_the_nulls_that_mean_something(sandbox: WarmSandbox) -> None:
+def test_the_document_has_only_the_nulls_that_mean_something(environment: WarmEnvironment) -> None:
     """In a body the OpenAPI document allows null for `customStatus`, which clears, and for `until`, which is never."""
-    document = ask(sandbox, "GET", "/v1/openapi.json", signed=False)[1]
+    document = ask(environment, "GET", "/v1/openapi.json", signed=False)[1]
     nulls = set()
     for path in document["paths"].values():
         for operation in path.values():
@@ -384,9 +391,9 @@ def test_the_document_has_only_the_nulls_that_mean_something(sandbox: WarmSandbo
     assert nulls == {"customStatus", "until"}
 
 
-def test_the_document_promises_409_and_429_only_where_they_come_from(sandbox: WarmSandbox) -> None:
+def test_the_document_promises_409_and_429_only_where_they_come_from(environment: WarmEnvironment) -> None:
     """Over a limit is who is given contacts, blocks or polls; too many messages has only a polling device."""
-    document = ask(sandbox, "GET", "/v1/openapi.json", signed=False)[1]
+    document = ask(environment, "GET", "/v1/openapi.json", signed=False)[1]
     promised: dict[str, set[str]] = {"409": set(), "429": set()}
     for path in document["paths"].values():
         for operation in path.values():
@@ -398,41 +405,42 @@ def test_the_document_promises_409_and_429_only_where_they_come_from(sandbox: Wa
     }
 
 
-def test_a_misspelt_wish_for_privacy_is_refused(sandbox: WarmSandbox) -> None:
+def test_a_misspelt_wish_for_privacy_is_refused(environment: WarmEnvironment) -> None:
     """Ignoring `hidefrom` would hide nothing, in silence."""
-    status, problem = ask(sandbox, "PUT", PRIVACY, {"lastSeen": "nobody", "hidefrom": ["bob"]})
+    status, problem = ask(environment, "PUT", PRIVACY, {"lastSeen": "nobody", "hidefrom": ["bob"]})
     assert (status, [error["field"] for error in problem["errors"]]) == (400, ["hidefrom"])
-    assert ask(sandbox, "GET", PRIVACY)[1]["lastSeen"] == "everyone"
+    assert ask(environment, "GET", PRIVACY)[1]["lastSeen"] == "everyone"
 
 
 @pytest.mark.parametrize("as_bytes", [False, True])
-def test_a_body_that_is_too_large_is_refused(sandbox: WarmSandbox, as_bytes: bool) -> None:
+def test_a_body_that_is_too_large_is_refused(environment: WarmEnvironment, as_bytes: bool) -> None:
     """A megabyte is read, one byte more is 413."""
     body = '{"loaded":true}'.ljust(MAX_REQUEST_BYTES)
-    assert ask(sandbox, "PUT", "/v1/graph", body.encode() if as_bytes else body)[0] == 204
+    assert ask(environment, "PUT", "/v1/graph", body.encode() if as_bytes else body)[0] == 204
     body += " "
-    assert ask(sandbox, "PUT", "/v1/graph", body.encode() if as_bytes else body)[0] == 413
+    assert ask(environment, "PUT", "/v1/graph", body.encode() if as_bytes else body)[0] == 413
     assert (
-        ask(sandbox, "PUT", CONTACTS, {"add": [f"{number:0128}" for number in range(5000)], "mutual": False})[0] == 204
+        ask(environment, "PUT", CONTACTS, {"add": [f"{number:0128}" for number in range(5000)], "mutual": False})[0]
+        == 204
     )
 
 
-def test_an_answer_does_not_grow_with_what_is_wrong(sandbox: WarmSandbox) -> None:
+def test_an_answer_does_not_grow_with_what_is_wrong(environment: WarmEnvironment) -> None:
     """Of thousands of wrong fields the first few are named."""
-    problem = ask(sandbox, "PUT", CONTACTS, {"add": ["a b"] * 5000})[1]
+    problem = ask(environment, "PUT", CONTACTS, {"add": ["a b"] * 5000})[1]
     assert [error["field"] for error in problem["errors"]] == [f"add.{place}" for place in range(MOST_ERRORS)]
 
 
-def test_an_error_of_ours_tells_nothing_about_itself(sandbox: WarmSandbox) -> None:
+def test_an_error_of_ours_tells_nothing_about_itself(environment: WarmEnvironment) -> None:
     """What nobody foresaw is counted, and 500 without a reason (here, a store laid out for another bucket count)."""
-    Bench(sandbox.redis, Settings(buckets=8)).open("alice")
-    assert ask(sandbox, "GET", "/v1/health") == (
+    Bench(environment.redis, Settings(buckets=8)).open("alice")
+    assert ask(environment, "GET", "/v1/health") == (
         500,
         {
             "type": "about:blank",
             "title": "Internal Server Error",
             "status": 500,
-            "detail": "an error of ours; it is in the log",
+            "detail": "an internal error; it is in the log",
         },
     )
-    assert meter()._counts["Errors"] == 1
+    assert metrics()._counts["Errors"] == 1

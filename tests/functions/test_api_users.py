@@ -11,10 +11,10 @@ import pytest
 
 from functions.api.requests import MAX_LISTED_USERS
 from shared.routes import HTTP_ROUTES, HttpRoute
-from shared.runtime import meter
+from shared.runtime import metrics
 from tests.support.http_calls import ask, ask_as, ask_route, bearer, body_of, name, target_of, token
 from tests.support.http_events import request
-from tests.support.warm_sandbox import SECRET, WarmSandbox
+from tests.support.warm_environment import SECRET, WarmEnvironment
 
 USERS = [route for route in HTTP_ROUTES if route.access == "user"]
 HEARTBEAT, LEAVE, ME = "/v1/me/heartbeat", "/v1/me/leave", "/v1/me"
@@ -22,34 +22,34 @@ STRANGER = {"userId": "bob", "status": "offline"}
 
 
 @pytest.fixture
-def sandbox(start: Callable[..., WarmSandbox]) -> WarmSandbox:
-    """A sandbox whose graph is loaded, in which alice and bob see each other."""
-    sandbox = start()
-    ask(sandbox, "PUT", "/v1/graph", {"loaded": True})
-    ask(sandbox, "PUT", "/v1/users/alice/contacts", {"add": ["bob"]})
-    return sandbox
+def environment(start: Callable[..., WarmEnvironment]) -> WarmEnvironment:
+    """An environment whose graph is loaded, in which alice and bob see each other."""
+    environment = start()
+    ask(environment, "PUT", "/v1/graph", {"loaded": True})
+    ask(environment, "PUT", "/v1/users/alice/contacts", {"add": ["bob"]})
+    return environment
 
 
-def poll(sandbox: WarmSandbox, user: str, **said: Any) -> Any:
+def poll(environment: WarmEnvironment, user: str, **said: Any) -> Any:
     """A poll that is answered."""
-    status, answer = ask_as(sandbox, user, "POST", HEARTBEAT, {"deviceId": "d1", **said})
+    status, answer = ask_as(environment, user, "POST", HEARTBEAT, {"deviceId": "d1", **said})
     assert status == 200, answer
     return answer
 
 
-def real(sandbox: WarmSandbox, user: str) -> Any:
+def real(environment: WarmEnvironment, user: str) -> Any:
     """A user's real state, as the backend sees it."""
-    return ask(sandbox, "GET", f"/v1/users/{user}/presence")[1]
+    return ask(environment, "GET", f"/v1/users/{user}/presence")[1]
 
 
-def told_of(sandbox: WarmSandbox, connection: str, user: str, count: int) -> list[Any]:
+def told_of(environment: WarmEnvironment, connection: str, user: str, count: int) -> list[Any]:
     """What a connection was told of a user, once that is so much: it may wait for the viewer's window."""
     until = time.monotonic() + 5
     while True:
-        told = [frame for frame in sandbox.frames(connection) if frame.get("userId") == user]
+        told = [frame for frame in environment.frames(connection) if frame.get("userId") == user]
         if len(told) >= count or time.monotonic() > until:
             return told
-        sandbox.sweep()
+        environment.sweep()
 
 
 # Whose token
@@ -70,11 +70,11 @@ def told_of(sandbox: WarmSandbox, connection: str, user: str, count: int) -> lis
 )
 @pytest.mark.parametrize("route", USERS, ids=name)
 def test_without_a_token_a_users_call_is_401_and_tells_how_to_prove_who_asks(
-    sandbox: WarmSandbox, route: HttpRoute, header: str
+    environment: WarmEnvironment, route: HttpRoute, header: str
 ) -> None:
     """A header that is missing or malformed is 401 with the challenge; a backend's signature is no token."""
     headers = {"authorization": header} if header else None
-    answer = sandbox.invoke("api", request(route.method, target_of(route), body_of(route), headers=headers))
+    answer = environment.invoke("api", request(route.method, target_of(route), body_of(route), headers=headers))
     assert answer["statusCode"] == 401
     assert answer["headers"]["WWW-Authenticate"] == "Bearer"
 
@@ -93,35 +93,37 @@ BAD_TOKENS: dict[str, Callable[[], str]] = {
 
 @pytest.mark.parametrize("make", BAD_TOKENS.values(), ids=BAD_TOKENS)
 @pytest.mark.parametrize("route", USERS, ids=name)
-def test_a_bad_token_is_401_without_a_reason(sandbox: WarmSandbox, route: HttpRoute, make: Callable[[], str]) -> None:
+def test_a_bad_token_is_401_without_a_reason(
+    environment: WarmEnvironment, route: HttpRoute, make: Callable[[], str]
+) -> None:
     """Whatever is wrong with a token, the answer is the same, nothing is done, and it is counted."""
-    before = sandbox.redis.dbsize()
-    status, problem = ask_route(sandbox, route, headers={"authorization": f"Bearer {make()}"})
-    assert (status, problem["detail"]) == (401, "the token is not good")
-    assert sandbox.redis.dbsize() == before
-    assert meter()._counts["TokensRefused"] == 1
+    before = environment.redis.dbsize()
+    status, problem = ask_route(environment, route, headers={"authorization": f"Bearer {make()}"})
+    assert (status, problem["detail"]) == (401, "the token is not valid")
+    assert environment.redis.dbsize() == before
+    assert metrics()._counts["TokensRefused"] == 1
 
 
 @pytest.mark.parametrize("route", USERS, ids=name)
-def test_after_a_sign_out_everywhere_older_tokens_are_401(sandbox: WarmSandbox, route: HttpRoute) -> None:
+def test_after_a_sign_out_everywhere_older_tokens_are_401(environment: WarmEnvironment, route: HttpRoute) -> None:
     """A token that was issued before is refused by every call, and changes nothing; one from after it is good."""
-    poll(sandbox, "alice")
-    ask(sandbox, "POST", "/v1/users/alice/disconnect")
-    before = real(sandbox, "alice"), ask(sandbox, "GET", "/v1/users/alice/privacy")
-    assert ask_route(sandbox, route, headers=bearer("alice", issued=-60))[0] == 401
-    assert (real(sandbox, "alice"), ask(sandbox, "GET", "/v1/users/alice/privacy")) == before
-    assert ask_route(sandbox, route, headers=bearer("alice", issued=1))[0] in (200, 204)
+    poll(environment, "alice")
+    ask(environment, "POST", "/v1/users/alice/disconnect")
+    before = real(environment, "alice"), ask(environment, "GET", "/v1/users/alice/privacy")
+    assert ask_route(environment, route, headers=bearer("alice", issued=-60))[0] == 401
+    assert (real(environment, "alice"), ask(environment, "GET", "/v1/users/alice/privacy")) == before
+    assert ask_route(environment, route, headers=bearer("alice", issued=1))[0] in (200, 204)
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-def test_the_scheme_has_no_case(sandbox: WarmSandbox, scheme: str) -> None:
+def test_the_scheme_has_no_case(environment: WarmEnvironment, scheme: str) -> None:
     """`bearer` is `Bearer` (RFC 9110)."""
     headers = {"authorization": f"{scheme} {token('alice')}"}
-    assert ask(sandbox, "GET", ME, signed=False, headers=headers)[0] == 200
+    assert ask(environment, "GET", ME, signed=False, headers=headers)[0] == 200
 
 
 @pytest.mark.parametrize("place", ["query", "cookie", "other header", "body"])
-def test_a_token_in_the_wrong_place_is_none(sandbox: WarmSandbox, place: str) -> None:
+def test_a_token_in_the_wrong_place_is_none(environment: WarmEnvironment, place: str) -> None:
     """Tokens in addresses, cookies and bodies are not looked for: those end in logs."""
     good = token("alice")
     event = request("POST", f"{HEARTBEAT}?token={good}" if place == "query" else HEARTBEAT, '{"deviceId":"d1"}')
@@ -131,22 +133,22 @@ def test_a_token_in_the_wrong_place_is_none(sandbox: WarmSandbox, place: str) ->
         event["headers"] |= {"sec-websocket-protocol": f"presence.v1, {good}", "x-authorization": f"Bearer {good}"}
     if place == "body":
         event["body"] = f'{{"deviceId":"d1","token":"{good}","authorization":"Bearer {good}"}}'
-    assert sandbox.invoke("api", event)["statusCode"] == 401
+    assert environment.invoke("api", event)["statusCode"] == 401
 
 
 # Queries
 
 
 @pytest.mark.parametrize("way", ["GET", "POST"])
-def test_a_query_answers_as_get_presence_does(sandbox: WarmSandbox, way: str) -> None:
+def test_a_query_answers_as_get_presence_does(environment: WarmEnvironment, way: str) -> None:
     """Records come in the order that was asked for; who is no contact, and who is nobody, is offline and no more."""
-    sandbox.open("bob", "B=", deviceType="mobile")
-    sandbox.open("carol", "C=")
+    environment.open("bob", "B=", deviceType="mobile")
+    environment.open("carol", "C=")
     asked = ["carol", "bob", "nobody", "alice"]
     if way == "GET":
-        status, answer = ask_as(sandbox, "alice", "GET", f"/v1/presence?userIds={','.join(asked)}")
+        status, answer = ask_as(environment, "alice", "GET", f"/v1/presence?userIds={','.join(asked)}")
     else:
-        status, answer = ask_as(sandbox, "alice", "POST", "/v1/presence/query", {"userIds": asked})
+        status, answer = ask_as(environment, "alice", "POST", "/v1/presence/query", {"userIds": asked})
     assert status == 200
     carol, bob, nobody, _alice = answer["users"]
     assert [user["userId"] for user in answer["users"]] == asked
@@ -205,14 +207,14 @@ def test_a_query_answers_as_get_presence_does(sandbox: WarmSandbox, way: str) ->
     ],
 )
 def test_what_is_not_as_the_protocol_says_is_refused(
-    sandbox: WarmSandbox, method: str, target: str, body: Any, field: str
+    environment: WarmEnvironment, method: str, target: str, body: Any, field: str
 ) -> None:
     """400 names the field that is wrong first, and nothing is written."""
-    before = sandbox.redis.dbsize()
-    status, problem = ask_as(sandbox, "alice", method, target, body)
+    before = environment.redis.dbsize()
+    status, problem = ask_as(environment, "alice", method, target, body)
     assert status == 400
     assert problem["errors"][0]["field"] == field
-    assert sandbox.redis.dbsize() == before
+    assert environment.redis.dbsize() == before
 
 
 USER_ID_WORDS = "must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ : @ | + = - and not . or .."
@@ -239,131 +241,133 @@ USER_ID_WORDS = "must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ : @ | + = - an
     ],
 )
 def test_what_is_wrong_is_said_once_and_in_plain_words(
-    sandbox: WarmSandbox, method: str, target: str, body: Any, errors: dict[str, str]
+    environment: WarmEnvironment, method: str, target: str, body: Any, errors: dict[str, str]
 ) -> None:
     """Each wrong field has one error, in words that speak of the protocol."""
-    problem = ask_as(sandbox, "alice", method, target, body)[1]
+    problem = ask_as(environment, "alice", method, target, body)[1]
     assert [(error["field"], error["message"]) for error in problem["errors"]] == list(errors.items())
 
 
-def test_a_poll_of_a_newer_client_is_one(sandbox: WarmSandbox) -> None:
+def test_a_poll_of_a_newer_client_is_one(environment: WarmEnvironment) -> None:
     """A poll is the heartbeat of who has no WebSocket: fields that this version does not know are ignored."""
-    assert ask_as(sandbox, "alice", "POST", HEARTBEAT, {"deviceId": "d1", "mood": "good"})[0] == 200
+    assert ask_as(environment, "alice", "POST", HEARTBEAT, {"deviceId": "d1", "mood": "good"})[0] == 200
 
 
-def test_the_snapshot_can_be_had_without_a_connection(sandbox: WarmSandbox) -> None:
+def test_the_snapshot_can_be_had_without_a_connection(environment: WarmEnvironment) -> None:
     """It has every contact; with its `seq` again it says only that nothing is new, until something is."""
-    status, first = ask_as(sandbox, "alice", "GET", "/v1/me/contacts/presence")
+    status, first = ask_as(environment, "alice", "GET", "/v1/me/contacts/presence")
     assert (status, first["resumed"], [user["userId"] for user in first["users"]]) == (200, False, ["bob"])
-    again = ask_as(sandbox, "alice", "GET", f"/v1/me/contacts/presence?seq={first['seq']}")[1]
+    again = ask_as(environment, "alice", "GET", f"/v1/me/contacts/presence?seq={first['seq']}")[1]
     assert (again["resumed"], again["users"], again["seq"]) == (True, [], first["seq"])
-    sandbox.open("bob", "B=")
-    newer = ask_as(sandbox, "alice", "GET", f"/v1/me/contacts/presence?seq={first['seq']}")[1]
+    environment.open("bob", "B=")
+    newer = ask_as(environment, "alice", "GET", f"/v1/me/contacts/presence?seq={first['seq']}")[1]
     assert (newer["resumed"], newer["users"][0]["status"]) == (False, "online")
-    assert real(sandbox, "alice")["status"] == "offline", "asking is no heartbeat"
+    assert real(environment, "alice")["status"] == "offline", "asking is no heartbeat"
 
 
 # Polling devices
 
 
-def test_a_polling_device_keeps_its_user_online(sandbox: WarmSandbox) -> None:
+def test_a_polling_device_keeps_its_user_online(environment: WarmEnvironment) -> None:
     """A poll is a heartbeat of one device, which is the same at each; contacts are told as of any other."""
-    sandbox.open("bob", "B=")
-    answer = poll(sandbox, "alice", deviceType="mobile", status="busy")
+    environment.open("bob", "B=")
+    answer = poll(environment, "alice", deviceType="mobile", status="busy")
     assert (answer["type"], answer["part"], answer["parts"], answer["resumed"]) == ("presence_snapshot", 1, 1, False)
     assert [user["userId"] for user in answer["users"]] == ["bob"]
     [device] = answer["self"]["devices"]
     assert (device["deviceId"], device["deviceType"], device["status"]) == ("d1", "mobile", "busy")
     assert device["connectionId"] == answer["self"]["connectionId"]
     assert answer["self"]["heartbeatEvery"] == 30_000
-    [told] = [frame for frame in sandbox.frames("B=") if frame["type"] == "user_online"]
+    [told] = [frame for frame in environment.frames("B=") if frame["type"] == "user_online"]
     assert (told["userId"], told["status"]) == ("alice", "busy")
-    again = poll(sandbox, "alice", seq=answer["seq"], status="busy")
+    again = poll(environment, "alice", seq=answer["seq"], status="busy")
     assert (again["resumed"], again["users"]) == (True, [])
     assert [device["connectionId"] for device in again["self"]["devices"]] == [answer["self"]["connectionId"]]
 
 
-def test_a_polling_device_learns_of_changes_at_its_next_poll(sandbox: WarmSandbox) -> None:
+def test_a_polling_device_learns_of_changes_at_its_next_poll(environment: WarmEnvironment) -> None:
     """What happens between two polls comes with the next, since nothing can be posted to it."""
-    first = poll(sandbox, "alice")
-    sandbox.open("bob", "B=")
-    second = poll(sandbox, "alice", seq=first["seq"])
+    first = poll(environment, "alice")
+    environment.open("bob", "B=")
+    second = poll(environment, "alice", seq=first["seq"])
     assert (second["resumed"], second["users"][0]["status"]) == (False, "online")
-    assert sandbox.frames(first["self"]["connectionId"]) == []
+    assert environment.frames(first["self"]["connectionId"]) == []
 
 
-def test_the_status_of_a_polling_device(sandbox: WarmSandbox) -> None:
+def test_the_status_of_a_polling_device(environment: WarmEnvironment) -> None:
     """With `deviceId` a status is that device's; without one, or with scope `user`, it is a claim."""
-    poll(sandbox, "alice")
-    assert ask_as(sandbox, "alice", "PUT", "/v1/me/status", {"deviceId": "d1", "status": "away"}) == (204, None)
-    assert (real(sandbox, "alice")["status"], real(sandbox, "alice")["rule"]) == ("away", "device")
-    assert ask_as(sandbox, "alice", "PUT", "/v1/me/status", {"status": "busy"})[0] == 204
-    claimed = real(sandbox, "alice")
+    poll(environment, "alice")
+    assert ask_as(environment, "alice", "PUT", "/v1/me/status", {"deviceId": "d1", "status": "away"}) == (204, None)
+    assert (real(environment, "alice")["status"], real(environment, "alice")["rule"]) == ("away", "device")
+    assert ask_as(environment, "alice", "PUT", "/v1/me/status", {"status": "busy"})[0] == 204
+    claimed = real(environment, "alice")
     assert (claimed["claim"], claimed["rule"]) == ({"status": "busy", "until": None}, "claim")
     body = {"deviceId": "d1", "status": "online", "scope": "user", "customStatus": {"text": "Lunch"}, "n": 7, "seq": 3}
-    assert ask_as(sandbox, "alice", "PUT", "/v1/me/status", body)[0] == 204
-    assert (real(sandbox, "alice")["status"], real(sandbox, "alice")["claim"]) == ("away", None)
-    assert real(sandbox, "alice")["customStatus"]["text"] == "Lunch"
+    assert ask_as(environment, "alice", "PUT", "/v1/me/status", body)[0] == 204
+    assert (real(environment, "alice")["status"], real(environment, "alice")["claim"]) == ("away", None)
+    assert real(environment, "alice")["customStatus"]["text"] == "Lunch"
 
 
-def test_a_polling_device_leaves_and_comes_again(sandbox: WarmSandbox) -> None:
+def test_a_polling_device_leaves_and_comes_again(environment: WarmEnvironment) -> None:
     """Leaving has no grace; a straggler with a `seq` does not bring it back, beginning anew does."""
-    first = poll(sandbox, "alice")
-    assert ask_as(sandbox, "alice", "POST", LEAVE, {"deviceId": "d1"}) == (204, None)
-    assert real(sandbox, "alice")["status"] == "offline"
-    answer = sandbox.invoke(
+    first = poll(environment, "alice")
+    assert ask_as(environment, "alice", "POST", LEAVE, {"deviceId": "d1"}) == (204, None)
+    assert real(environment, "alice")["status"] == "offline"
+    answer = environment.invoke(
         "api",
         request("POST", HEARTBEAT, f'{{"deviceId":"d1","seq":{first["seq"]}}}', headers=bearer("alice")),
     )
     assert (answer["statusCode"], answer["headers"]["Retry-After"]) == (409, "5")
-    assert ask_as(sandbox, "alice", "PUT", "/v1/me/status", {"deviceId": "d1", "status": "busy"})[0] == 409
-    assert real(sandbox, "alice")["status"] == "offline"
-    assert poll(sandbox, "alice")["self"]["connectionId"] == first["self"]["connectionId"]
-    assert real(sandbox, "alice")["status"] == "online"
+    assert ask_as(environment, "alice", "PUT", "/v1/me/status", {"deviceId": "d1", "status": "busy"})[0] == 409
+    assert real(environment, "alice")["status"] == "offline"
+    assert poll(environment, "alice")["self"]["connectionId"] == first["self"]["connectionId"]
+    assert real(environment, "alice")["status"] == "online"
 
 
-def test_a_polling_page_that_is_loaded_anew_is_no_event(sandbox: WarmSandbox) -> None:
+def test_a_polling_page_that_is_loaded_anew_is_no_event(environment: WarmEnvironment) -> None:
     """Leaving with `grace` is as if a socket had closed: a straggler changes nothing, a first poll goes on."""
-    sandbox.open("bob", "B=")
-    first = poll(sandbox, "alice", status="busy")
-    before = len(sandbox.frames("B="))
-    assert ask_as(sandbox, "alice", "POST", LEAVE, {"deviceId": "d1", "grace": True}) == (204, None)
-    assert (real(sandbox, "alice")["status"], real(sandbox, "alice")["rule"]) == ("busy", "grace")
-    assert ask_as(sandbox, "alice", "POST", HEARTBEAT, {"deviceId": "d1", "seq": first["seq"]})[0] == 409
-    again = poll(sandbox, "alice")
+    environment.open("bob", "B=")
+    first = poll(environment, "alice", status="busy")
+    before = len(environment.frames("B="))
+    assert ask_as(environment, "alice", "POST", LEAVE, {"deviceId": "d1", "grace": True}) == (204, None)
+    assert (real(environment, "alice")["status"], real(environment, "alice")["rule"]) == ("busy", "grace")
+    assert ask_as(environment, "alice", "POST", HEARTBEAT, {"deviceId": "d1", "seq": first["seq"]})[0] == 409
+    again = poll(environment, "alice")
     assert [device["status"] for device in again["self"]["devices"]] == ["busy"]
-    assert real(sandbox, "alice")["rule"] == "device"
-    assert sandbox.frames("B=")[before:] == []
+    assert real(environment, "alice")["rule"] == "device"
+    assert environment.frames("B=")[before:] == []
 
 
-def test_a_socket_takes_over_from_a_polling_page_that_was_left(sandbox: WarmSandbox) -> None:
+def test_a_socket_takes_over_from_a_polling_page_that_was_left(environment: WarmEnvironment) -> None:
     """A page that polled is loaded anew and has a WebSocket now: the same device, with its status, and no event."""
-    sandbox.open("bob", "B=")
-    poll(sandbox, "alice", status="busy")
-    before = len(sandbox.frames("B="))
-    ask_as(sandbox, "alice", "POST", LEAVE, {"deviceId": "d1", "grace": True})
-    context = sandbox.open("alice", "A=", deviceId="d1")
-    sandbox.say(context, "A=", '{"action":"sync"}')
-    assert [(one["connectionId"], one["status"]) for one in real(sandbox, "alice")["devices"]] == [("A=", "busy")]
-    assert sandbox.frames("B=")[before:] == []
+    environment.open("bob", "B=")
+    poll(environment, "alice", status="busy")
+    before = len(environment.frames("B="))
+    ask_as(environment, "alice", "POST", LEAVE, {"deviceId": "d1", "grace": True})
+    context = environment.open("alice", "A=", deviceId="d1")
+    environment.say(context, "A=", '{"action":"sync"}')
+    assert [(one["connectionId"], one["status"]) for one in real(environment, "alice")["devices"]] == [("A=", "busy")]
+    assert environment.frames("B=")[before:] == []
 
 
-def test_a_renewed_token_lengthens_a_polling_devices_life(start: Callable[..., WarmSandbox]) -> None:
+def test_a_renewed_token_lengthens_a_polling_devices_life(start: Callable[..., WarmEnvironment]) -> None:
     """A device that polls outlives the token that it began with, since each poll brings its own."""
-    sandbox = start()
-    ask_as(sandbox, "alice", "POST", HEARTBEAT, {"deviceId": "d1"})
+    environment = start()
+    ask_as(environment, "alice", "POST", HEARTBEAT, {"deviceId": "d1"})
     ends = []
     for lasts in (20, 2000):
         headers = bearer("alice", lasts=lasts)
-        own = ask(sandbox, "POST", HEARTBEAT, {"deviceId": "d1"}, signed=False, headers=headers)[1]["self"]
+        own = ask(environment, "POST", HEARTBEAT, {"deviceId": "d1"}, signed=False, headers=headers)[1]["self"]
         ends.append((own["rotateAt"] - own["devices"][0]["connectedAt"]) / 1000)
     assert ends == pytest.approx([10, 2000 - 30], abs=5)
 
 
-def test_only_so_many_devices_of_a_user_poll(start: Callable[..., WarmSandbox]) -> None:
+def test_only_so_many_devices_of_a_user_poll(start: Callable[..., WarmEnvironment]) -> None:
     """One more than `max_devices` is 409 and names the limit; the others go on."""
-    sandbox = start(max_devices=2)
-    assert [ask_as(sandbox, "alice", "POST", HEARTBEAT, {"deviceId": f"d{number}"})[0] for number in (1, 2, 3, 1)] == [
+    environment = start(max_devices=2)
+    assert [
+        ask_as(environment, "alice", "POST", HEARTBEAT, {"deviceId": f"d{number}"})[0] for number in (1, 2, 3, 1)
+    ] == [
         200,
         200,
         409,
@@ -371,68 +375,70 @@ def test_only_so_many_devices_of_a_user_poll(start: Callable[..., WarmSandbox]) 
     ]
 
 
-def test_a_device_that_polls_too_often_is_429(start: Callable[..., WarmSandbox]) -> None:
+def test_a_device_that_polls_too_often_is_429(start: Callable[..., WarmEnvironment]) -> None:
     """The rate of a connection holds for a polling device too, and says when to come back."""
-    sandbox = start(rate_limit=0.5, rate_burst=2)
-    statuses = [ask_as(sandbox, "alice", "POST", HEARTBEAT, {"deviceId": "d1"})[0] for _ in range(3)]
+    environment = start(rate_limit=0.5, rate_burst=2)
+    statuses = [ask_as(environment, "alice", "POST", HEARTBEAT, {"deviceId": "d1"})[0] for _ in range(3)]
     assert statuses == [200, 200, 429]
-    answer = sandbox.invoke("api", request("POST", HEARTBEAT, '{"deviceId":"d1"}', headers=bearer("alice")))
+    answer = environment.invoke("api", request("POST", HEARTBEAT, '{"deviceId":"d1"}', headers=bearer("alice")))
     assert answer["headers"]["Retry-After"] == "2"
 
 
-def test_a_socket_takes_over_from_a_polling_device(sandbox: WarmSandbox) -> None:
+def test_a_socket_takes_over_from_a_polling_device(environment: WarmEnvironment) -> None:
     """`replaces` may name the polling device: its status goes over, and nobody is told anything."""
-    sandbox.open("bob", "B=")
-    polled = poll(sandbox, "alice", status="busy")
-    before = len(sandbox.frames("B="))
-    context = sandbox.open("alice", "A=", deviceId="d1")
-    sandbox.say(context, "A=", f'{{"action":"sync","replaces":"{polled["self"]["connectionId"]}"}}')
-    state = real(sandbox, "alice")
+    environment.open("bob", "B=")
+    polled = poll(environment, "alice", status="busy")
+    before = len(environment.frames("B="))
+    context = environment.open("alice", "A=", deviceId="d1")
+    environment.say(context, "A=", f'{{"action":"sync","replaces":"{polled["self"]["connectionId"]}"}}')
+    state = real(environment, "alice")
     assert ([device["connectionId"] for device in state["devices"]], state["status"]) == (["A="], "busy")
-    assert sandbox.frames("B=")[before:] == []
-    assert sandbox.closed() == []
+    assert environment.frames("B=")[before:] == []
+    assert environment.closed() == []
 
 
 # Leaving
 
 
-def test_a_socket_is_ended_from_outside(sandbox: WarmSandbox) -> None:
+def test_a_socket_is_ended_from_outside(environment: WarmEnvironment) -> None:
     """`connectionId` ends one of one's sockets, which is closed, without a grace."""
-    sandbox.open("alice", "A=")
-    sandbox.open("alice", "A2=")
-    assert ask_as(sandbox, "alice", "POST", LEAVE, {"connectionId": "A="}) == (204, None)
-    assert sandbox.closed() == ["A="]
-    assert [device["connectionId"] for device in real(sandbox, "alice")["devices"]] == ["A2="]
+    environment.open("alice", "A=")
+    environment.open("alice", "A2=")
+    assert ask_as(environment, "alice", "POST", LEAVE, {"connectionId": "A="}) == (204, None)
+    assert environment.closed() == ["A="]
+    assert [device["connectionId"] for device in real(environment, "alice")["devices"]] == ["A2="]
 
 
-def test_nobody_ends_what_is_somebody_elses(sandbox: WarmSandbox) -> None:
+def test_nobody_ends_what_is_somebody_elses(environment: WarmEnvironment) -> None:
     """A foreign connection or device id closes nothing, leaves no mark, and is answered as any other."""
-    context = sandbox.open("alice", "A=")
-    polled = poll(sandbox, "alice")
-    keys = sorted(sandbox.redis.keys())
+    context = environment.open("alice", "A=")
+    polled = poll(environment, "alice")
+    keys = sorted(environment.redis.keys())
     for body in (
         {"connectionId": "A="},
         {"connectionId": polled["self"]["connectionId"]},
         {"deviceId": "d1"},
         {"connectionId": "never="},
     ):
-        assert ask_as(sandbox, "bob", "POST", LEAVE, body) == (204, None)
-    assert sandbox.closed() == []
-    assert sorted(sandbox.redis.keys()) == keys
-    sandbox.say(context, "A=", '{"action":"heartbeat"}', function="heartbeat")
-    assert len(real(sandbox, "alice")["devices"]) == 2
+        assert ask_as(environment, "bob", "POST", LEAVE, body) == (204, None)
+    assert environment.closed() == []
+    assert sorted(environment.redis.keys()) == keys
+    environment.say(context, "A=", '{"action":"heartbeat"}', function="heartbeat")
+    assert len(real(environment, "alice")["devices"]) == 2
 
 
 # Oneself
 
 
-def test_one_sees_ones_own_real_state_and_why_it_is_so(sandbox: WarmSandbox) -> None:
+def test_one_sees_ones_own_real_state_and_why_it_is_so(environment: WarmEnvironment) -> None:
     """Devices, claim, settings, the rule that won, and what contacts see; never who blocks one or hides from one."""
-    sandbox.open("alice", "A=", deviceId="phone", deviceType="mobile")
-    ask_as(sandbox, "alice", "PUT", "/v1/me/privacy", {"invisible": True, "hideFrom": ["bob"], "lastSeen": "nobody"})
-    ask_as(sandbox, "alice", "PUT", "/v1/me/blocks/eve")
-    ask_as(sandbox, "alice", "PUT", "/v1/me/status", {"status": "busy"})
-    status, me = ask_as(sandbox, "alice", "GET", ME)
+    environment.open("alice", "A=", deviceId="phone", deviceType="mobile")
+    ask_as(
+        environment, "alice", "PUT", "/v1/me/privacy", {"invisible": True, "hideFrom": ["bob"], "lastSeen": "nobody"}
+    )
+    ask_as(environment, "alice", "PUT", "/v1/me/blocks/eve")
+    ask_as(environment, "alice", "PUT", "/v1/me/status", {"status": "busy"})
+    status, me = ask_as(environment, "alice", "GET", ME)
     assert status == 200
     [device] = me["devices"]
     assert (device["connectionId"], device["deviceId"], device["deviceType"]) == ("A=", "phone", "mobile")
@@ -452,23 +458,23 @@ def test_one_sees_ones_own_real_state_and_why_it_is_so(sandbox: WarmSandbox) -> 
     }
 
 
-def test_nothing_of_ones_own_tells_who_blocks_one(sandbox: WarmSandbox) -> None:
+def test_nothing_of_ones_own_tells_who_blocks_one(environment: WarmEnvironment) -> None:
     """Blocked or hidden from, now and after the next changes: one's own state and answers are the same but for bob."""
-    sandbox.open("alice", "A=")
-    before = ask_as(sandbox, "alice", "GET", ME)
+    environment.open("alice", "A=")
+    before = ask_as(environment, "alice", "GET", ME)
     changes: list[dict[str, list[str]]] = [{"hideFrom": ["alice"]}, {"hideFrom": []}]
     for change in changes:
-        ask_as(sandbox, "bob", "PUT", "/v1/me/privacy", change)
-        ask_as(sandbox, "bob", "PUT", "/v1/me/blocks/alice")
-        assert ask_as(sandbox, "alice", "GET", ME) == before
-        assert ask_as(sandbox, "alice", "GET", "/v1/presence?userIds=bob")[1]["users"][0]["status"] == "offline"
+        ask_as(environment, "bob", "PUT", "/v1/me/privacy", change)
+        ask_as(environment, "bob", "PUT", "/v1/me/blocks/alice")
+        assert ask_as(environment, "alice", "GET", ME) == before
+        assert ask_as(environment, "alice", "GET", "/v1/presence?userIds=bob")[1]["users"][0]["status"] == "offline"
 
 
-def test_privacy_of_ones_own_changes_what_is_given(sandbox: WarmSandbox) -> None:
+def test_privacy_of_ones_own_changes_what_is_given(environment: WarmEnvironment) -> None:
     """What the backend blocked for the user stays when the user changes the rest."""
-    ask(sandbox, "PUT", "/v1/users/alice/privacy", {"blocks": ["eve"], "hideFrom": ["carol"]})
-    assert ask_as(sandbox, "alice", "PUT", "/v1/me/privacy", {"hideFrom": ["bob"]}) == (204, None)
-    assert ask(sandbox, "GET", "/v1/users/alice/privacy")[1] == {
+    ask(environment, "PUT", "/v1/users/alice/privacy", {"blocks": ["eve"], "hideFrom": ["carol"]})
+    assert ask_as(environment, "alice", "PUT", "/v1/me/privacy", {"hideFrom": ["bob"]}) == (204, None)
+    assert ask(environment, "GET", "/v1/users/alice/privacy")[1] == {
         "invisible": False,
         "lastSeen": "everyone",
         "hideFrom": ["bob"],
@@ -479,41 +485,41 @@ def test_privacy_of_ones_own_changes_what_is_given(sandbox: WarmSandbox) -> None
 # Blocks
 
 
-def test_a_block_acts_on_both_sides_and_ends_only_there(sandbox: WarmSandbox) -> None:
+def test_a_block_acts_on_both_sides_and_ends_only_there(environment: WarmEnvironment) -> None:
     """Each gets one ordinary `user_offline`; unblocking shows both again, and blocking twice is blocking once."""
     for user, connection in (("alice", "A="), ("bob", "B=")):
-        sandbox.open(user, connection)
+        environment.open(user, connection)
     for _ in range(2):
-        assert ask_as(sandbox, "alice", "PUT", "/v1/me/blocks/bob") == (204, None)
+        assert ask_as(environment, "alice", "PUT", "/v1/me/blocks/bob") == (204, None)
     for connection, other, seen in (("A=", "bob", ["user_online"]), ("B=", "alice", [])):
-        told = told_of(sandbox, connection, other, len(seen) + 1)
+        told = told_of(environment, connection, other, len(seen) + 1)
         assert [frame["type"] for frame in told] == [*seen, "user_offline"]
         assert "block" not in str(told)
-    assert ask_as(sandbox, "alice", "GET", ME)[1]["blocks"] == ["bob"]
-    assert ask_as(sandbox, "bob", "GET", ME)[1]["blocks"] == []
-    assert ask_as(sandbox, "bob", "DELETE", "/v1/me/blocks/alice") == (204, None)
-    assert ask_as(sandbox, "bob", "GET", "/v1/presence?userIds=alice")[1]["users"][0]["status"] == "offline"
+    assert ask_as(environment, "alice", "GET", ME)[1]["blocks"] == ["bob"]
+    assert ask_as(environment, "bob", "GET", ME)[1]["blocks"] == []
+    assert ask_as(environment, "bob", "DELETE", "/v1/me/blocks/alice") == (204, None)
+    assert ask_as(environment, "bob", "GET", "/v1/presence?userIds=alice")[1]["users"][0]["status"] == "offline"
     for _ in range(2):
-        assert ask_as(sandbox, "alice", "DELETE", "/v1/me/blocks/bob") == (204, None)
-    assert ask_as(sandbox, "bob", "GET", "/v1/presence?userIds=alice")[1]["users"][0]["status"] == "online"
+        assert ask_as(environment, "alice", "DELETE", "/v1/me/blocks/bob") == (204, None)
+    assert ask_as(environment, "bob", "GET", "/v1/presence?userIds=alice")[1]["users"][0]["status"] == "online"
 
 
-def test_nobody_blocks_more_than_so_many(sandbox: WarmSandbox) -> None:
+def test_nobody_blocks_more_than_so_many(environment: WarmEnvironment) -> None:
     """The thousand and first block is 409; one that is there already is no further one."""
-    ask(sandbox, "PUT", "/v1/users/alice/privacy", {"blocks": [f"u{number}" for number in range(1000)]})
-    assert ask_as(sandbox, "alice", "PUT", "/v1/me/blocks/u7")[0] == 204
-    status, problem = ask_as(sandbox, "alice", "PUT", "/v1/me/blocks/one-more")
+    ask(environment, "PUT", "/v1/users/alice/privacy", {"blocks": [f"u{number}" for number in range(1000)]})
+    assert ask_as(environment, "alice", "PUT", "/v1/me/blocks/u7")[0] == 204
+    status, problem = ask_as(environment, "alice", "PUT", "/v1/me/blocks/one-more")
     assert (status, problem["errors"][0]["field"]) == (409, "userId")
-    assert ask_as(sandbox, "alice", "DELETE", "/v1/me/blocks/u7")[0] == 204
-    assert ask_as(sandbox, "alice", "PUT", "/v1/me/blocks/one-more")[0] == 204
+    assert ask_as(environment, "alice", "DELETE", "/v1/me/blocks/u7")[0] == 204
+    assert ask_as(environment, "alice", "PUT", "/v1/me/blocks/one-more")[0] == 204
 
 
 # Erasing
 
 
-def keys_about(sandbox: WarmSandbox, user: str) -> dict[str, Any]:
+def keys_about(environment: WarmEnvironment, user: str) -> dict[str, Any]:
     """Every key whose name or content names a user, with what is in it."""
-    redis, found = sandbox.redis, {}
+    redis, found = environment.redis, {}
     for key in sorted(redis.scan_iter()):
         kind = redis.type(key)
         content: Any
@@ -528,54 +534,54 @@ def keys_about(sandbox: WarmSandbox, user: str) -> dict[str, Any]:
     return found
 
 
-def test_erasing_leaves_nothing_of_a_user_anywhere(sandbox: WarmSandbox) -> None:
+def test_erasing_leaves_nothing_of_a_user_anywhere(environment: WarmEnvironment) -> None:
     """Contacts, hiding, blocks and records are gone on both sides; for a day it is known that old tokens are dead."""
-    ask(sandbox, "PUT", "/v1/users/alice/contacts", {"add": ["carol"], "mutual": False})
-    ask(sandbox, "PUT", "/v1/users/dave/contacts", {"add": ["alice"], "mutual": False})
-    ask_as(sandbox, "bob", "PUT", "/v1/me/privacy", {"hideFrom": ["alice"]})
-    ask_as(sandbox, "eve", "PUT", "/v1/me/blocks/alice")
-    ask_as(sandbox, "alice", "PUT", "/v1/me/blocks/mallory")
-    ask_as(sandbox, "alice", "PUT", "/v1/me/status", {"customStatus": {"text": "private words"}})
+    ask(environment, "PUT", "/v1/users/alice/contacts", {"add": ["carol"], "mutual": False})
+    ask(environment, "PUT", "/v1/users/dave/contacts", {"add": ["alice"], "mutual": False})
+    ask_as(environment, "bob", "PUT", "/v1/me/privacy", {"hideFrom": ["alice"]})
+    ask_as(environment, "eve", "PUT", "/v1/me/blocks/alice")
+    ask_as(environment, "alice", "PUT", "/v1/me/blocks/mallory")
+    ask_as(environment, "alice", "PUT", "/v1/me/status", {"customStatus": {"text": "private words"}})
     for user, connection in (("alice", "A1="), ("alice", "A2="), ("bob", "B="), ("carol", "C=")):
-        sandbox.open(user, connection)
-    poll(sandbox, "alice")
-    ask(sandbox, "PUT", "/v1/users/alice/contacts", {"remove": ["bob"], "add": ["frank"]})
-    assert len(keys_about(sandbox, "alice")) > 8
-    assert ask(sandbox, "DELETE", "/v1/users/alice") == (204, None)
-    assert sorted(sandbox.closed()) == ["A1=", "A2="]
-    assert [frame["type"] for frame in told_of(sandbox, "C=", "alice", 1)] == ["user_offline"]
-    [(key, content)] = keys_about(sandbox, "alice").items()
+        environment.open(user, connection)
+    poll(environment, "alice")
+    ask(environment, "PUT", "/v1/users/alice/contacts", {"remove": ["bob"], "add": ["frank"]})
+    assert len(keys_about(environment, "alice")) > 8
+    assert ask(environment, "DELETE", "/v1/users/alice") == (204, None)
+    assert sorted(environment.closed()) == ["A1=", "A2="]
+    assert [frame["type"] for frame in told_of(environment, "C=", "alice", 1)] == ["user_offline"]
+    [(key, content)] = keys_about(environment, "alice").items()
     assert key.endswith(":user:alice")
     assert list(content) == [b"erased"]
-    assert 0 < sandbox.redis.ttl(key) <= 86_400
-    assert ask_as(sandbox, "carol", "GET", "/v1/presence?userIds=alice")[1]["users"] == [
+    assert 0 < environment.redis.ttl(key) <= 86_400
+    assert ask_as(environment, "carol", "GET", "/v1/presence?userIds=alice")[1]["users"] == [
         {"userId": "alice", "status": "offline"}
     ]
-    assert ask(sandbox, "GET", "/v1/users/bob/privacy")[1]["hideFrom"] == []
+    assert ask(environment, "GET", "/v1/users/bob/privacy")[1]["hideFrom"] == []
 
 
-def test_an_erased_user_does_not_come_back_with_an_old_token(sandbox: WarmSandbox) -> None:
+def test_an_erased_user_does_not_come_back_with_an_old_token(environment: WarmEnvironment) -> None:
     """A client that reconnects by itself, and a message on its way, bring nothing back; a new token begins anew."""
-    old = sandbox.open("alice", "A=")
-    ask(sandbox, "DELETE", "/v1/users/alice")
-    sandbox.say(old, "A=", '{"action":"heartbeat"}', function="heartbeat")
+    old = environment.open("alice", "A=")
+    ask(environment, "DELETE", "/v1/users/alice")
+    environment.say(old, "A=", '{"action":"heartbeat"}', function="heartbeat")
     headers = bearer("alice", issued=-5)
-    assert ask(sandbox, "POST", HEARTBEAT, {"deviceId": "d1"}, signed=False, headers=headers)[0] == 401
-    assert real(sandbox, "alice")["devices"] == []
-    kept = keys_about(sandbox, "alice")
+    assert ask(environment, "POST", HEARTBEAT, {"deviceId": "d1"}, signed=False, headers=headers)[0] == 401
+    assert real(environment, "alice")["devices"] == []
+    kept = keys_about(environment, "alice")
     user, due = (next(key for key in kept if kind in key) for kind in (":user:", ":due"))
     assert kept.keys() == {user, due}
     assert kept[user].keys() == {b"erased", b"!A=", b"due"}  # that the straggler was refused is kept for a minute
     headers = bearer("alice", issued=1)
-    assert ask(sandbox, "POST", HEARTBEAT, {"deviceId": "d1"}, signed=False, headers=headers)[0] == 200
-    assert real(sandbox, "alice")["status"] == "online"
+    assert ask(environment, "POST", HEARTBEAT, {"deviceId": "d1"}, signed=False, headers=headers)[0] == 200
+    assert real(environment, "alice")["status"] == "online"
 
 
-def test_erasing_twice_is_erasing_once(sandbox: WarmSandbox) -> None:
+def test_erasing_twice_is_erasing_once(environment: WarmEnvironment) -> None:
     """A user who is gone, or never was, is erased without a complaint, and nobody is told anything."""
-    sandbox.open("bob", "B=")
-    sandbox.open("alice", "A=")
+    environment.open("bob", "B=")
+    environment.open("alice", "A=")
     for _ in range(2):
-        assert ask(sandbox, "DELETE", "/v1/users/alice") == (204, None)
-    assert ask(sandbox, "DELETE", "/v1/users/nobody") == (204, None)
-    assert [frame["type"] for frame in told_of(sandbox, "B=", "alice", 2)] == ["user_online", "user_offline"]
+        assert ask(environment, "DELETE", "/v1/users/alice") == (204, None)
+    assert ask(environment, "DELETE", "/v1/users/nobody") == (204, None)
+    assert [frame["type"] for frame in told_of(environment, "B=", "alice", 2)] == ["user_online", "user_offline"]

@@ -13,11 +13,11 @@ import pytest
 
 from shared.delivery import Unavailable
 from shared.routes import FUNCTIONS, WEBSOCKET_ROUTES
-from shared.runtime import meter, now_ms
+from shared.runtime import metrics, now_ms
 from tests.support import events
 from tests.support.http_events import request
 from tests.support.service import Bench
-from tests.support.warm_sandbox import SECRET, WarmSandbox
+from tests.support.warm_environment import SECRET, WarmEnvironment
 
 ID = "BFaT_fALIAMCKug="
 MESSAGES = {
@@ -40,27 +40,27 @@ def vouched(**claims: str) -> dict[str, Any]:
     return events.vouched("alice", now, now + 3600, **claims)
 
 
-def connect(sandbox: WarmSandbox, context: dict[str, Any] | None = None, **handshake: dict[str, str]) -> Any:
+def connect(environment: WarmEnvironment, context: dict[str, Any] | None = None, **handshake: dict[str, str]) -> Any:
     """The answer to a handshake of alice."""
-    return sandbox.invoke("connect", events.connect(context or vouched(), ID, now_ms(), **handshake))
+    return environment.invoke("connect", events.connect(context or vouched(), ID, now_ms(), **handshake))
 
 
-def real(sandbox: WarmSandbox, user: str = "alice") -> dict[str, Any]:
+def real(environment: WarmEnvironment, user: str = "alice") -> dict[str, Any]:
     """A user's real state, as the backend sees it."""
-    answer = sandbox.invoke("api", request("GET", f"/v1/users/{user}/presence"))
+    answer = environment.invoke("api", request("GET", f"/v1/users/{user}/presence"))
     state: dict[str, Any] = json.loads(answer["body"])
     return state
 
 
-def contacts(sandbox: WarmSandbox, user: str, *others: str) -> None:
+def contacts(environment: WarmEnvironment, user: str, *others: str) -> None:
     """Let users see each other."""
     for path, body in ((f"/v1/users/{user}/contacts", {"add": others}), ("/v1/graph", {"loaded": True})):
-        assert sandbox.invoke("api", request("PUT", path, json.dumps(body)))["statusCode"] == 204
+        assert environment.invoke("api", request("PUT", path, json.dumps(body)))["statusCode"] == 204
 
 
-def everything(sandbox: WarmSandbox) -> dict[Any, Any]:
+def everything(environment: WarmEnvironment) -> dict[Any, Any]:
     """The whole state, to compare."""
-    return {key: sandbox.redis.dump(key) for key in sandbox.redis.scan_iter()}
+    return {key: environment.redis.dump(key) for key in environment.redis.scan_iter()}
 
 
 def denial() -> dict[str, Any]:
@@ -72,10 +72,10 @@ def denial() -> dict[str, Any]:
 # Before the handshake
 
 
-def test_a_good_token_lets_its_user_in(sandbox: WarmSandbox) -> None:
+def test_a_good_token_lets_its_user_in(environment: WarmEnvironment) -> None:
     """The authorizer allows this one handshake and hands on who it is and what the client said of its device."""
     query = {"token": token(), "deviceId": "phone", "deviceType": "mobile", "status": "busy", "active": "false"}
-    answer = sandbox.invoke("authorize", events.authorize(query))
+    answer = environment.invoke("authorize", events.authorize(query))
     assert answer["principalId"] == "alice"
     [statement] = answer["policyDocument"]["Statement"]
     assert statement == {"Action": "execute-api:Invoke", "Effect": "Allow", "Resource": events.METHOD_ARN}
@@ -100,32 +100,32 @@ def test_a_good_token_lets_its_user_in(sandbox: WarmSandbox) -> None:
     ],
     ids=["none", "rubbish", "wrong key", "expired", "bad user", "no user", "unsigned"],
 )
-def test_a_bad_token_is_refused_without_a_reason(sandbox: WarmSandbox, bad: str) -> None:
+def test_a_bad_token_is_refused_without_a_reason(environment: WarmEnvironment, bad: str) -> None:
     """Whatever is wrong with a token, the authorizer denies with the same words."""
-    answer = sandbox.invoke("authorize", events.authorize({"token": bad}))
+    answer = environment.invoke("authorize", events.authorize({"token": bad}))
     assert answer == denial()
-    assert sandbox.redis.dbsize() == 0
+    assert environment.redis.dbsize() == 0
 
 
-def test_a_token_as_a_subprotocol_is_read_where_the_setting_says_so(start: Callable[..., WarmSandbox]) -> None:
+def test_a_token_as_a_subprotocol_is_read_where_the_setting_says_so(start: Callable[..., WarmEnvironment]) -> None:
     """With `token_source` subprotocol a token in the query is none."""
-    sandbox = start(token_source="subprotocol")
+    environment = start(token_source="subprotocol")
     offered = {"Sec-WebSocket-Protocol": f"presence.v1, {token()}"}
-    assert sandbox.invoke("authorize", events.authorize(headers=offered))["principalId"] == "alice"
-    assert sandbox.invoke("authorize", events.authorize({"token": token()})) == denial()
+    assert environment.invoke("authorize", events.authorize(headers=offered))["principalId"] == "alice"
+    assert environment.invoke("authorize", events.authorize({"token": token()})) == denial()
 
 
 # The handshake
 
 
-def test_a_handshake_makes_the_user_online_and_posts_nothing(sandbox: WarmSandbox) -> None:
+def test_a_handshake_makes_the_user_online_and_posts_nothing(environment: WarmEnvironment) -> None:
     """`$connect` answers 200; a socket that is still opening cannot be posted to, and the first message announces."""
-    contacts(sandbox, "alice", "bob")
-    sandbox.open("bob", "B=")
-    before = len(sandbox.management.requests)
-    assert connect(sandbox, vouched(deviceType="mobile"), query={"v": "1"}) == {"statusCode": 200, "headers": {}}
-    assert len(sandbox.management.requests) == before
-    state = real(sandbox)
+    contacts(environment, "alice", "bob")
+    environment.open("bob", "B=")
+    before = len(environment.management.requests)
+    assert connect(environment, vouched(deviceType="mobile"), query={"v": "1"}) == {"statusCode": 200, "headers": {}}
+    assert len(environment.management.requests) == before
+    state = real(environment)
     assert (state["status"], [device["connectionId"] for device in state["devices"]]) == ("online", [ID])
 
 
@@ -139,38 +139,38 @@ def test_a_handshake_makes_the_user_online_and_posts_nothing(sandbox: WarmSandbo
         ({"active": "perhaps"}, "active"),
     ],
 )
-def test_a_malformed_handshake_is_400(sandbox: WarmSandbox, query: dict[str, str], word: str) -> None:
+def test_a_malformed_handshake_is_400(environment: WarmEnvironment, query: dict[str, str], word: str) -> None:
     """What the protocol does not know is refused by name, and nobody is online for it."""
-    answer = connect(sandbox, query=query)
+    answer = connect(environment, query=query)
     assert answer["statusCode"] == 400
     assert word in answer["body"]
-    assert sandbox.redis.dbsize() == 0
+    assert environment.redis.dbsize() == 0
 
 
-def test_the_offered_protocol_is_accepted(sandbox: WarmSandbox) -> None:
+def test_the_offered_protocol_is_accepted(environment: WarmEnvironment) -> None:
     """A browser that offered `presence.v1` hangs up unless it hears it back; nobody hears what they did not offer."""
-    accepted = connect(sandbox, headers={"Sec-WebSocket-Protocol": "presence.v1, a.b.c"})
+    accepted = connect(environment, headers={"Sec-WebSocket-Protocol": "presence.v1, a.b.c"})
     assert accepted == {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": "presence.v1"}}
-    assert connect(sandbox, headers={"Sec-WebSocket-Protocol": "chat"}) == {"statusCode": 200, "headers": {}}
+    assert connect(environment, headers={"Sec-WebSocket-Protocol": "chat"}) == {"statusCode": 200, "headers": {}}
 
 
-def test_a_token_from_before_sign_out_everywhere_is_403(sandbox: WarmSandbox) -> None:
+def test_a_token_from_before_sign_out_everywhere_is_403(environment: WarmEnvironment) -> None:
     """After sign-out everywhere, an old token that is still good opens nothing."""
     old = vouched(iat=str(now_ms() // 1000 - 60))
-    sandbox.invoke("api", request("POST", "/v1/users/alice/disconnect"))
-    assert connect(sandbox, old) == {"statusCode": 403}
-    assert real(sandbox)["status"] == "offline"
+    environment.invoke("api", request("POST", "/v1/users/alice/disconnect"))
+    assert connect(environment, old) == {"statusCode": 403}
+    assert real(environment)["status"] == "offline"
 
 
-def test_a_connection_that_has_closed_already_is_403(sandbox: WarmSandbox) -> None:
+def test_a_connection_that_has_closed_already_is_403(environment: WarmEnvironment) -> None:
     """A `$disconnect` that overtakes its `$connect` leaves no ghost."""
     context = vouched()
-    assert sandbox.invoke("disconnect", events.disconnect(context, ID, now_ms())) == {"statusCode": 200}
-    assert connect(sandbox, context) == {"statusCode": 403}
-    assert real(sandbox)["devices"] == []
+    assert environment.invoke("disconnect", events.disconnect(context, ID, now_ms())) == {"statusCode": 200}
+    assert connect(environment, context) == {"statusCode": 403}
+    assert real(environment)["devices"] == []
 
 
-def test_while_redis_is_away_handshakes_are_let_in(cut_off: WarmSandbox) -> None:
+def test_while_redis_is_away_handshakes_are_let_in(cut_off: WarmEnvironment) -> None:
     """A client that gets in heals with its first heartbeat; one that is turned away would come back at once."""
     assert connect(cut_off) == {"statusCode": 200, "headers": {}}
     assert connect(cut_off, query={"v": "2"})["statusCode"] == 400
@@ -183,25 +183,25 @@ def test_while_redis_is_away_handshakes_are_let_in(cut_off: WarmSandbox) -> None
     ("code", "reason"),
     [(1005, "Client-side close frame status not set"), (1001, ""), (1000, "Connection Closed Normally"), (1006, "")],
 )
-def test_a_disconnect_starts_the_grace(sandbox: WarmSandbox, code: int, reason: str) -> None:
+def test_a_disconnect_starts_the_grace(environment: WarmEnvironment, code: int, reason: str) -> None:
     """However a socket closed, its user stays as they are for the grace; a second notice changes nothing."""
-    context = sandbox.open("alice", ID)
+    context = environment.open("alice", ID)
     for _ in range(2):
         event = events.disconnect(context, ID, now_ms(), code=code, reason=reason)
-        assert sandbox.invoke("disconnect", event) == {"statusCode": 200}
-        state = real(sandbox)
+        assert environment.invoke("disconnect", event) == {"statusCode": 200}
+        state = real(environment)
         assert (state["status"], state["devices"]) == ("online", [])
         assert "grace" in state["why"]
 
 
-def test_without_a_grace_contacts_hear_at_once(start: Callable[..., WarmSandbox]) -> None:
+def test_without_a_grace_contacts_hear_at_once(start: Callable[..., WarmEnvironment]) -> None:
     """A disconnect is announced by the function that hears of it, once its grace is over."""
-    sandbox = start(grace=0)
-    contacts(sandbox, "alice", "bob")
-    context = sandbox.open("alice", ID)
-    sandbox.open("bob", "B=")
-    sandbox.invoke("disconnect", events.disconnect(context, ID, now_ms()))
-    [frame] = [frame for frame in sandbox.frames("B=") if frame["type"] == "user_offline"]
+    environment = start(grace=0)
+    contacts(environment, "alice", "bob")
+    context = environment.open("alice", ID)
+    environment.open("bob", "B=")
+    environment.invoke("disconnect", events.disconnect(context, ID, now_ms()))
+    [frame] = [frame for frame in environment.frames("B=") if frame["type"] == "user_offline"]
     assert frame["userId"] == "alice"
     assert frame["lastSeen"] is not None
 
@@ -209,89 +209,89 @@ def test_without_a_grace_contacts_hear_at_once(start: Callable[..., WarmSandbox]
 # Messages
 
 
-def test_the_first_sync_is_answered_with_a_snapshot(sandbox: WarmSandbox) -> None:
+def test_the_first_sync_is_answered_with_a_snapshot(environment: WarmEnvironment) -> None:
     """`sync` brings everything that the user may see, with the message's id, and announces the user."""
-    contacts(sandbox, "alice", "bob")
-    sandbox.open("bob", "B=")
+    contacts(environment, "alice", "bob")
+    environment.open("bob", "B=")
     context = vouched()
-    connect(sandbox, context)
-    sandbox.say(context, ID, '{"action":"sync","id":"s1"}')
-    [snapshot] = sandbox.frames(ID)
+    connect(environment, context)
+    environment.say(context, ID, '{"action":"sync","id":"s1"}')
+    [snapshot] = environment.frames(ID)
     assert (snapshot["type"], snapshot["id"], snapshot["resumed"]) == ("presence_snapshot", "s1", False)
     assert [(user["userId"], user["status"]) for user in snapshot["users"]] == [("bob", "online")]
     assert snapshot["self"]["connectionId"] == ID
-    [told] = [frame for frame in sandbox.frames("B=") if frame["type"] == "user_online"]
+    [told] = [frame for frame in environment.frames("B=") if frame["type"] == "user_online"]
     assert told["userId"] == "alice"
 
 
-def test_a_heartbeat_that_missed_nothing_is_not_answered(sandbox: WarmSandbox) -> None:
+def test_a_heartbeat_that_missed_nothing_is_not_answered(environment: WarmEnvironment) -> None:
     """Each answer costs: a heartbeat keeps the connection alive and posts nothing."""
-    context = sandbox.open("alice", ID)
-    before = len(sandbox.management.requests)
-    sandbox.say(context, ID, '{"action":"heartbeat","active":true}', function="heartbeat")
-    assert len(sandbox.management.requests) == before
+    context = environment.open("alice", ID)
+    before = len(environment.management.requests)
+    environment.say(context, ID, '{"action":"heartbeat","active":true}', function="heartbeat")
+    assert len(environment.management.requests) == before
 
 
-def test_a_heartbeat_brings_a_lost_connection_back(sandbox: WarmSandbox) -> None:
+def test_a_heartbeat_brings_a_lost_connection_back(environment: WarmEnvironment) -> None:
     """After Redis has lost everything, one beat makes the user what they were."""
-    context = sandbox.open("alice", ID)
-    sandbox.redis.flushall()
-    sandbox.say(context, ID, '{"action":"heartbeat","status":"busy"}', function="heartbeat")
-    assert real(sandbox)["status"] == "busy"
+    context = environment.open("alice", ID)
+    environment.redis.flushall()
+    environment.say(context, ID, '{"action":"heartbeat","status":"busy"}', function="heartbeat")
+    assert real(environment)["status"] == "busy"
 
 
-def test_an_update_reaches_contacts_and_oneself(sandbox: WarmSandbox) -> None:
+def test_an_update_reaches_contacts_and_oneself(environment: WarmEnvironment) -> None:
     """`presence_update` is one frame to each contact, and `presence_self` to the user."""
-    contacts(sandbox, "alice", "bob")
-    context = sandbox.open("alice", ID)
-    sandbox.open("bob", "B=")  # last, so that no frame has just been posted to it: a second one would wait a moment
-    sandbox.say(context, ID, '{"action":"presence_update","status":"busy","n":1}', function="update")
-    [told] = [frame for frame in sandbox.frames("B=") if frame["type"] == "presence_status"]
+    contacts(environment, "alice", "bob")
+    context = environment.open("alice", ID)
+    environment.open("bob", "B=")  # last, so that no frame has just been posted to it: a second one would wait a moment
+    environment.say(context, ID, '{"action":"presence_update","status":"busy","n":1}', function="update")
+    [told] = [frame for frame in environment.frames("B=") if frame["type"] == "presence_status"]
     assert (told["userId"], told["status"]) == ("alice", "busy")
-    own = sandbox.frames(ID)[-1]
+    own = environment.frames(ID)[-1]
     assert (own["type"], own["self"]["status"], own["self"]["n"]["status"]) == ("presence_self", "busy", 1)
 
 
-def test_an_update_that_changes_nothing_is_told_only_where_it_is_numbered(sandbox: WarmSandbox) -> None:
+def test_an_update_that_changes_nothing_is_told_only_where_it_is_numbered(environment: WarmEnvironment) -> None:
     """The second `busy` gets no frame without an `n`, and with one the `presence_self` that has it."""
-    context = sandbox.open("alice", ID)
+    context = environment.open("alice", ID)
     said = '{"action":"presence_update","status":"busy"}'
-    sandbox.say(context, ID, said, function="update")
-    told = len(sandbox.frames(ID))
-    sandbox.say(context, ID, said, function="update")
-    assert len(sandbox.frames(ID)) == told
-    sandbox.say(context, ID, said.replace("}", ',"n":1}'), function="update")
-    [frame] = sandbox.frames(ID)[told:]
+    environment.say(context, ID, said, function="update")
+    told = len(environment.frames(ID))
+    environment.say(context, ID, said, function="update")
+    assert len(environment.frames(ID)) == told
+    environment.say(context, ID, said.replace("}", ',"n":1}'), function="update")
+    [frame] = environment.frames(ID)[told:]
     assert (frame["type"], frame["self"]["n"]["status"]) == ("presence_self", 1)
 
 
-def test_a_query_is_answered_to_who_asked(sandbox: WarmSandbox) -> None:
+def test_a_query_is_answered_to_who_asked(environment: WarmEnvironment) -> None:
     """`get_presence` answers with records in the order asked for; strangers are offline."""
-    contacts(sandbox, "alice", "bob")
-    sandbox.open("bob", "B=")
-    context = sandbox.open("alice", ID)
-    sandbox.say(context, ID, '{"action":"get_presence","userIds":["eve","bob"],"id":"q1"}')
-    answer = sandbox.frames(ID)[-1]
+    contacts(environment, "alice", "bob")
+    environment.open("bob", "B=")
+    context = environment.open("alice", ID)
+    environment.say(context, ID, '{"action":"get_presence","userIds":["eve","bob"],"id":"q1"}')
+    answer = environment.frames(ID)[-1]
     assert (answer["type"], answer["id"]) == ("presence", "q1")
     assert answer["users"][0] == {"userId": "eve", "status": "offline"}
     assert (answer["users"][1]["userId"], answer["users"][1]["status"]) == ("bob", "online")
 
 
-def test_leave_closes_the_connection(sandbox: WarmSandbox) -> None:
+def test_leave_closes_the_connection(environment: WarmEnvironment) -> None:
     """`leave` has no grace, and the socket is closed."""
-    context = sandbox.open("alice", ID)
-    sandbox.say(context, ID, '{"action":"leave"}')
-    assert sandbox.closed() == [ID]
-    assert real(sandbox)["status"] == "offline"
+    context = environment.open("alice", ID)
+    environment.say(context, ID, '{"action":"leave"}')
+    assert environment.closed() == [ID]
+    assert real(environment)["status"] == "offline"
 
 
-def test_a_message_of_a_closed_connection_closes_it(sandbox: WarmSandbox) -> None:
+def test_a_message_of_a_closed_connection_closes_it(environment: WarmEnvironment) -> None:
     """Whoever has left cannot speak, and is hung up on."""
-    context = sandbox.open("alice", ID)
-    sandbox.say(context, ID, '{"action":"leave"}')
-    sandbox.say(context, ID, '{"action":"heartbeat"}', function="heartbeat")
-    assert sandbox.closed() == [ID, ID]
-    assert real(sandbox)["status"] == "offline"
+    context = environment.open("alice", ID)
+    environment.say(context, ID, '{"action":"leave"}')
+    environment.say(context, ID, '{"action":"heartbeat"}', function="heartbeat")
+    assert environment.closed() == [ID, ID]
+    assert real(environment)["status"] == "offline"
 
 
 # Messages that are refused
@@ -318,42 +318,42 @@ def test_a_message_of_a_closed_connection_closes_it(sandbox: WarmSandbox) -> Non
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
 def test_a_message_that_is_wrong_is_one_error_frame(
-    sandbox: WarmSandbox, function: str, body: str, error: dict[str, str]
+    environment: WarmEnvironment, function: str, body: str, error: dict[str, str]
 ) -> None:
     """In whichever function, an error names code, field and id, the connection stays, and nothing is written."""
-    context = sandbox.open("alice", ID)
-    before, state = len(sandbox.management.requests), everything(sandbox)
-    sandbox.say(context, ID, body, function=function)
-    assert len(sandbox.management.requests) == before + 1
-    frame = sandbox.frames(ID)[-1]
+    context = environment.open("alice", ID)
+    before, state = len(environment.management.requests), everything(environment)
+    environment.say(context, ID, body, function=function)
+    assert len(environment.management.requests) == before + 1
+    frame = environment.frames(ID)[-1]
     assert frame.pop("type") == "error"
     assert frame.pop("message")
     assert frame == error
-    assert everything(sandbox) == state
+    assert everything(environment) == state
 
 
-def test_bytes_are_a_message_only_if_they_are_text(sandbox: WarmSandbox) -> None:
+def test_bytes_are_a_message_only_if_they_are_text(environment: WarmEnvironment) -> None:
     """A body in base64 is read; what is not UTF-8 in it is an error frame."""
-    context = sandbox.open("alice", ID)
+    context = environment.open("alice", ID)
     for body, refused in (("eyJhY3Rpb24iOiJoZWFydGJlYXQifQ==", 0), ("//79", 1)):
-        before = len(sandbox.frames(ID))
+        before = len(environment.frames(ID))
         event = events.message(context, body, ID, now_ms(), base64=True)
-        assert sandbox.invoke("query", event) == {"statusCode": 200}
-        assert [frame["type"] for frame in sandbox.frames(ID)[before:]] == ["error"] * refused
+        assert environment.invoke("query", event) == {"statusCode": 200}
+        assert [frame["type"] for frame in environment.frames(ID)[before:]] == ["error"] * refused
 
 
-def test_too_many_messages_are_told_when_to_try_again(start: Callable[..., WarmSandbox]) -> None:
+def test_too_many_messages_are_told_when_to_try_again(start: Callable[..., WarmEnvironment]) -> None:
     """Past its burst a connection is answered `rate_limited`, with the id and the time to wait."""
-    sandbox = start(rate_limit=0.1, rate_burst=1)
-    context = sandbox.open("alice", ID)
-    sandbox.say(context, ID, MESSAGES["heartbeat"], function="heartbeat")
-    frame = sandbox.frames(ID)[-1]
+    environment = start(rate_limit=0.1, rate_burst=1)
+    context = environment.open("alice", ID)
+    environment.say(context, ID, MESSAGES["heartbeat"], function="heartbeat")
+    frame = environment.frames(ID)[-1]
     assert (frame["type"], frame["code"], frame["id"]) == ("error", "rate_limited", "m1")
     assert 0 < frame["retryAfter"] <= 10_000
 
 
 @pytest.mark.parametrize("function", MESSAGES)
-def test_while_redis_is_away_messages_are_told_so(cut_off: WarmSandbox, function: str) -> None:
+def test_while_redis_is_away_messages_are_told_so(cut_off: WarmEnvironment, function: str) -> None:
     """A message that cannot be carried out now is answered `unavailable`, with its id and when to try again."""
     cut_off.say(vouched(), ID, MESSAGES[function], function=function)
     [frame] = cut_off.frames(ID)
@@ -362,14 +362,14 @@ def test_while_redis_is_away_messages_are_told_so(cut_off: WarmSandbox, function
 
 
 @pytest.mark.parametrize("function", MESSAGES)
-def test_while_redis_is_away_a_wrong_message_is_still_wrong(cut_off: WarmSandbox, function: str) -> None:
+def test_while_redis_is_away_a_wrong_message_is_still_wrong(cut_off: WarmEnvironment, function: str) -> None:
     """What cannot be read is not worth trying again."""
     cut_off.say(vouched(), ID, "rubbish", function=function)
     [frame] = cut_off.frames(ID)
     assert (frame["code"], "retryAfter" in frame) == ("invalid_message", False)
 
 
-def test_a_disconnect_fails_aloud_while_redis_is_away(cut_off: WarmSandbox) -> None:
+def test_a_disconnect_fails_aloud_while_redis_is_away(cut_off: WarmEnvironment) -> None:
     """`$disconnect` has nobody to tell: Lambda counts the error, and the TTL ends the connection."""
     with pytest.raises(Unavailable):
         cut_off.invoke("disconnect", events.disconnect(vouched(), ID, now_ms()))
@@ -377,34 +377,34 @@ def test_a_disconnect_fails_aloud_while_redis_is_away(cut_off: WarmSandbox) -> N
 
 
 @pytest.mark.parametrize("function", sorted({route.function for route in WEBSOCKET_ROUTES}))
-def test_nobody_speaks_without_the_authorizers_word(sandbox: WarmSandbox, function: str) -> None:
+def test_nobody_speaks_without_the_authorizers_word(environment: WarmEnvironment, function: str) -> None:
     """An event without the authorizer's context is an error of ours, counted, and nothing is written."""
     event = events.message({}, MESSAGES.get(function, ""), ID, now_ms())
     with pytest.raises(KeyError):
-        sandbox.invoke(function, event)
-    assert meter()._counts["Errors"] == 1
-    assert sandbox.redis.dbsize() == 0
+        environment.invoke(function, event)
+    assert metrics()._counts["Errors"] == 1
+    assert environment.redis.dbsize() == 0
 
 
 # The schedule
 
 
-def test_the_sweeper_settles_what_silence_left_behind(sandbox: WarmSandbox) -> None:
+def test_the_sweeper_settles_what_silence_left_behind(environment: WarmEnvironment) -> None:
     """Whoever fell silent minutes ago is offline after a sweep, and a viewer who is there is told."""
-    bench = Bench(sandbox.redis)
+    bench = Bench(environment.redis)
     bench.clock.now = now_ms() - 600_000
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bench.open("alice", ID)
-    assert sandbox.sweep()["settled"] >= 1
-    assert real(sandbox)["status"] == "offline"
+    assert environment.sweep()["settled"] >= 1
+    assert real(environment)["status"] == "offline"
 
 
-def test_the_sweeper_of_an_empty_system_settles_nobody(sandbox: WarmSandbox) -> None:
+def test_the_sweeper_of_an_empty_system_settles_nobody(environment: WarmEnvironment) -> None:
     """Where nobody is live there is nobody to settle."""
-    assert sandbox.sweep() == {"settled": 0}
+    assert environment.sweep() == {"settled": 0}
 
 
-# The start of a sandbox
+# The start of an environment
 
 
 def test_a_start_loads_no_more_than_it_needs() -> None:

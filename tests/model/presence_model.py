@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.presence import Connection
+from shared.connection import Connection
 from shared.settings import Settings
 
 TOMBSTONE = 60_000

@@ -6,31 +6,31 @@ from typing import Any
 
 import pytest
 
-from shared.delivery import Request
+from shared.commands import EditRelations, Settle
 from shared.messages import GetPresence, Sync
-from tests.support.service import Bench
+from tests.support.service import AnyCommand, Bench
 
 
 def test_a_user_who_hid_while_pending_is_not_shown(bench: Bench) -> None:
     """A pending change is never sent with the view that only current viewers share."""
-    bench.service.set_contacts("vic", ["xan", "yul", "wim"])
-    bench.service.set_contacts("xan", ["wim"])
+    bench.service.contacts.change("vic", ["xan", "yul", "wim"])
+    bench.service.contacts.change("xan", ["wim"])
     xan, yul, vic, wim = (bench.open(user) for user in ("xan", "yul", "vic", "wim"))
     bench.sweep(5)
     began = bench.clock()
     bench.update(xan, status="busy", scope="user", until=began + 60)
     bench.update(yul, status="busy", scope="user", until=began + 60)
-    bench.crowd(wim)
-    bench.service.set_privacy("xan", hide_from=["vic"])
+    bench.make_changes_wait(wim)
+    bench.service.contacts.set_privacy("xan", hide_from=["vic"])
     assert bench.client.hexists(bench.store.key("pending", "vic"), "xan")
 
-    def settle_slowly(requests: list[Request], _now: int) -> None:
-        if any(request.verb == "settle" for request in requests):
+    def settle_slowly(commands: list[AnyCommand], _now: int) -> None:
+        if any(isinstance(command, Settle) for command in commands):
             bench.clock.advance(0.2)  # Vic's window ends meanwhile
 
-    bench.on_stage = settle_slowly
+    bench.on_round_trip = settle_slowly
     bench.clock.now = began + 60
-    bench.service._delivery.settle(["xan", "yul"], bench.service._delivery.begin())
+    bench.service._delivery.settle(["xan", "yul"])
     assert [event["status"] for event in bench.pusher.changes(vic.id, "yul")][-1] == "online"
     told: list[dict[str, Any]] = bench.pusher.changes(vic.id, "xan")
     assert [event["status"] for event in told][-1] == "offline"
@@ -38,13 +38,13 @@ def test_a_user_who_hid_while_pending_is_not_shown(bench: Bench) -> None:
 
 def test_a_pending_change_of_a_stranger_is_not_sent(bench: Bench) -> None:
     """When nobody may see anybody any more, a pending change is dropped, because its record has no `rev`."""
-    bench.service.set_contacts("vic", ["wim"])
+    bench.service.contacts.change("vic", ["wim"])
     wim, vic = bench.open("wim"), bench.open("vic")
     bench.sweep(5)
-    bench.crowd(wim)
+    bench.make_changes_wait(wim)
     bench.update(wim, status="busy")
     assert bench.client.hexists(bench.store.key("pending", "vic"), "wim")
-    bench.service.set_graph_loaded(False)
+    bench.service.contacts.set_graph_loaded(False)
     before = len(bench.pusher.changes(vic.id))
     bench.sweep(3)
     assert bench.pusher.changes(vic.id)[before:] == []
@@ -52,10 +52,10 @@ def test_a_pending_change_of_a_stranger_is_not_sent(bench: Bench) -> None:
 
 def test_a_former_contact_sees_the_same_whether_or_not_it_is_blocked(bench: Bench) -> None:
     """A day after a contact was removed nothing is visible, even if the user has also blocked the viewer."""
-    bench.service.set_contacts("ann", ["bob", "cat"])
+    bench.service.contacts.change("ann", ["bob", "cat"])
     bench.open("ann")
-    bench.service.set_contacts("ann", remove=["bob", "cat"])
-    bench.service.set_privacy("ann", blocks=["bob"])
+    bench.service.contacts.change("ann", remove=["bob", "cat"])
+    bench.service.contacts.set_privacy("ann", blocks=["bob"])
     assert bench.sees("bob", "ann") == bench.sees("cat", "ann")
     bench.clock.advance(86_400)
     assert bench.sees("bob", "ann") == bench.sees("cat", "ann") == {"userId": "ann", "status": "offline"}
@@ -67,7 +67,7 @@ def test_going_invisible_ends_no_grace_while_a_polling_device_is_live(bench: Ben
     polling = bench.connection("ann", device="tablet", polling=True)
     bench.service.set_user_online(polling)
     bench.service.set_user_offline("ann", socket.id)
-    bench.service.set_privacy("ann", invisible=True)
+    bench.service.contacts.set_privacy("ann", invisible=True)
     bench.service.leave("ann", polling.id)
     assert bench.service.inspect_user("ann")["status"] == "busy"
 
@@ -86,10 +86,10 @@ def test_a_connection_keeps_its_counters_after_a_false_410(bench: Bench) -> None
 
 def test_a_frozen_custom_status_ends_on_time_after_a_loss(bench: Bench) -> None:
     """The end of a frozen custom status is stored with it, not in a record that may be evicted."""
-    bench.service.set_contacts("ann", ["bob"])
+    bench.service.contacts.change("ann", ["bob"])
     ann, bob = bench.open("ann"), bench.open("bob")
     bench.update(ann, customStatus={"text": "lunch", "until": bench.clock() + 40_000})
-    bench.service.set_privacy("ann", hide_from=["bob"])
+    bench.service.contacts.set_privacy("ann", hide_from=["bob"])
     bench.client.delete(bench.store.key("user", "ann"))
     bench.beat(ann)
     bench.live(41, ann, bob)
@@ -98,7 +98,7 @@ def test_a_frozen_custom_status_ends_on_time_after_a_loss(bench: Bench) -> None:
 
 def test_a_user_whose_record_was_evicted_goes_offline(bench: Bench) -> None:
     """A due entry without a record means that viewers may show a user who is gone."""
-    bench.service.set_contacts("ann", ["bob"])
+    bench.service.contacts.change("ann", ["bob"])
     bench.open("ann")
     bob = bench.open("bob")
     bench.live(5, bob)
@@ -110,12 +110,12 @@ def test_a_user_whose_record_was_evicted_goes_offline(bench: Bench) -> None:
 
 def test_hiding_before_an_offline_is_announced_leaves_no_ghost(bench: Bench) -> None:
     """A user hides after going offline and before that is announced: the viewer still gets the offline."""
-    bench.service.set_contacts("ann", ["bob"])
+    bench.service.contacts.change("ann", ["bob"])
     bench.open("ann")
     bob = bench.open("bob")
     bench.clock.advance(75)  # no sweeper ran
     bench.beat(bob)
-    bench.service.set_privacy("ann", hide_from=["bob"])
+    bench.service.contacts.set_privacy("ann", hide_from=["bob"])
     bench.live(12, bob)
     assert [event["status"] for event in bench.pusher.changes(bob.id, "ann")] == ["offline"]
 
@@ -123,20 +123,20 @@ def test_hiding_before_an_offline_is_announced_leaves_no_ghost(bench: Bench) -> 
 def test_an_unblock_that_was_overtaken_undoes_no_later_block(bench: Bench) -> None:
     """An unblock that reaches the other side after the block that followed it is ignored."""
     service, store = bench.service, bench.store
-    service.set_contacts("alice", ["bob"])
+    service.contacts.change("alice", ["bob"])
     bench.open("alice")
     bench.open("bob")
-    service.set_privacy("alice", blocks=["bob"])
-    service.set_privacy("alice", blocks=[])
-    service.set_privacy("alice", blocks=["bob"])
-    [word] = [request for stage in bench.stages for request in stage if _is_word(request, "unblocked")]
+    service.contacts.set_privacy("alice", blocks=["bob"])
+    service.contacts.set_privacy("alice", blocks=[])
+    service.contacts.set_privacy("alice", blocks=["bob"])
+    [overtaken] = [command for trip in bench.round_trips for command in trip if _edits_bob(command, "unblocked")]
     assert bench.sees("alice", "bob")["status"] == "offline"
-    store.call([word], bench.clock())
+    store.call([overtaken], bench.clock())
     assert bench.sees("alice", "bob")["status"] == "offline"
 
 
-def _is_word(request: Request, edit: str) -> bool:
-    return request.verb == "relate" and request.user == "bob" and request.args["edits"][0][1] == edit
+def _edits_bob(command: AnyCommand, edit: str) -> bool:
+    return isinstance(command, EditRelations) and command.user == "bob" and command.edits[0][1] == edit
 
 
 def test_an_unreadable_record_stops_no_other_users_sweep(bench: Bench) -> None:
@@ -144,18 +144,18 @@ def test_an_unreadable_record_stops_no_other_users_sweep(bench: Bench) -> None:
     others = [f"user{number}" for number in range(12)]
     for user in ["broken", *others]:
         bench.open(user)
-    bench.service.set_privacy("broken", hide_from=["somebody"])
+    bench.service.contacts.set_privacy("broken", hide_from=["somebody"])
     bench.client.hset(bench.store.key("hidden", "broken"), "somebody", "nonsense")
-    bench.client.hset(bench.store.key("user", "broken"), "thaw", "1")
+    bench.client.hset(bench.store.key("user", "broken"), "frozenUntil", "1")
     bench.sweep(80)
     assert {bench.service.inspect_user(user)["status"] for user in others} == {"offline"}
-    assert bench.meter.counts["RecordsFailed"] >= 1
+    assert bench.metrics.counts["RecordsFailed"] >= 1
 
 
 @pytest.mark.parametrize("first", ["sync", "query", "describe"])
 def test_a_chosen_status_returns_whatever_message_comes_first(bench: Bench, first: str) -> None:
     """After a loss, a connection's status is a guess until one heartbeat provides it; then updates decide again."""
-    bench.service.set_contacts("ann", ["bob"])
+    bench.service.contacts.change("ann", ["bob"])
     ann = bench.open("ann", status="away")
     bench.update(ann, status="busy")
     bench.client.delete(bench.store.key("user", "ann"))
@@ -163,7 +163,7 @@ def test_a_chosen_status_returns_whatever_message_comes_first(bench: Bench, firs
         case "sync":
             bench.service.sync(ann, Sync(action="sync"))
         case "query":
-            bench.service.answer_query(ann, GetPresence(action="get_presence", userIds=["bob"]))
+            bench.service.get_presence(ann, GetPresence(action="get_presence", userIds=["bob"]))
         case _:
             bench.update(ann, customStatus={"text": "lunch"})
     bench.beat(ann)
@@ -198,7 +198,7 @@ def test_an_idle_user_is_idle_after_a_loss(bench: Bench) -> None:
 
 def test_a_false_seq_causes_one_announcement_per_ttl(bench: Bench) -> None:
     """A `seq` above all assigned numbers looks like a loss: the record is announced again once, not for each lie."""
-    bench.service.set_contacts("ann", ["bob"])
+    bench.service.contacts.change("ann", ["bob"])
     ann, bob = bench.open("ann"), bench.open("bob")
     bench.live(6, ann, bob)
     bench.pusher.clear()
@@ -216,13 +216,13 @@ def test_a_false_seq_causes_one_announcement_per_ttl(bench: Bench) -> None:
 
 def test_showing_again_sends_the_real_last_seen(bench: Bench) -> None:
     """Ann went silent while hidden: a viewer who sees her again gets that time, not the time at which she hid."""
-    bench.service.set_contacts("ann", ["bob"])
+    bench.service.contacts.change("ann", ["bob"])
     bob, ann = bench.open("bob"), bench.open("ann")
     bench.sweep(5)
-    bench.service.set_privacy("ann", hide_from=["bob"])
+    bench.service.contacts.set_privacy("ann", hide_from=["bob"])
     bench.live(100, bob)
     bench.pusher.clear()
-    bench.service.set_privacy("ann", hide_from=[])
+    bench.service.contacts.set_privacy("ann", hide_from=[])
     bench.sweep(2)
     [told] = bench.pusher.changes(bob.id, "ann")
     assert told["lastSeen"] == bench.sees("bob", "ann")["lastSeen"] == ann.connected_at
@@ -230,7 +230,7 @@ def test_showing_again_sends_the_real_last_seen(bench: Bench) -> None:
 
 def test_a_late_message_does_not_hide_an_evicted_record(bench: Bench) -> None:
     """An online user whose record was evicted is announced offline, whatever a closed connection sends."""
-    bench.service.set_contacts("ann", ["bob"])
+    bench.service.contacts.change("ann", ["bob"])
     dead = bench.open("ann", device="old")
     bench.clock.advance(2)
     bench.service.sign_out("ann")
@@ -246,10 +246,10 @@ def test_a_late_message_does_not_hide_an_evicted_record(bench: Bench) -> None:
 
 def test_the_end_of_a_frozen_custom_status_is_announced_after_a_loss(bench: Bench) -> None:
     """Its end is found again after an eviction, even if the first message is an update."""
-    bench.service.set_contacts("ann", ["bob"])
+    bench.service.contacts.change("ann", ["bob"])
     ann, bob = bench.open("ann"), bench.open("bob")
     bench.update(ann, customStatus={"text": "lunch", "until": bench.clock() + 60_000})
-    bench.service.set_privacy("ann", hide_from=["bob"])
+    bench.service.contacts.set_privacy("ann", hide_from=["bob"])
     bench.live(5, bob)
     bench.client.delete(bench.store.key("user", "ann"))
     bench.update(ann, status="busy")
@@ -260,9 +260,9 @@ def test_the_end_of_a_frozen_custom_status_is_announced_after_a_loss(bench: Benc
 
 def test_the_first_message_announces_even_if_it_is_a_query(bench: Bench) -> None:
     """Contacts do not wait for a sweeper when a client starts with a query."""
-    bench.service.set_contacts("ann", ["bob"])
+    bench.service.contacts.change("ann", ["bob"])
     bob = bench.open("bob")
     ann = bench.connection("ann")
     bench.service.set_user_online(ann)
-    bench.service.answer_query(ann, GetPresence(action="get_presence", userIds=["bob"]))
+    bench.service.get_presence(ann, GetPresence(action="get_presence", userIds=["bob"]))
     assert [event["status"] for event in bench.pusher.changes(bob.id, "ann")] == ["online"]

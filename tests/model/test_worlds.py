@@ -15,7 +15,7 @@ import hypothesis.strategies as st
 import redis
 from hypothesis import given
 
-from shared.delivery import Frame
+from shared.delivery import Post
 from tests.model.histories import Player, Step, steps_of
 from tests.model.world import World
 
@@ -45,7 +45,7 @@ class Trace:
         self.seen: list[Any] = []
         posted = self.world.bench.pusher.deliver
 
-        def deliver(frame: Frame) -> None:
+        def deliver(frame: Post) -> None:
             if frame.connection_id.startswith(VIEWER):
                 self.seen.append((self.world.now, frame))
             posted(frame)
@@ -72,7 +72,7 @@ class Trace:
             service.inspect_self(VIEWER, seconds),
             service.inspect_user(VIEWER),
             service.get_user_contacts(VIEWER),
-            service.get_privacy(VIEWER),
+            service.contacts.get_privacy(VIEWER),
         ))  # fmt: skip
 
     def hide(self, way: str, on: bool) -> None:

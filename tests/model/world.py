@@ -17,14 +17,16 @@ from typing import Any
 import redis
 from redis.cluster import RedisCluster
 
-from shared.delivery import Frame, Request, view
+from shared.commands import EditRelations, Gone, ReadView, SignedOut
+from shared.connection import Connection
+from shared.delivery import Post
 from shared.frames import record
 from shared.messages import GetPresence, Heartbeat, PresenceUpdate, StatusChange, Sync
-from shared.presence import Connection, DeviceLeft, SignedOut
+from shared.presence import DeviceLeft
 from shared.settings import Settings
 from tests.model.client import Client
 from tests.model.presence_model import Model
-from tests.support.service import TOKEN_LIFE, Bench
+from tests.support.service import TOKEN_LIFE, AnyCommand, Bench
 
 SETTINGS = Settings(buckets=4, rate_burst=10_000, away_after=100)
 """Few buckets, so that users share some; away before a device's second TTL; and no rate limit."""
@@ -79,7 +81,7 @@ class World:
         self.answers: list[tuple[int, str, dict[str, Any] | None]] = []
         """(when, user, response) for all polls; None if the device may not poll."""
         self._random = random.Random(seed)
-        self._in_flight: list[Frame] = []
+        self._in_flight: list[Post] = []
         self._related: dict[tuple[str, str], dict[str, Any]] = {}
         """(viewer, user) → what the viewer could see before the latest round trip, if that changed it."""
         self._closed_at: dict[str, int] = {}
@@ -87,7 +89,7 @@ class World:
         """Connections whose update counters the store lost. Their clients need not know: newer numbers are higher."""
         self._settled: dict[str, int] = dict.fromkeys(users, self.now)
         self.bench.pusher.deliver = self._posted
-        self.bench.on_stage = self._ran
+        self.bench.on_round_trip = self._ran
 
     @property
     def now(self) -> int:
@@ -151,13 +153,13 @@ class World:
         self._lapse(socket)
         heard = self.model.hear(socket.connection, self.now)
         with self._speaking(socket, heard, 0):
-            self.bench.service.answer_query(socket.connection, GetPresence(action="get_presence", userIds=users))
+            self.bench.service.get_presence(socket.connection, GetPresence(action="get_presence", userIds=users))
 
     def poll(self, user: str, device: str, *, begins: bool, active: bool, kill: int = 0) -> None:
         """A poll of a device without a socket, with the number of its last response unless it starts over."""
         seconds = self.now // 1000
         connection = Connection.of_polling_device(
-            user, device, connected_at=self.now, token_issued_at=seconds, token_expires_at=seconds + TOKEN_LIFE
+            user, device, now=self.now, issued_at=seconds, expires_at=seconds + TOKEN_LIFE
         )
         if not self.watched and connection.id not in self.model.devices(user, self.now):
             self.bench.service.inspect_user(user)  # as in _lapse
@@ -173,14 +175,14 @@ class World:
         if kill and answer is None:
             return
         assert (answer is None) == (heard is None), connection.id
-        self.answers.append((self.now, user, answer))
+        self.answers.append((self.now, user, {**answer} if answer else None))
         for seen in answer["users"] if answer else []:
             if self._exact(seen) != self._exact(before[seen["userId"]]):
                 self._compare(user, seen)
 
     def stop_polling(self, user: str, device: str, kill: int = 0) -> None:
         """A device without a socket leaves, if it exists."""
-        id = Connection.of_polling_device(user, device, connected_at=0, token_issued_at=0, token_expires_at=0).id
+        id = Connection.of_polling_device(user, device, now=0, issued_at=0, expires_at=0).id
         if self.model.knows(user, id, self.now):
             self.model.leave(user, id, self.now)
         with self._dying(kill), suppress(SignedOut):
@@ -238,14 +240,14 @@ class World:
                 for viewer in sorted(before ^ set(wanted[name])):
                     model.relate(user, viewer, on if viewer not in before else off, self.now)
         with self._dying(kill):
-            self.bench.service.set_privacy(user, **wanted)
+            self.bench.service.contacts.set_privacy(user, **wanted)
 
     def set_contacts(
         self, user: str, *, add: Sequence[str] = (), remove: Sequence[str] = (), mutual: bool = True, kill: int = 0
     ) -> None:
         """The application changes the graph; the model follows when the service applies it."""
         with self._dying(kill):
-            self.bench.service.set_contacts(user, add, remove, mutual=mutual)
+            self.bench.service.contacts.change(user, add, remove, mutual=mutual)
 
     # Time and faults
 
@@ -294,7 +296,7 @@ class World:
         for user in self.users:
             self.set_contacts(user, add=sorted(old.user(user)["contacts"]), mutual=False)
         self.check()
-        self.bench.service.set_graph_loaded(True)
+        self.bench.service.contacts.set_graph_loaded(True)
         self.model.loaded = True
         self._heard_again(chosen, first, active=active)
 
@@ -339,14 +341,14 @@ class World:
         self._walk()
         self._check_due()
         pairs = [(viewer, user) for viewer in self.users for user in self.users]
-        requests = [view(viewer, user) for viewer, user in pairs]
-        for (viewer, _), answer in zip(pairs, self.bench.store.call(requests, self.now), strict=True):
+        reads = [ReadView(user, viewer=viewer) for viewer, user in pairs]
+        for (viewer, _), answer in zip(pairs, self.bench.store.call(reads, self.now), strict=True):
             self._compare(viewer, record(answer))
         if self.lossless:
             for socket in self.sockets.values():
                 assert not (socket.synced and socket.speaks and socket.client.behind), socket.connection.id
         for user in self.users:
-            state = self.bench.service.inspect_user(user)
+            state: dict[str, Any] = {**self.bench.service.inspect_user(user)}
             own = self.model.own(user, self.now)
             assert {name: state[name] for name in own} == own, user
             devices = {
@@ -505,19 +507,19 @@ class World:
             if socket.synced and socket.connection.id not in self.model.devices(socket.connection.user_id, self.now):
                 socket.synced = False
 
-    def _ran(self, requests: list[Request], now: int) -> None:
+    def _ran(self, commands: list[AnyCommand], now: int) -> None:
         """A round trip was run: apply its changes of relations to the model."""
         self._walk()
         self._related.clear()
-        for request in requests:
-            if request.verb == "relate":
-                for viewer, edit, *_turn in request.args["edits"]:
-                    self._related[viewer, request.user] = self.model.view(viewer, request.user, now)
-                    self.model.relate(request.user, viewer, edit, now)
-            elif request.verb == "gone":
-                self.model.lost(request.user, request.args["ids"], now)
+        for command in commands:
+            if isinstance(command, EditRelations):
+                for viewer, edit, *_turn in command.edits:
+                    self._related[viewer, command.user] = self.model.view(viewer, command.user, now)
+                    self.model.relate(command.user, viewer, edit, now)
+            elif isinstance(command, Gone):
+                self.model.lost(command.user, list(command.ids), now)
 
-    def _posted(self, frame: Frame) -> None:
+    def _posted(self, frame: Post) -> None:
         """The service posts a frame: it goes to an open socket, and contains what that viewer may see now."""
         socket, said = self.sockets[frame.connection_id], json.loads(frame.data)
         viewer = socket.connection.user_id
@@ -547,7 +549,8 @@ class World:
             told = socket.told.get(user, -1)
             # A frame that waited for the viewer's window carries the newest record, even if it is being announced too.
             viewer = socket.connection.user_id
-            read = any(request == view(viewer, user) for stage in self.bench.stages[-2:] for request in stage)
+            view = ReadView(user, viewer=viewer)
+            read = any(view == command for trip in self.bench.round_trips[-2:] for command in trip)
             again = event["rev"] == told and (read or user in socket.read)
             assert event["rev"] > told or again, f"{socket.connection.id} got {event} again"
             socket.told[user] = event["rev"]
@@ -561,7 +564,7 @@ class World:
                     before, after = ((r["status"], r["customStatus"], r["lastSeen"]) for r in (known, event))
                     assert before != after, f"{socket.connection.id} got {event}, but nothing has changed"
 
-    def _arrived(self, frame: Frame) -> None:
+    def _arrived(self, frame: Post) -> None:
         socket, said = self.sockets[frame.connection_id], json.loads(frame.data)
         socket.client.receive(said)
         socket.synced = socket.synced or said["type"] == "presence_snapshot"

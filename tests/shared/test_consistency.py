@@ -12,6 +12,7 @@ from redis.cluster import RedisCluster
 
 from local.elasticache import RedisServer
 from shared import consistency
+from shared.commands import Audit, EditSees
 from shared.consistency import INCONSISTENCIES
 from shared.settings import Settings
 from tests.support.redis_cluster import start_cluster
@@ -37,7 +38,7 @@ def bench(client: redis.Redis | RedisCluster) -> Iterator[Bench]:
     """A service on an empty store; alice and bob see each other and are online."""
     client.flushall()
     bench = Bench(client, Settings(buckets=4))
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     for user in ("alice", "bob"):
         bench.open(user)
     bench.sweep(5)
@@ -101,7 +102,7 @@ def test_what_does_not_hang_together_is_mended_and_counted(
     for _ in range(2):
         passed(bench)
         assert found(bench) == NOTHING | {kind: 1}
-    assert bench.meter.counts[f"Inconsistencies{kind[0].upper()}{kind[1:]}"] == 1
+    assert bench.metrics.counts[f"Inconsistencies{kind[0].upper()}{kind[1:]}"] == 1
 
 
 def test_after_mending_all_is_as_it_should_be(bench: Bench) -> None:
@@ -128,8 +129,8 @@ def test_nothing_is_found_where_nothing_is_broken(bench: Bench) -> None:
     alice = bench.open("alice", device="phone")
     for step in range(6):
         bench.update(alice, status="busy" if step % 2 else "online", scope="user")
-        bench.service.set_privacy("bob", blocks=["alice"] if step % 3 else [])
-        bench.service.set_contacts("alice", *([], ["bob"]) if step % 2 else (["bob", "carol"], []))
+        bench.service.contacts.set_privacy("bob", blocks=["alice"] if step % 3 else [])
+        bench.service.contacts.change("alice", *([], ["bob"]) if step % 2 else (["bob", "carol"], []))
         passed(bench)
         bench.service.set_user_offline("alice", alice.id)
         passed(bench)
@@ -143,13 +144,13 @@ def test_nothing_is_found_where_nothing_is_broken(bench: Bench) -> None:
 def test_a_run_looks_at_a_bounded_slice_and_the_next_goes_on(bench: Bench) -> None:
     """However many users there are, a run asks about a few hundred, in three stages at most; in time all are seen."""
     for number in range(1500):
-        bench.service.set_contacts(f"user{number}", ["hub"], mutual=False)
+        bench.service.contacts.change(f"user{number}", ["hub"], mutual=False)
     seen, cursor, runs = set[str](), "", 0
     while runs == 0 or cursor:
-        with bench.counted() as stages:
+        with bench.counted() as round_trips:
             cursor = bench.upkeep._check(cursor)
-        assert len(stages) <= 3
-        audits = {request.user for stage in stages for request in stage if request.verb == "audit"}
+        assert len(round_trips) <= 3
+        audits = {command.user for trip in round_trips for command in trip if isinstance(command, Audit)}
         assert len(audits) <= 2 * consistency.MOST_KEYS
         seen |= audits
         runs += 1
@@ -160,13 +161,16 @@ def test_a_run_looks_at_a_bounded_slice_and_the_next_goes_on(bench: Bench) -> No
 def test_of_many_contacts_some_are_looked_at_each_minute(bench: Bench) -> None:
     """A user with thousands of contacts costs a run no more than one with fifty; the others have their turn."""
     everybody = [f"user{number}" for number in range(200)]
-    bench.service.set_contacts("alice", everybody, mutual=False)
+    bench.service.contacts.change("alice", everybody, mutual=False)
     for viewer in everybody:
         bench.client.srem(bench.store.key("sees", viewer), "alice")
     for minute in range(1, 8):
-        with bench.counted() as stages:
+        with bench.counted() as round_trips:
             passed(bench)
-        assert sum(request.verb == "sees" for stage in stages for request in stage) <= consistency.MOST_CONTACTS + 5
+        assert (
+            sum(isinstance(command, EditSees) for trip in round_trips for command in trip)
+            <= consistency.MOST_CONTACTS + 5
+        )
         assert found(bench)["unseen"] <= minute * consistency.MOST_CONTACTS
         bench.clock.advance(60)
     assert found(bench)["unseen"] == 200
@@ -175,7 +179,7 @@ def test_of_many_contacts_some_are_looked_at_each_minute(bench: Bench) -> None:
 def test_the_sweeper_goes_on_where_the_last_one_stopped(bench: Bench) -> None:
     """The cursor is kept, so that each minute another slice is looked at; one that leads nowhere begins anew."""
     for number in range(1500):
-        bench.service.set_contacts(f"user{number}", ["hub"], mutual=False)
+        bench.service.contacts.change(f"user{number}", ["hub"], mutual=False)
 
     def cursor_after_a_run() -> Any:
         bench.upkeep.cleanup_stale_connections(f"run {bench.clock()}", bench.clock.advance)

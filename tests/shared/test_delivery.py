@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 import fakeredis
 import pytest
 
-from shared.delivery import Frame
+from shared.commands import FindTargets
+from shared.delivery import Post
 from shared.messages import Heartbeat, PresenceUpdate
 from shared.presence import PresenceService
 from shared.settings import Settings
 from shared.upkeep import Upkeep
-from tests.support.service import Bench
+from tests.support.service import AnyCommand, Bench
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ class SlowPusher:
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
 
-    def post(self, frames: Sequence[Frame], within: float = math.inf) -> set[str]:
+    def post(self, frames: Sequence[Post], within: float = math.inf) -> set[str]:
         in_time = frames[: 2 * math.ceil(within / 4)]
         self._bench.clock.advance(min(4 * math.ceil(len(in_time) / 2), within))
         return self._bench.pusher.post(in_time)
@@ -42,12 +43,12 @@ class SlowPusher:
 @pytest.fixture
 def slow(bench: Bench) -> PresenceService:
     """The service, over the bench's state, with that pusher."""
-    return PresenceService(bench.store, SlowPusher(bench), bench.settings, bench.clock, bench.meter)
+    return PresenceService(bench.store, SlowPusher(bench), bench.settings, bench.clock, bench.metrics)
 
 
 def test_what_comes_up_while_an_event_posts_has_the_rest_of_its_time(bench: Bench, slow: PresenceService) -> None:
     """A claim ends while it is being told: its end is told in the time that is left, long before the lease ends."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     bench.sweep(3)
     began = bench.clock()
@@ -59,7 +60,7 @@ def test_what_comes_up_while_an_event_posts_has_the_rest_of_its_time(bench: Benc
 
 def test_helping_a_neighbour_has_the_rest_of_a_heartbeats_time(bench: Bench, slow: PresenceService) -> None:
     """A heartbeat whose answer took long tells of its neighbours' changes in the time that is left, and not beyond."""
-    bench.service.set_contacts("carol", ["bob"])
+    bench.service.contacts.change("carol", ["bob"])
     bench.open("carol")
     alice, bob = bench.open("alice"), bench.open("bob")
     bench.live(70, alice, bob)
@@ -72,18 +73,18 @@ def test_helping_a_neighbour_has_the_rest_of_a_heartbeats_time(bench: Bench, slo
 
 def test_what_there_was_no_time_to_post_is_not_reported(bench: Bench) -> None:
     """A function's time is over before it has posted a change: the change stays due, and is told after its lease."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     bench.sweep(3)
 
-    def stall(verb: str) -> None:
-        bench.clock.advance(6 if verb == "targets" else 0)
+    def stall(commands: list[AnyCommand], _now: int) -> None:
+        bench.clock.advance(6 if isinstance(commands[0], FindTargets) else 0)
 
     bench.pusher.clear()
-    bench.on_stage = lambda requests, _now: stall(requests[0].verb)
+    bench.on_round_trip = stall
     bench.update(alice, status="busy")
     assert bench.pusher.changes(bob.id) == []
-    bench.on_stage = lambda _requests, _now: None
+    bench.on_round_trip = lambda _requests, _now: None
     bench.sweep(6)
     assert [change["status"] for change in bench.pusher.changes(bob.id)] == ["busy"]
 
@@ -96,7 +97,7 @@ def test_a_sweep_that_cannot_tell_of_all_in_time_leaves_the_rest_due(
     viewers = []
     for user in ("alice", "carol", "erin"):
         friends = [f"{user}-{relation}" for relation in ("friend", "sister")]
-        bench.service.set_contacts(user, friends)
+        bench.service.contacts.change(user, friends)
         bench.open(user)
         viewers += [bench.open(friend) for friend in friends]
     bench.live(70, *viewers)
@@ -106,7 +107,7 @@ def test_a_sweep_that_cannot_tell_of_all_in_time_leaves_the_rest_due(
     def told() -> int:
         return sum(len(bench.pusher.changes(viewer.id)) for viewer in viewers)
 
-    bench.sweep(upkeep=Upkeep(bench.store, SlowPusher(bench), bench.settings, bench.clock, bench.meter))
+    bench.sweep(upkeep=Upkeep(bench.store, SlowPusher(bench), bench.settings, bench.clock, bench.metrics))
     assert told() == 4
     bench.sweep(bench.settings.announce_lease)
     assert told() == 6

@@ -6,16 +6,8 @@ import base64
 
 import pytest
 
-from shared.events import (
-    Handshake,
-    HandshakeRefused,
-    accepted_protocol,
-    body_of,
-    connection_of,
-    denial,
-    policy,
-)
-from shared.presence import Connection
+from shared.connection import Connection
+from shared.events import Handshake, HandshakeRefused, accepted_protocol, body_of, connection_of, denial, policy
 from tests.support.events import METHOD_ARN, authorize, connect, disconnect, message, vouched
 
 ALICE = vouched("alice", 1_732_400_000, 1_732_403_600)

@@ -146,7 +146,7 @@ def test_an_update_of_nothing_is_refused(fields: dict[str, Any]) -> None:
         (
             "presence_update",
             {"customStatus": {"text": "x", "until": 1764003600}},
-            "is past: times are in milliseconds since the epoch, and this is one of seconds",
+            "is past: times are in milliseconds since the epoch, and this one is in seconds",
         ),
     ],
     ids=lambda part: str(part)[:40],

@@ -6,14 +6,14 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import fakeredis
 import pytest
 
-from shared.delivery import Request, Unavailable
-from shared.frames import Answer
+from shared.commands import Command, EditRelations
+from shared.delivery import Unavailable
 from shared.presence import PresenceService
+from shared.store import AnyResponse
 from shared.upkeep import Upkeep
 from tests.support.service import Bench
 
@@ -32,11 +32,11 @@ class AwayStore:
     def __init__(self, bench: Bench, failures: int) -> None:
         self._store, self.buckets, self.failures = bench.store, bench.store.buckets, failures
 
-    def call(self, requests: Sequence[Request], now: int) -> list[Answer]:
+    def call(self, commands: Sequence[Command[AnyResponse]], now: int) -> list[AnyResponse]:
         if self.failures:
             self.failures -= 1
             raise Unavailable("away")
-        return self._store.call(requests, now)
+        return self._store.call(commands, now)
 
     def users(self, cursor: str, count: int = 100, kinds: Sequence[str] = ()) -> tuple[set[str], str]:
         return self._store.users(cursor, count, kinds)
@@ -47,11 +47,11 @@ class AwayStore:
 
 def test_a_sweeper_waits_for_a_redis_that_is_away(bench: Bench) -> None:
     """Redis is away for some seconds while a sweeper runs: the same run settles who became due meanwhile."""
-    bench.service.set_contacts("alice", ["bob"])
+    bench.service.contacts.change("alice", ["bob"])
     bench.open("alice")
     bench.clock.advance(76)
     store = AwayStore(bench, failures=5)
-    sweeper = Upkeep(store, bench.pusher, bench.settings, bench.clock, bench.meter)
+    sweeper = Upkeep(store, bench.pusher, bench.settings, bench.clock, bench.metrics)
     assert sweeper.cleanup_stale_connections("run", bench.clock.advance) == 1
     assert store.failures == 0
     assert bench.sees("bob", "alice")["status"] == "offline"
@@ -60,9 +60,9 @@ def test_a_sweeper_waits_for_a_redis_that_is_away(bench: Bench) -> None:
 def test_many_contacts_change_in_calls_that_hold_nobody_up(bench: Bench) -> None:
     """Six hundred contacts come and go in parts, in the order that is said: who comes and goes in one call has gone."""
     users = [f"user{number:03}" for number in range(600)]
-    with bench.counted() as stages:
-        bench.service.set_contacts("alice", users, users[550:], mutual=False)
-    edits = [request.args["edits"] for stage in stages for request in stage if request.verb == "relate"]
+    with bench.counted() as round_trips:
+        bench.service.contacts.change("alice", users, users[550:], mutual=False)
+    edits = [command.edits for trip in round_trips for command in trip if isinstance(command, EditRelations)]
     assert max(map(len, edits)) == 250
     assert bench.service.get_user_contacts("alice")["viewers"] == users[:550]
     assert [bench.service.get_user_contacts(user)["sees"] for user in (users[549], users[550])] == [["alice"], []]
@@ -75,10 +75,10 @@ class TurnStore(AwayStore):
         super().__init__(bench, failures=0)
         self._turn = turn
 
-    def call(self, requests: Sequence[Request], now: int) -> list[Answer]:
-        if requests:
+    def call(self, commands: Sequence[Command[AnyResponse]], now: int) -> list[AnyResponse]:
+        if commands:
             self._turn()
-        return super().call(requests, now)
+        return super().call(commands, now)
 
 
 def take_turns(bench: Bench, order: Sequence[int], *calls: Callable[[PresenceService], None]) -> None:
@@ -93,7 +93,7 @@ def take_turns(bench: Bench, order: Sequence[int], *calls: Callable[[PresenceSer
 
     def run(number: int) -> None:
         store = TurnStore(bench, lambda: turn(number))
-        calls[number](PresenceService(store, bench.pusher, bench.settings, bench.clock, bench.meter))
+        calls[number](PresenceService(store, bench.pusher, bench.settings, bench.clock, bench.metrics))
         with moved:
             running.discard(number)
             turns[:] = [other for other in turns if other in running]
@@ -110,9 +110,13 @@ def test_a_contact_that_comes_and_goes_at_once_is_in_snapshots_or_is_no_contact(
     for number, first in enumerate(itertools.combinations(range(8), 4)):
         order = [0 if place in first else 1 for place in range(8)]
         alice, bob = f"alice{number}", f"bob{number}"
-        bench.service.set_contacts(alice, [bob], mutual=mutual)
-        change = partial(PresenceService.set_contacts, user_id=alice, mutual=mutual)
-        take_turns(bench, order, partial(change, add=[bob]), partial(change, remove=[bob]))
+        bench.service.contacts.change(alice, [bob], mutual=mutual)
+        take_turns(
+            bench,
+            order,
+            lambda service, alice=alice, bob=bob: service.contacts.change(alice, add=[bob], mutual=mutual),  # type: ignore[misc]
+            lambda service, alice=alice, bob=bob: service.contacts.change(alice, remove=[bob], mutual=mutual),  # type: ignore[misc]
+        )
         for user, viewer in ((alice, bob), (bob, alice)):
             may_see = viewer in bench.service.get_user_contacts(user)["viewers"]
             knows = user in bench.service.get_user_contacts(viewer)["sees"]

@@ -15,7 +15,7 @@ import boto3
 import pytest
 
 from shared import push
-from shared.delivery import Frame
+from shared.delivery import Post
 from shared.http_client import CONNECT_TIMEOUT, IDLE_LIMIT
 from shared.push import MAX_IN_FLIGHT, Pusher, RateLimiter
 from shared.settings import SettingsError
@@ -40,7 +40,7 @@ def test_every_frame_arrives_once_and_in_the_order_of_its_connection(
 def test_a_large_frame_arrives_whole(server: ManagementServer, pusher: Pusher) -> None:
     """A frame of 128 KB, the most that API Gateway takes, is one post."""
     data = b"x" * 128 * 1024
-    pusher.post([Frame(ALICE, data)])
+    pusher.post([Post(ALICE, data)])
     assert server.posted(ALICE) == [data]
 
 
@@ -89,7 +89,7 @@ def test_a_request_has_the_sdks_method_path_and_body(
     sdk.post_to_connection(ConnectionId=connection_id, Data=b"{}")
     sdk.delete_connection(ConnectionId=connection_id)
     sdk.close()
-    pusher.post([Frame(connection_id, b"{}")])
+    pusher.post([Post(connection_id, b"{}")])
     pusher.close([connection_id])
     sent = [(received.method, received.path, received.body) for received in server.requests]
     assert sent[:2] == sent[2:]
@@ -99,10 +99,10 @@ def test_credentials_are_read_at_each_call(
     server: ManagementServer, pusher: Pusher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rotated credentials sign the next post, and a session token is sent with it."""
-    pusher.post([Frame(ALICE, b"{}")])
+    pusher.post([Post(ALICE, b"{}")])
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDROTATED")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "fresh")
-    pusher.post([Frame(ALICE, b"{}")])
+    pusher.post([Post(ALICE, b"{}")])
     before, after = (received.headers for received in server.requests)
     assert "Credential=AKIDEXAMPLE/" in before["authorization"]
     assert "x-amz-security-token" not in before
@@ -118,7 +118,7 @@ def test_gone_names_exactly_the_connections_that_are_gone(
 ) -> None:
     """After a 410 no other frame of that connection is sent, and no other connection is affected."""
     server.answer = lambda received: 410 if received.connection_id == BOB else 200
-    given = [Frame(connection_id, b'{"n":%d}' % n) for n in (1, 2, 3) for connection_id in (ALICE, BOB, CAROL)]
+    given = [Post(connection_id, b'{"n":%d}' % n) for n in (1, 2, 3) for connection_id in (ALICE, BOB, CAROL)]
     assert pusher.post(given) == {BOB}
     assert len(server.posted(BOB)) == 1
     assert len(server.posted(ALICE)) == len(server.posted(CAROL)) == 3
@@ -132,7 +132,7 @@ def test_a_temporary_error_is_retried_until_it_has_passed(
     """Two throttled or failed responses, then success: the frame is delivered, and the next one follows it."""
     trouble = itertools.chain([status, status], itertools.repeat(200))
     server.answer = lambda received: next(trouble)
-    assert pusher.post([Frame(ALICE, b"1"), Frame(ALICE, b"2")]) == set()
+    assert pusher.post([Post(ALICE, b"1"), Post(ALICE, b"2")]) == set()
     assert server.posted(ALICE) == [b"1", b"1", b"1", b"2"]
     assert meter.counts["PostsSent"] == 2
     assert meter.counts["PostsThrottled"] == (2 if status == 429 else 0)
@@ -143,7 +143,7 @@ def test_retries_wait_longer_each_time(server: ManagementServer, pusher: Pusher)
     """The pause before a retry is at least half its nominal length, which doubles from 100 ms."""
     trouble = itertools.chain([429, 429, 429], itertools.repeat(200))
     server.answer = lambda received: next(trouble)
-    pusher.post([Frame(ALICE, b"1")])
+    pusher.post([Post(ALICE, b"1")])
     pauses = [later.at - earlier.at for earlier, later in itertools.pairwise(server.requests)]
     assert len(pauses) == 3
     assert pauses[0] >= 0.05
@@ -157,7 +157,7 @@ def test_a_lasting_error_ends_with_the_budget_and_raises_nothing(
     """A connection that always gets 500: the call ends when its budget does, and its frames count as failed."""
     server.answer = lambda received: 500 if received.connection_id == BOB else 200
     started = time.monotonic()
-    assert make(server.url, budget=0.4).post([Frame(ALICE, b"1"), Frame(BOB, b"1"), Frame(BOB, b"2")]) == set()
+    assert make(server.url, budget=0.4).post([Post(ALICE, b"1"), Post(BOB, b"1"), Post(BOB, b"2")]) == set()
     assert 0.4 <= time.monotonic() - started < 1.5
     assert +meter.counts == {"PostsSent": 1, "PostsFailed": 2}
 
@@ -178,7 +178,7 @@ def test_a_refusal_is_counted_and_not_repeated(
 ) -> None:
     """A malformed, forbidden or oversized post is sent once; the connection's next frame is still sent."""
     server.answer = lambda received: status if received.body == b"bad" else 200
-    assert pusher.post([Frame(ALICE, b"bad"), Frame(ALICE, b"good")]) == set()
+    assert pusher.post([Post(ALICE, b"bad"), Post(ALICE, b"good")]) == set()
     assert server.posted(ALICE) == [b"bad", b"good"]
     assert +meter.counts == {"PostsSent": 1, "PostsFailed": 1}
 
@@ -188,7 +188,7 @@ def test_failures_are_logged_once_and_without_ids(
 ) -> None:
     """One warning per call gives the number of failures and their statuses, and names no connection."""
     server.answer = lambda received: 403
-    pusher.post([Frame(ALICE, b"1"), Frame(BOB, b"1")])
+    pusher.post([Post(ALICE, b"1"), Post(BOB, b"1")])
     assert [record.getMessage() for record in caplog.records] == ["2 POST requests failed: {'403': 2}"]
 
 
@@ -202,7 +202,7 @@ def test_one_hanging_client_delays_no_other(server: ManagementServer, make: Make
 
     server.answer = answer
     started = time.monotonic()
-    given = [Frame(BOB, b"1"), Frame(BOB, b"2"), *frames(200)]
+    given = [Post(BOB, b"1"), Post(BOB, b"2"), *frames(200)]
     assert make(server.url, budget=1.0).post(given) == set()
     assert time.monotonic() - started < 2.0
     assert len(server.posted(BOB)) == 1
@@ -216,7 +216,7 @@ def test_a_hanging_post_is_given_up_before_the_budget(server: ManagementServer, 
     """A single post waits a second for its response, not the whole budget, and is not repeated."""
     server.answer = server.hang
     started = time.monotonic()
-    pusher.post([Frame(ALICE, b"1"), Frame(ALICE, b"2")])
+    pusher.post([Post(ALICE, b"1"), Post(ALICE, b"2")])
     assert 1.0 <= time.monotonic() - started < 3.0
     assert server.posted(ALICE) == [b"1"]
     assert +meter.counts == {"PostsFailed": 2}
@@ -227,7 +227,7 @@ def test_many_hanging_clients_delay_no_other(server: ManagementServer, pusher: P
     hanging = {f"Hang{number:04}Qw=" for number in range(40)}
     server.answer = lambda received: server.hang(received) if received.connection_id in hanging else 200
     started = time.monotonic()
-    pusher.post([*(Frame(connection_id, b"1") for connection_id in hanging), *frames(200)])
+    pusher.post([*(Post(connection_id, b"1") for connection_id in hanging), *frames(200)])
     assert time.monotonic() - started < 3.0
     others = [received.at - started for received in server.requests if received.connection_id not in hanging]
     assert len(others) == 200
@@ -243,7 +243,7 @@ def test_for_a_minute_a_client_that_hung_comes_last_and_has_little_time(
 
     def seconds() -> float:
         started = time.monotonic()
-        pusher.post([Frame(BOB, b"1"), *frames(20)])
+        pusher.post([Post(BOB, b"1"), *frames(20)])
         return time.monotonic() - started
 
     assert seconds() >= 1.0
@@ -252,14 +252,14 @@ def test_for_a_minute_a_client_that_hung_comes_last_and_has_little_time(
     clock.ahead = 61
     assert seconds() >= 1.0
     server.answer = lambda _received: 200
-    pusher.post([Frame(BOB, b"2")])
+    pusher.post([Post(BOB, b"2")])
     server.answer = lambda received: server.hang(received) if received.connection_id == BOB else 200
     assert seconds() >= 1.0
 
 
 def test_clients_that_hung_take_turns(server: ManagementServer, pusher: Pusher) -> None:
     """If more clients hung than a quarter of a second allows, the next call starts with those not yet tried."""
-    hanging = [Frame(f"Hang{number:04}Qw=", b"1") for number in range(MAX_IN_FLIGHT + 4)]
+    hanging = [Post(f"Hang{number:04}Qw=", b"1") for number in range(MAX_IN_FLIGHT + 4)]
     server.answer = server.hang
     pusher.post(hanging)
     tried = []
@@ -283,9 +283,9 @@ def test_a_late_response_is_ignored(server: ManagementServer, make: Make, meter:
 
     server.answer = answer
     pusher = make(server.url, budget=0.2)
-    assert pusher.post([Frame(ALICE, b"slow")]) == set()
+    assert pusher.post([Post(ALICE, b"slow")]) == set()
     release.set()
-    assert pusher.post([Frame(ALICE, b"next")]) == {ALICE}
+    assert pusher.post([Post(ALICE, b"next")]) == {ALICE}
     assert +meter.counts == {"PostsFailed": 1, "PostsGone": 1}
 
 
@@ -312,10 +312,10 @@ def test_calls_share_an_http_connection_until_it_was_idle_for_too_long(
 ) -> None:
     """By the pusher's clock; what else becomes of HTTP connections is in `test_http_client.py`."""
     for _ in range(5):
-        pusher.post([Frame(ALICE, b"{}")])
+        pusher.post([Post(ALICE, b"{}")])
     assert len(server.links) == 1
     clock.ahead += IDLE_LIMIT + 1
-    pusher.post([Frame(ALICE, b"{}")])
+    pusher.post([Post(ALICE, b"{}")])
     assert len(server.links) == 2
 
 
@@ -339,7 +339,7 @@ def test_a_connection_lost_under_a_post_is_replaced(server: ManagementServer, pu
     """If the endpoint closes the socket instead of responding, the post is sent again on another."""
     answers: Iterator[int | None] = itertools.chain([None], itertools.repeat(200))
     server.answer = lambda received: next(answers)
-    assert pusher.post([Frame(ALICE, b"1"), Frame(ALICE, b"2")]) == set()
+    assert pusher.post([Post(ALICE, b"1"), Post(ALICE, b"2")]) == set()
     assert server.posted(ALICE) == [b"1", b"1", b"2"]
     assert len(server.links) == 2
     assert +meter.counts == {"PostsSent": 2}
@@ -350,7 +350,7 @@ def test_an_endpoint_that_does_not_speak_http_delivers_nothing(
 ) -> None:
     """Its response counts as a lost connection: retried within the budget, then counted."""
     server.answer = lambda received: [b"SSH-2.0-OpenSSH_9.2\r\n\r\n"]
-    make(server.url, budget=0.3).post([Frame(ALICE, b"{}")])
+    make(server.url, budget=0.3).post([Post(ALICE, b"{}")])
     assert +meter.counts == {"PostsFailed": 1}
     assert "no HTTP" in caplog.text
 
@@ -376,7 +376,7 @@ def test_an_endpoint_that_never_responds_fails_everything_quickly(make: Make, me
 
 def test_one_working_connection_is_enough(server: ManagementServer, pusher: Pusher, meter: Counts) -> None:
     """When no other socket can be opened, all frames go through the one that is open."""
-    pusher.post([Frame(ALICE, b"{}")])
+    pusher.post([Post(ALICE, b"{}")])
     server.refuse_links()
     slow = itertools.chain([0.2], itertools.repeat(0.0))  # until the rest has been refused
 
@@ -394,11 +394,11 @@ def test_an_endpoint_that_comes_back_is_used_again(make: Make, meter: Counts) ->
     """If one call finds the endpoint unreachable, the next call tries it again."""
     with ManagementServer() as first:
         pusher = make(first.url)
-        pusher.post([Frame(ALICE, b"{}")])
-    pusher.post([Frame(ALICE, b"{}")])
+        pusher.post([Post(ALICE, b"{}")])
+    pusher.post([Post(ALICE, b"{}")])
     assert +meter.counts == {"PostsSent": 1, "PostsFailed": 1}
     with ManagementServer(port=first.port) as second:
-        pusher.post([Frame(ALICE, b"{}")])
+        pusher.post([Post(ALICE, b"{}")])
         assert second.posted(ALICE) == [b"{}"]
     assert +meter.counts == {"PostsSent": 2, "PostsFailed": 1}
 

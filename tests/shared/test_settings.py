@@ -146,6 +146,6 @@ def test_secrets_do_not_show_when_settings_are_printed() -> None:
 
 
 def test_settings_cannot_be_changed() -> None:
-    """A sandbox cannot change its settings while it runs."""
+    """An environment cannot change its settings while it runs."""
     with pytest.raises(ValidationError):
         Settings().grace = 3  # type: ignore[misc]

@@ -18,11 +18,25 @@ from redis.cluster import RedisCluster
 from redis.exceptions import ResponseError
 
 from local.elasticache import RedisServer, free_port
-from shared.delivery import Request, Unavailable, view
+from shared.commands import (
+    BucketStatus,
+    Connect,
+    Connected,
+    DrawNumbers,
+    EditRelations,
+    InspectUser,
+    Leave,
+    ReadView,
+    Settle,
+)
+from shared.connection import Connection
+from shared.delivery import Unavailable, call_together
 from shared.settings import Settings, SettingsError
-from shared.store import BREATH, KINDS, MOST_PER_CALL, Store
+from shared.store import KINDS, MAX_PER_CALL, PAUSE, Store
+from tests.support.clock import EPOCH
+from tests.support.metrics import Counts
 from tests.support.redis_cluster import start_cluster
-from tests.support.service import EPOCH, TOKEN_LIFE, Meter
+from tests.support.service import TOKEN_LIFE
 
 USERS = [f"user{number}" for number in range(40)]
 
@@ -37,16 +51,19 @@ class Monotonic:
         return self.now
 
 
-def connect(user: str, now: int = EPOCH) -> Request:
+LIVE = Connected("live")
+
+
+def connect(user: str, now: int = EPOCH) -> Connect:
     """A handshake of a user."""
-    said = {"id": f"{user}=", "type": "web", "connectedAt": now, "issuedAt": now, "cap": now + TOKEN_LIFE * 1000}
-    return Request(user, "connect", {"connection": {**said, "active": True, "polling": False}})
+    connection = Connection(user, f"{user}=", now, now // 1000, now // 1000 + TOKEN_LIFE)
+    return Connect(user, connection=connection.sender(active=True))
 
 
 @contextmanager
 def opened(url: str, monotonic: Callable[[], float] = time.monotonic, **given: Any) -> Iterator[Store]:
     """A store on a URL, as the service opens it; pauses go by `monotonic`."""
-    store = Store.connect(Settings(redis_url=url, **given), Meter())
+    store = Store.connect(Settings(redis_url=url, **given), Counts())
     store._monotonic = monotonic
     yield store
     store.close()
@@ -77,7 +94,7 @@ def own() -> Iterator[RedisServer]:
 def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     """An empty store of each kind."""
     if request.param == "fakeredis":
-        yield Store(fakeredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2), Settings(), Meter())
+        yield Store(fakeredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2), Settings(), Counts())
     elif request.param == "redis":
         server: RedisServer = request.getfixturevalue("server")
         with opened(server.url) as store:
@@ -86,7 +103,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     else:
         nodes: list[RedisServer] = request.getfixturevalue("cluster")
         with opened(nodes[0].url, redis_cluster=True) as store:
-            store.call([Request("", "bucket", {}, 0)], EPOCH)
+            store.call([BucketStatus(bucket=0)], EPOCH)
             store._opened().flushall()
             yield store
 
@@ -97,19 +114,19 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
 def test_answers_come_in_the_order_of_the_requests(store: Store) -> None:
     """Requests about many users, spread over all buckets and nodes, are answered in their own order."""
     answers = store.call([connect(user) for user in USERS], EPOCH)
-    assert answers == [{"word": "live"}] * len(USERS)
-    store.call([Request("", "bucket", {"loaded": True}, bucket) for bucket in range(store.buckets)], EPOCH)
-    views = store.call([view(user, user) for user in reversed(USERS)], EPOCH)
-    assert [answer["userId"] for answer in views] == USERS[::-1]
-    assert {answer["status"] for answer in views} == {"online"}
+    assert answers == [LIVE] * len(USERS)
+    store.call([BucketStatus(bucket=bucket, loaded=True) for bucket in range(store.buckets)], EPOCH)
+    views = store.call([ReadView(user, viewer=user) for user in reversed(USERS)], EPOCH)
+    assert [answer.user_id for answer in views] == USERS[::-1]
+    assert {answer.status for answer in views} == {"online"}
     assert store.call([], EPOCH) == []
 
 
 def test_requests_about_one_user_run_in_their_order(store: Store) -> None:
     """Two requests about one user in one stage see each other: the second finds what the first did."""
-    leave = Request("alice", "leave", {"id": "alice="})
-    first, _, third = store.call([connect("alice"), leave, connect("alice")], EPOCH)
-    assert (first["word"], third["word"]) == ("live", "closed")
+    leave = Leave("alice", id="alice=")
+    [first], _, [third] = call_together(store, EPOCH, [connect("alice")], [leave], [connect("alice")])
+    assert (first.result, third.result) == ("live", "closed")
 
 
 def test_a_stage_is_one_script_call_for_each_bucket(server: RedisServer) -> None:
@@ -128,17 +145,19 @@ def test_very_many_requests_are_several_calls_so_that_others_get_a_turn(server: 
     """More requests about one bucket than a script call may hold are split, and still answered in order."""
     with opened(server.url, buckets=1) as store:
         store._opened().flushall()
-        store.call([Request("", "bucket", {"loaded": True}, 0)], EPOCH)
-        users = [f"user{number}" for number in range(2 * MOST_PER_CALL + 1)]
+        store.call([BucketStatus(bucket=0, loaded=True)], EPOCH)
+        users = [f"user{number}" for number in range(2 * MAX_PER_CALL + 1)]
         store._opened().config_resetstat()
-        assert [answer["userId"] for answer in store.call([view(user, user) for user in users], EPOCH)] == users
+        assert [
+            answer.user_id for answer in store.call([ReadView(user, viewer=user) for user in users], EPOCH)
+        ] == users
         assert store._opened().info("commandstats")["cmdstat_evalsha"]["calls"] == 3
 
 
 def test_all_keys_of_a_user_lie_in_one_slot(cluster: list[RedisServer]) -> None:
     """Whatever is kept about a user is kept in one slot, so that one script can change it."""
     with redis.Redis.from_url(cluster[0].url) as client:
-        store = Store(client, Settings(), Meter())
+        store = Store(client, Settings(), Counts())
         for user in ["alice", "a{b}c", "ü@x"]:
             assert len({client.cluster("KEYSLOT", store.key(kind, user)) for kind in KINDS}) == 1
     assert len({store.bucket_of(user) for user in USERS}) > 10
@@ -146,13 +165,13 @@ def test_all_keys_of_a_user_lie_in_one_slot(cluster: list[RedisServer]) -> None:
 
 def test_fifty_threads_have_one_winner(store: Store) -> None:
     """Fifty functions settle a user with an announcement due at the same moment: one of them is to announce it."""
-    buckets = [Request("", "bucket", {"loaded": True}, bucket) for bucket in range(store.buckets)]
-    store.call([*buckets, Request("alice", "relate", {"edits": [["bob", "contact"]]}), connect("alice")], EPOCH)
+    buckets = [BucketStatus(bucket=bucket, loaded=True) for bucket in range(store.buckets)]
+    call_together(store, EPOCH, buckets, [EditRelations("alice", edits=[("bob", "contact")])], [connect("alice")])
     start = threading.Barrier(50)
 
     def settle(_: int) -> bool:
         start.wait()
-        return "announce" in store.call([Request("alice", "settle", {})], EPOCH)[0]
+        return store.call([Settle("alice")], EPOCH)[0].announcement is not None
 
     with ThreadPoolExecutor(50) as threads:
         assert sum(threads.map(settle, range(50))) == 1
@@ -167,7 +186,7 @@ def test_a_flushed_script_is_sent_again_within_the_call(server: RedisServer) -> 
         store._opened().flushall()
         for _ in range(3):
             store._opened().script_flush()
-            assert store.call([connect(user) for user in USERS], EPOCH) == [{"word": "live"}] * len(USERS)
+            assert store.call([connect(user) for user in USERS], EPOCH) == [LIVE] * len(USERS)
         store._opened().config_resetstat()
         store.call([connect(user) for user in USERS], EPOCH)
         assert "cmdstat_eval" not in store._opened().info("commandstats")
@@ -190,27 +209,27 @@ def test_a_restarted_server_is_used_again_with_nothing_remembered() -> None:
     with pytest.raises(Unavailable):
         store.call([connect("alice")], EPOCH)
     with RedisServer.start(port):
-        monotonic.now += BREATH
-        assert store.call([Request("alice", "inspect", {})], EPOCH)[0]["self"]["status"] == "offline"
-        assert store.call([connect("alice")], EPOCH) == [{"word": "live"}]
+        monotonic.now += PAUSE
+        assert store.call([InspectUser("alice")], EPOCH)[0].real.status == "offline"
+        assert store.call([connect("alice")], EPOCH) == [LIVE]
 
 
 def test_an_idle_connection_that_the_server_closed_is_replaced_at_once(server: RedisServer) -> None:
-    """A sandbox wakes up from a freeze and its connection is closed: the call goes through, and nobody notices."""
+    """An environment wakes up from a freeze and its connection is closed: the call goes through, and nobody notices."""
     with opened(server.url) as store:
         store.call([connect("alice")], EPOCH)
         with redis.Redis.from_url(server.url) as other:
             other.client_kill_filter(_type="normal", skipme=True)
-        assert store.call([connect("alice")], EPOCH) == [{"word": "live"}]
-        assert store._meter.counts["RedisFailures"] == 0  # type: ignore[attr-defined] # the bench's meter
+        assert store.call([connect("alice")], EPOCH) == [LIVE]
+        assert store._metrics.counts["RedisFailures"] == 0  # type: ignore[attr-defined] # the bench's meter
 
 
 def test_a_fault_in_the_script_is_not_taken_for_a_redis_that_is_away(server: RedisServer) -> None:
     """An error of ours in the script is raised as such: to try again would not help."""
     with opened(server.url) as store:
         with pytest.raises(ResponseError, match="nil"):
-            store.call([Request("alice", "dance", {})], EPOCH)
-        assert store.call([connect("alice")], EPOCH)[0]["word"] in ("live", "closed")
+            store.call([Connect("alice", connection={})], EPOCH)  # type: ignore[typeddict-item]
+        assert store.call([connect("alice")], EPOCH)[0].result in ("live", "closed")
 
 
 # Failures ------------------------------------------------------------------------------------------------------------
@@ -226,10 +245,10 @@ def test_after_a_failure_no_call_is_tried_for_a_second() -> None:
             for _ in range(3):
                 with pytest.raises(Unavailable, match="a moment ago"):
                     store.call([connect("alice")], EPOCH)
-                monotonic.now += BREATH / 4
-            monotonic.now += BREATH / 4
-            assert store.call([connect("alice")], EPOCH) == [{"word": "live"}]
-        assert store._meter.counts["RedisFailures"] == 1  # type: ignore[attr-defined] # the bench's meter
+                monotonic.now += PAUSE / 4
+            monotonic.now += PAUSE / 4
+            assert store.call([connect("alice")], EPOCH) == [LIVE]
+        assert store._metrics.counts["RedisFailures"] == 1  # type: ignore[attr-defined] # the bench's meter
 
 
 def test_a_redis_that_hangs_is_waited_for_once_and_not_for_long(own: RedisServer) -> None:
@@ -248,8 +267,8 @@ def test_a_redis_that_hangs_is_waited_for_once_and_not_for_long(own: RedisServer
             assert time.monotonic() - began < 1.6
         finally:
             os.kill(own.pid, signal.SIGCONT)
-        monotonic.now += BREATH
-        assert store.call([connect("alice")], EPOCH) == [{"word": "live"}]
+        monotonic.now += PAUSE
+        assert store.call([connect("alice")], EPOCH) == [LIVE]
 
 
 REFUSALS = {
@@ -313,22 +332,22 @@ def test_a_connection_made_before_a_failover_is_not_used_after_it(own: RedisServ
         with pytest.raises(Unavailable):
             store.call([connect("alice")], EPOCH)
         order(client, "REPLICAOF NO ONE")
-        monotonic.now += BREATH
-        assert store.call([connect("alice")], EPOCH) == [{"word": "live"}]
+        monotonic.now += PAUSE
+        assert store.call([connect("alice")], EPOCH) == [LIVE]
         assert store._opened().client_id() != before
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:6379", "127.0.0.1:6379", "https://cache", "cache", ""])
 def test_what_is_no_url_of_a_redis_is_refused_at_once(url: str) -> None:
-    """A URL that cannot be one of Redis is refused when the sandbox starts, by name."""
+    """A URL that cannot be one of Redis is refused when the environment starts, by name."""
     with pytest.raises(SettingsError, match="redis_url"):
-        Store.connect(Settings(redis_url=url), Meter())
+        Store.connect(Settings(redis_url=url), Counts())
 
 
 @pytest.mark.parametrize("url", ["redis://h:1/0", "rediss://user:secret@h:1", "unix:///run/redis.sock"])
 def test_nothing_is_sent_before_the_first_call(url: str) -> None:
-    """To make a store connects to nothing: a sandbox can start while Redis is away."""
-    Store.connect(Settings(redis_url=url), Meter()).close()
+    """To make a store connects to nothing: an environment can start while Redis is away."""
+    Store.connect(Settings(redis_url=url), Counts()).close()
 
 
 # Layout --------------------------------------------------------------------------------------------------------------
@@ -337,20 +356,20 @@ def test_nothing_is_sent_before_the_first_call(url: str) -> None:
 def test_another_bucket_count_is_refused_in_one_sentence(store: Store) -> None:
     """A service with another bucket count would find nobody, so it is refused, and changes nothing."""
     store.call([connect(user) for user in USERS], EPOCH)
-    other = Store(store._opened(), Settings(buckets=8), Meter())
+    other = Store(store._opened(), Settings(buckets=8), Counts())
     with pytest.raises(SettingsError) as refused:
         other.call([connect(user) for user in USERS], EPOCH)
-    assert str(refused.value) == ("this store has schema 1 and 16 buckets, and this release schema 1 and 8 buckets")
+    assert str(refused.value) == ("this store has schema 2 and 16 buckets, and this release schema 2 and 8 buckets")
     with pytest.raises(SettingsError):
-        other.call([Request("", "bucket", {"loaded": True}, 3)], EPOCH)
-    assert not any(answer["loaded"] for answer in store.call([Request("", "bucket", {}, 3)], EPOCH))
+        other.call([BucketStatus(bucket=3, loaded=True)], EPOCH)
+    assert not any(answer.loaded for answer in store.call([BucketStatus(bucket=3)], EPOCH))
 
 
 def test_users_are_paged_through(store: Store) -> None:
     """Page by page, on one node or three, everybody comes up of whom the application told something, nobody else."""
     told = [f"told{number}" for number in range(300)]
     store.call([connect(user) for user in USERS], EPOCH)
-    store.call([Request(user, "relate", {"edits": [["somebody", "contact"]]}) for user in told], EPOCH)
+    store.call([EditRelations(user, edits=[("somebody", "contact")]) for user in told], EPOCH)
     found: set[str] = set()
     cursor, pages = "", 0
     while pages == 0 or cursor:
@@ -423,13 +442,13 @@ def test_a_moved_slot_is_followed_and_nothing_else_runs_twice() -> None:
         store.call([connect(user) for user in USERS], EPOCH)
         moved = store.bucket_of(USERS[0])
         move_bucket(nodes, moved, owner_of(store, nodes, moved))
-        numbers = [Request(user, "number", {"frames": 1}) for user in USERS]
+        numbers = [DrawNumbers(user, count=1) for user in USERS]
         answers = store.call(numbers, EPOCH + 5)
         again = store.call(numbers, EPOCH + 5)
         for user, first, second in zip(USERS, answers, again, strict=True):
             if store.bucket_of(user) != moved:
-                assert first["seq"] == EPOCH + 1, "the feed rose once"
-            assert second["seq"] == first["seq"] + 1
+                assert first.last == EPOCH + 1, "the feed rose once"
+            assert second.last == first.last + 1
 
 
 def test_a_cluster_that_is_away_is_unavailable_and_found_when_it_comes() -> None:
@@ -438,7 +457,7 @@ def test_a_cluster_that_is_away_is_unavailable_and_found_when_it_comes() -> None
     with opened(f"redis://127.0.0.1:{free_port()}", monotonic, redis_cluster=True) as store:
         with pytest.raises(Unavailable):
             store.call([connect("alice")], EPOCH)
-        monotonic.now += BREATH
+        monotonic.now += PAUSE
         with pytest.raises(Unavailable):
             store.users("")
     with start_cluster(3) as nodes, opened(nodes[0].url, monotonic, redis_cluster=True) as store:
@@ -448,7 +467,7 @@ def test_a_cluster_that_is_away_is_unavailable_and_found_when_it_comes() -> None
         for _ in range(2):
             with pytest.raises(Unavailable):
                 store.call([connect(user) for user in USERS], EPOCH)
-            monotonic.now += BREATH
+            monotonic.now += PAUSE
 
 
 def test_one_dead_node_of_three_does_not_stop_the_buckets_of_the_others() -> None:
@@ -460,7 +479,7 @@ def test_one_dead_node_of_three_does_not_stop_the_buckets_of_the_others() -> Non
         nodes[2].stop()
         served = []
         for user in USERS:
-            monotonic.now += BREATH
+            monotonic.now += PAUSE
             try:
                 store.call([connect(user)], EPOCH)
                 served.append(user)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from importlib.resources import files
 
 import pytest
 import redis
@@ -12,7 +11,8 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from local.elasticache import RedisServer
 from shared.messages import GetPresence, StatusChange
-from shared.settings import REDIS_ACCESS
+from shared.script import assemble
+from shared.settings import REDIS_ACCESS, Settings
 from tests.support.service import Bench
 
 USER, PASSWORD = "presence", "of-the-test"
@@ -38,7 +38,7 @@ def client(admin: redis.Redis) -> Iterator[redis.Redis]:
 
 def test_every_command_of_the_script_is_allowed_and_no_other() -> None:
     """What the script calls, and what the store sends, is what the access string names."""
-    script = files("shared").joinpath("presence.lua").read_text("utf-8")
+    script = assemble("everything", Settings()).text
     called = {name.lower() for name in re.findall(r"\bp?call\('([A-Z]+)'", script)}
     allowed = set(re.findall(r"\+(\S+)", REDIS_ACCESS))
     assert len(called) > 10
@@ -50,30 +50,30 @@ def test_the_service_works_as_this_user(admin: redis.Redis, client: redis.Redis)
     """Everything that the service can be asked for, done as this user, meets no refusal."""
     bench = Bench(client)
     service = bench.service
-    service.set_contacts("alice", ["bob", "carol"])
+    service.contacts.change("alice", ["bob", "carol"])
     alice, bob = bench.open("alice", device="phone"), bench.open("bob")
     bench.beat(alice)
     bench.update(alice, status="busy", customStatus={"text": "at lunch"})
     bench.live(40, alice, bob)
-    service.answer_query(bob, GetPresence(action="get_presence", userIds=["alice"]))
-    service.set_privacy("alice", invisible=True, last_seen="nobody", hide_from=["carol"], blocks=["bob"])
+    service.get_presence(bob, GetPresence(action="get_presence", userIds=["alice"]))
+    service.contacts.set_privacy("alice", invisible=True, last_seen="nobody", hide_from=["carol"], blocks=["bob"])
     bench.live(40, alice, bob)
-    service.set_privacy("alice", invisible=False, hide_from=[], blocks=[])
+    service.contacts.set_privacy("alice", invisible=False, hide_from=[], blocks=[])
     service.set_status("alice", StatusChange(status="away", scope="user"))
-    service.set_contacts("alice", remove=["bob"])
+    service.contacts.change("alice", remove=["bob"])
     service.set_user_offline("bob", bob.id)
     service.leave("alice", alice.id)
     service.sign_out("bob")
     bench.sweep(300)
-    service.set_graph_loaded(True)
+    service.contacts.set_graph_loaded(True)
     service.get_bulk_presence("bob", ["alice", "carol"])
     service.inspect_user("alice")
     service.get_user_contacts("alice")
-    service.get_privacy("alice")
+    service.contacts.get_privacy("alice")
     bench.upkeep.health()
     cursor, pages = "", 0
     while cursor or not pages:
-        _, cursor = service.graph_page(cursor)
+        _, cursor = service.contacts.graph_page(cursor)
         pages += 1
     assert admin.acl_log() == []
 

@@ -28,9 +28,8 @@ from local.apigateway.server import HOST, serve
 from local.apigateway.websocket_api import WebSocketApi
 from local.iam import KeyPair, SignatureVerifier
 from shared import runtime
-from shared.delivery import Frame
+from shared.delivery import Post
 from shared.routes import AUTHORIZER, HTTP_ROUTES, WEBSOCKET_ROUTES
-from shared.upkeep import Upkeep
 from tests.support.clock import EPOCH
 
 SECRET = "a secret of thirty-two characters"
@@ -41,12 +40,12 @@ REASONS = {
     "connect": "connections",
     "disconnect": "connections",
     "sync": "syncs",
-    "view": "snapshots",
+    "read_view": "snapshots",
     "update": "updates",
-    "targets": "fan-out",
+    "find_targets": "fan-out",
     "announced": "fan-out",
     "settle": "settling",
-    "heads": "looks",
+    "get_due": "looks",
 }
 """Command of the state machine → its cause in the cost model. If a round trip has several commands, the later row is
 its cause: an arrival's snapshot is read in the round trip that finds its targets."""
@@ -94,7 +93,6 @@ class World:
     def __init__(self, running: Environment, port: int) -> None:
         self.environment, self.clock, self.counted = running, running.clock, Counted()
         self._port = port
-        self._upkeep = Upkeep(running.store, running._pusher, running.service._settings, running.clock, runtime.meter())
         self._ids = itertools.count()
         self._todo: list[tuple[int, int, Callable[[], Awaitable[object]]]] = []
         self._one_at_a_time, self._happened = asyncio.Lock(), asyncio.Condition()
@@ -115,16 +113,16 @@ class World:
 
     def count_round_trip(self, calls: list[Any]) -> None:
         """Count one round trip, by the commands in it."""
-        commands = {request["verb"] for call in calls for request in json.loads(call.body)}
+        commands = {request["command"] for call in calls for request in json.loads(call.body)}
         reasons = [reason for command, reason in REASONS.items() if command in commands]
         reason = reasons[-1] if reasons else "check"
         self.counted.round_trips[reason] += 1
         self.counted.calls[reason] += len(calls)
 
-    def count_posts(self, frames: Sequence[Frame]) -> None:
+    def count_posts(self, posts: Sequence[Post]) -> None:
         """Count frames that are posted."""
-        self._posted += len(frames)
-        self.counted.posts.update(json.loads(frame.data)["type"] for frame in frames)
+        self._posted += len(posts)
+        self.counted.posts.update(json.loads(post.data)["type"] for post in posts)
 
     # Clients
 
@@ -192,11 +190,11 @@ class World:
             self._runs += 1
             self._next_run += 60_000
             self.counted.invocations["sweeper"] += 1
-            await asyncio.to_thread(self._upkeep.cleanup_stale_connections, f"run-{self._runs}", nap)
+            await asyncio.to_thread(self.environment.service.cleanup_stale_connections, f"run-{self._runs}", nap)
         stats: dict[str, Any] = self.environment.client.info("commandstats")
         self.counted.scripts_in_redis = stats["cmdstat_evalsha"]["calls"]
-        meter = runtime.meter()
-        self.counted.metrics = {*meter._counts, *meter._times}
+        metrics = runtime.metrics()
+        self.counted.metrics = {*metrics._counts, *metrics._times}
         return self.counted
 
     async def _pass(self, ms: int) -> None:
@@ -236,20 +234,18 @@ async def _play(
     running: Environment, listener: socket.socket, scenario: Callable[[World], Awaitable[Counted]]
 ) -> Counted:
     here = World(running, listener.getsockname()[1])
-    stage = running.store._stage
+    run_all, post = running.store._run_all, running._pusher.post
 
-    def noted(calls: Any, now: int) -> list[bytes]:
+    def counted_run_all(calls: Any, now: int) -> list[bytes]:
         here.count_round_trip(calls)
-        return stage(calls, now)
+        return run_all(calls, now)
 
-    post = running._pusher.post
+    def counted_post(posts: Sequence[Post], within: float = math.inf) -> set[str]:
+        here.count_posts(posts)
+        return post(posts, within)
 
-    def noted_posts(frames: Sequence[Frame], within: float = math.inf) -> set[str]:
-        here.count_posts(frames)
-        return post(frames, within)
-
-    running.store._stage = noted  # type: ignore[method-assign] # the real ones with recorders
-    running._pusher.post = noted_posts  # type: ignore[method-assign]
+    running.store._run_all = counted_run_all  # type: ignore[method-assign] # the real ones with recorders
+    running._pusher.post = counted_post  # type: ignore[method-assign]
     key_pair = KeyPair(CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"])
     verifier = SignatureVerifier(key_pair, CREDENTIALS["AWS_REGION"])
     websocket_api = WebSocketApi(

@@ -13,7 +13,7 @@ import jwt
 from shared.routes import HttpRoute
 from shared.runtime import now_ms
 from tests.support.http_events import request
-from tests.support.warm_sandbox import SECRET, WarmSandbox
+from tests.support.warm_environment import SECRET, WarmEnvironment
 
 BODIES: dict[tuple[str, str], str] = {
     ("POST", "/v1/presence/query"): '{"userIds":["bob"]}',
@@ -42,9 +42,9 @@ def bearer(user: str, **how: Any) -> dict[str, str]:
     return {"authorization": f"Bearer {token(user, **how)}"}
 
 
-def ask(sandbox: WarmSandbox, method: str, target: str, body: Any = None, **more: Any) -> tuple[int, Any]:
+def ask(environment: WarmEnvironment, method: str, target: str, body: Any = None, **more: Any) -> tuple[int, Any]:
     """Make a call of the backend; gives the status, and the body read from JSON."""
-    answer = sandbox.invoke("api", request(method, target, _text(body), **more))
+    answer = environment.invoke("api", request(method, target, _text(body), **more))
     said: Any = json.loads(answer["body"]) if answer["body"] else None
     if answer["statusCode"] >= 400:
         assert answer["headers"]["Content-Type"] == "application/problem+json"
@@ -55,9 +55,9 @@ def ask(sandbox: WarmSandbox, method: str, target: str, body: Any = None, **more
     return answer["statusCode"], said
 
 
-def ask_as(sandbox: WarmSandbox, user: str, method: str, target: str, body: Any = None) -> tuple[int, Any]:
+def ask_as(environment: WarmEnvironment, user: str, method: str, target: str, body: Any = None) -> tuple[int, Any]:
     """Make a call of a user."""
-    return ask(sandbox, method, target, body, signed=False, headers=bearer(user))
+    return ask(environment, method, target, body, signed=False, headers=bearer(user))
 
 
 def target_of(route: HttpRoute) -> str:
@@ -70,11 +70,11 @@ def body_of(route: HttpRoute) -> str | None:
     return BODIES.get((route.method, route.path))
 
 
-def ask_route(sandbox: WarmSandbox, route: HttpRoute, **more: Any) -> tuple[int, Any]:
+def ask_route(environment: WarmEnvironment, route: HttpRoute, **more: Any) -> tuple[int, Any]:
     """Make the call of a route as it should be made: by the backend about alice, or by alice."""
     if route.access == "user":
         more = {"signed": False, "headers": bearer("alice"), **more}
-    return ask(sandbox, route.method, target_of(route), body_of(route), **more)
+    return ask(environment, route.method, target_of(route), body_of(route), **more)
 
 
 def name(route: HttpRoute) -> str:

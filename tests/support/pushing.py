@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from shared.delivery import Frame
+from shared.delivery import Post
 from shared.push import Pusher
 
 ALICE, BOB, CAROL = "Alice_fALIAMCKg=", "Bob-_cfALIAMCKg=", "Carol1tKRcF-Qw0="
@@ -39,6 +39,6 @@ class Clock:
         return time.monotonic() + self.ahead
 
 
-def frames(count: int, to: int | None = None) -> list[Frame]:
+def frames(count: int, to: int | None = None) -> list[Post]:
     """Numbered frames, in turn to each of `to` connections; by default each frame has a connection of its own."""
-    return [Frame(f"Conn{number % (to or count):08d}Qw=", b'{"n":%d}' % number) for number in range(count)]
+    return [Post(f"Conn{number % (to or count):08d}Qw=", b'{"n":%d}' % number) for number in range(count)]

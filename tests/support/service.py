@@ -13,7 +13,7 @@ Redis the state is in is the test's choice. Nothing here asserts anything about 
     bench.sweep()                               # settles whoever is due; time stands still
     bench.pusher.to(bob.id)                     # the frames that were posted to a connection, as dictionaries
     with bench.killed(at=2):                    # the function dies after its second step (a stage or a post)
-        bench.service.set_contacts("alice", ["bob"])
+        bench.service.contacts.change("alice", ["bob"])
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -29,16 +28,18 @@ from typing import Any
 import redis
 from redis.cluster import RedisCluster
 
-from shared.delivery import Frame, Request
-from shared.frames import Answer
-from shared.messages import Heartbeat, PresenceUpdate, Record, Sync
-from shared.presence import Connection, PresenceService
+from shared.commands import Command
+from shared.connection import Connection
+from shared.delivery import Post
+from shared.frames import Record
+from shared.messages import Heartbeat, PresenceUpdate, Sync
+from shared.presence import PresenceService
 from shared.settings import Settings
-from shared.store import FACTS, Store
+from shared.store import FACTS, AnyResponse, Store
 from shared.upkeep import Upkeep
+from tests.support.clock import Clock
+from tests.support.metrics import Counts
 
-EPOCH = 1_732_400_000_000
-"""When tests begin, in ms: 23 November 2024, 22:13:20 UTC."""
 TOKEN_LIFE = 30 * 86_400
 """Seconds for which a test's token is good, where the test says nothing: longer than any history."""
 CHANGES = ("user_online", "user_offline", "presence_status", "presence_batch")
@@ -47,36 +48,12 @@ LIVELOCK = 10_000
 """Stages without time passing, after which something goes round in circles."""
 
 
+AnyCommand = Command[Any]
+OnRoundTrip = Callable[[list[AnyCommand], int], None]
+
+
 class Killed(BaseException):
     """The function died here: out of time or memory, or its machine went away. No `except Exception` sees it."""
-
-
-class Clock:
-    """The time in ms; it moves when it is told to."""
-
-    def __init__(self, now: int = EPOCH) -> None:
-        self.now = now
-
-    def __call__(self) -> int:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass."""
-        self.now += round(seconds * 1000)
-
-
-class Meter:
-    """Keeps what was counted, under `counts`, and what was timed, under `times`."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.times: defaultdict[str, list[float]] = defaultdict(list)
-
-    def count(self, name: str, amount: float = 1) -> None:
-        self.counts[name] += amount  # type: ignore[assignment]
-
-    def time(self, name: str, ms: float) -> None:
-        self.times[name].append(ms)
 
 
 class Steps:
@@ -106,14 +83,14 @@ class Pusher:
     """
 
     def __init__(self, steps: Steps) -> None:
-        self.frames: list[Frame] = []
+        self.frames: list[Post] = []
         self.closed: list[str] = []
         self.gone: set[str] = set()
-        self.drop: Callable[[Frame], bool] = lambda _frame: False
-        self.deliver: Callable[[Frame], None] = lambda _frame: None
+        self.drop: Callable[[Post], bool] = lambda _frame: False
+        self.deliver: Callable[[Post], None] = lambda _frame: None
         self._steps = steps
 
-    def post(self, frames: Sequence[Frame], within: float = math.inf) -> set[str]:
+    def post(self, frames: Sequence[Post], within: float = math.inf) -> set[str]:
         gone = set()
         for frame in frames:
             if frame.connection_id in self.gone:
@@ -148,21 +125,21 @@ class Pusher:
 class RecordingStore:
     """A `Store` that tells of the requests of each stage, and after which a function may die."""
 
-    def __init__(self, store: Store, steps: Steps, record: Callable[[list[Request], int], None]) -> None:
+    def __init__(self, store: Store, steps: Steps, record: OnRoundTrip) -> None:
         self.store, self.buckets = store, store.buckets
         self._steps, self._record = steps, record
         self._last, self._since = 0, 0
 
-    def call(self, requests: Sequence[Request], now: int) -> list[Answer]:
-        if not requests:
+    def call(self, commands: Sequence[Command[AnyResponse]], now: int) -> list[AnyResponse]:
+        if not commands:
             return []
         self._since = self._since + 1 if now == self._last else 0
         self._last = now
-        assert self._since < LIVELOCK, f"{LIVELOCK} stages, and time stands still: {requests[:3]}"
-        answers = self.store.call(requests, now)
-        self._record(list(requests), now)
+        assert self._since < LIVELOCK, f"{LIVELOCK} round trips, and time stands still: {commands[:3]}"
+        responses = self.store.call(commands, now)
+        self._record(list(commands), now)
         self._steps.take()
-        return answers
+        return responses
 
     def users(self, cursor: str, count: int = 100, kinds: Sequence[str] = FACTS) -> tuple[set[str], str]:
         return self.store.users(cursor, count, kinds)
@@ -187,7 +164,7 @@ class Bench:
         clock, steps, pusher, meter, settings: see their classes; all sandboxes share them.
         store: the `Store` itself; calls through it are not recorded.
         stages: the requests of each round trip so far.
-        on_stage: is given the requests of each round trip when it is done, and the time that they were run with.
+        on_round_trip: is given the requests of each round trip when it is done, and the time that they were run with.
         service, upkeep: sandboxes whose clocks are right.
     """
 
@@ -195,29 +172,31 @@ class Bench:
         self, client: redis.Redis | RedisCluster, settings: Settings | None = None, *, loaded: bool = True
     ) -> None:
         self.settings = settings or Settings()
-        self.client, self.clock, self.steps, self.meter = client, Clock(), Steps(), Meter()
+        self.client, self.clock, self.steps, self.metrics = client, Clock(), Steps(), Counts()
         self.pusher = Pusher(self.steps)
-        self.stages: list[list[Request]] = []
-        self.on_stage: Callable[[list[Request], int], None] = lambda _requests, _now: None
-        self.store = Store(client, self.settings, self.meter)
-        self.service, self.upkeep = self.sandbox(), self.sweeper()
+        self.round_trips: list[list[AnyCommand]] = []
+        self.on_round_trip: OnRoundTrip = lambda _commands, _now: None
+        self.store = Store(client, self.settings, self.metrics)
+        self.service, self.upkeep = self.environment(), self.sweeper()
         self._opened, self._runs = 0, 0
         if loaded:
-            self.service.set_graph_loaded(True)
+            self.service.contacts.set_graph_loaded(True)
 
     def close(self) -> None:
         """Give the store's threads and connections back."""
         self.store.close()
 
-    def sandbox(self, skew: float = 0) -> PresenceService:
+    def environment(self, skew: float = 0) -> PresenceService:
         """Another sandbox over the same state, whose clock is wrong by `skew` seconds."""
         store = RecordingStore(self.store, self.steps, self._record)
-        return PresenceService(store, self.pusher, self.settings, lambda: self.clock() + round(skew * 1000), self.meter)
+        return PresenceService(
+            store, self.pusher, self.settings, lambda: self.clock() + round(skew * 1000), self.metrics
+        )
 
     def sweeper(self, skew: float = 0) -> Upkeep:
         """The same for upkeep."""
         store = RecordingStore(self.store, self.steps, self._record)
-        return Upkeep(store, self.pusher, self.settings, lambda: self.clock() + round(skew * 1000), self.meter)
+        return Upkeep(store, self.pusher, self.settings, lambda: self.clock() + round(skew * 1000), self.metrics)
 
     def connection(self, user_id: str, connection_id: str = "", **claims: Any) -> Connection:
         """A connection as its authorizer vouches for it, which says nothing yet.
@@ -249,7 +228,7 @@ class Bench:
         """A `presence_update` with these fields."""
         self.service.update_user_status(connection, PresenceUpdate(action="presence_update", **said))
 
-    def crowd(self, connection: Connection) -> None:
+    def make_changes_wait(self, connection: Connection) -> None:
         """Change so often at this moment that what changes next waits, for viewers whom nothing was told lately."""
         for number in range(5):
             self.update(connection, customStatus={"text": f"change {number}"})
@@ -265,7 +244,7 @@ class Bench:
 
     def sweep(self, seconds: float = 0, *, upkeep: Upkeep | None = None) -> int:
         """Run sweepers for so long, which moves the clock; gives how many stages they needed."""
-        until, before = self.clock() + round(seconds * 1000), len(self.stages)
+        until, before = self.clock() + round(seconds * 1000), len(self.round_trips)
 
         def sleep(nap: float) -> None:
             """Nothing else happens while the test sweeps: naps in which nobody becomes due are skipped.
@@ -288,28 +267,28 @@ class Bench:
             if self.clock() >= until:
                 break
         self.clock.now = max(self.clock.now, until)
-        return len(self.stages) - before
+        return len(self.round_trips) - before
 
     def _next_due(self) -> int:
         """When the next user is due, in any bucket; far off when nobody is."""
         heads = (self.client.zrange(f"presence:{{{b}}}:due", 0, 0, withscores=True) for b in range(self.store.buckets))
         return min((int(head[0][1]) for head in heads if head), default=sys.maxsize)
 
-    def _record(self, requests: list[Request], now: int) -> None:
-        self.stages.append(requests)
-        self.on_stage(requests, now)
+    def _record(self, commands: list[AnyCommand], now: int) -> None:
+        self.round_trips.append(commands)
+        self.on_round_trip(commands, now)
 
     def sees(self, viewer: str, user_id: str) -> Record:
         """What a viewer may see of a user, now."""
         return self.service.get_user_presence(viewer, user_id)
 
     @contextmanager
-    def counted(self) -> Iterator[list[list[Request]]]:
+    def counted(self) -> Iterator[list[list[AnyCommand]]]:
         """The stages that the block needs: a list, one list of requests for each."""
-        stages: list[list[Request]] = []
-        before = len(self.stages)
-        yield stages
-        stages += self.stages[before:]
+        round_trips: list[list[AnyCommand]] = []
+        before = len(self.round_trips)
+        yield round_trips
+        round_trips += self.round_trips[before:]
 
     @contextmanager
     def killed(self, at: int) -> Iterator[None]:

@@ -11,13 +11,16 @@ import pytest
 import redis
 
 from local.elasticache import RedisServer
-from shared.delivery import Request, Unavailable
+from shared.commands import InspectUser
+from shared.delivery import Unavailable
+from shared.elasticache import MAX_DOUBLINGS
 from shared.settings import REDIS_ACCESS, Settings, SettingsError
-from shared.store import BREATH, MOST_DOUBLINGS, Store
+from shared.store import PAUSE, Store
+from tests.support.clock import EPOCH
 from tests.support.elasticache_front import HOST, UPSTREAM, ElastiCacheFront
 from tests.support.management_server import write_certificate
+from tests.support.metrics import Counts
 from tests.support.redis_cluster import start_cluster
-from tests.support.service import EPOCH, Meter
 
 USER, CACHE = "presence-user", "presence-cache"
 ENVIRON = {
@@ -26,7 +29,7 @@ ENVIRON = {
     "AWS_SESSION_TOKEN": "IQoJb3JpZ2luX2VjEAMaCXVzLWVhc3QtMSJHMEUCIQ+/==",
     "AWS_REGION": "eu-central-1",
 }
-ASK = [Request("alice", "inspect", {})]
+ASK = [InspectUser("alice")]
 
 
 class Monotonic:
@@ -86,7 +89,7 @@ def front(server: RedisServer, certificate: Path) -> Iterator[ElastiCacheFront]:
 def opened(url: str, monotonic: Callable[[], float] | None = None, **given: Any) -> Iterator[Store]:
     """A store on a URL, as the service opens it."""
     given = {"redis_iam_user": USER, "redis_iam_cache": CACHE, **given}
-    store = Store.connect(Settings(redis_url=url, **given), Meter())
+    store = Store.connect(Settings(redis_url=url, **given), Counts())
     store._monotonic = monotonic or Monotonic()
     yield store
     store.close()
@@ -99,7 +102,7 @@ def test_a_connection_signs_in_first_and_once(front: ElastiCacheFront) -> None:
     """AUTH with user and token is the first that a connection sends; its later calls need none."""
     with opened(front.url) as store:
         for _ in range(3):
-            assert store.call(ASK, EPOCH)[0]["self"]["status"] == "offline"
+            assert store.call(ASK, EPOCH)[0].real.status == "offline"
     assert front.firsts == ["AUTH"]
     assert front.sign_ins[0].user == USER
     assert front.sign_ins[0].token.startswith(f"{CACHE}/?Action=connect&User={USER}&X-Amz-")
@@ -124,7 +127,7 @@ def test_a_connection_that_was_cut_is_replaced_with_a_fresh_token(
             monkeypatch.setenv(name, "ROTATED")
             front._environ[name] = "ROTATED"  # type: ignore[index] # this test's own
         store.call(ASK, EPOCH)
-        assert store._meter.counts["RedisFailures"] == 0  # type: ignore[attr-defined] # the bench's meter
+        assert store._metrics.counts["RedisFailures"] == 0  # type: ignore[attr-defined] # the bench's meter
     assert len(front.sign_ins) == 2
     assert "X-Amz-Credential=ROTATED%2F" in front.sign_ins[1].token
 
@@ -159,7 +162,7 @@ def test_every_node_of_a_cluster_is_signed_in_to(certificate: Path) -> None:
         admin.config_set("cluster-announce-hostname", HOST)
         admin.config_set("cluster-preferred-endpoint-type", "hostname")
         with opened(front.url, redis_cluster=True) as store:
-            assert store.call(ASK, EPOCH)[0]["self"]["status"] == "offline"
+            assert store.call(ASK, EPOCH)[0].real.status == "offline"
             store.users("")
         assert set(front.firsts) == {"AUTH"}
         assert admin.acl_log() == []
@@ -186,7 +189,7 @@ def test_who_is_not_signed_in_waits_longer_each_time_and_not_in_step(
             with pytest.raises(Unavailable, match=words.partition(" ")[2]):
                 store.call(ASK, EPOCH)
             assert len(front.sign_ins) == call * tokens
-            longest = BREATH * 2 ** min(call * tokens, MOST_DOUBLINGS)
+            longest = PAUSE * 2 ** min(call * tokens, MAX_DOUBLINGS)
             assert longest / 2 <= store._refuse_until - monotonic.now <= longest
             monotonic.now = store._refuse_until - 0.001
             with pytest.raises(Unavailable, match="a moment ago"):
@@ -195,7 +198,8 @@ def test_who_is_not_signed_in_waits_longer_each_time_and_not_in_step(
             monotonic.now = store._refuse_until
         front.refusal = ""
         store.call(ASK, EPOCH)
-        assert store._pause() == BREATH
+        assert store._iam
+        assert store._iam.pause(PAUSE) == PAUSE
 
 
 def test_a_cache_that_cannot_be_reached_is_tried_each_second(front: ElastiCacheFront) -> None:
@@ -205,8 +209,8 @@ def test_a_cache_that_cannot_be_reached_is_tried_each_second(front: ElastiCacheF
         for _ in range(3):
             with pytest.raises(Unavailable, match="ConnectionError"):
                 store.call(ASK, EPOCH)
-            assert store._refuse_until - monotonic.now == BREATH
-            monotonic.now += BREATH
+            assert store._refuse_until - monotonic.now == PAUSE
+            monotonic.now += PAUSE
 
 
 def test_a_cache_whose_certificate_nobody_vouches_for_gets_no_token(

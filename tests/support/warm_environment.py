@@ -1,7 +1,7 @@
-"""A sandbox of Lambda with everything around it on loopback: the handlers as they are deployed, and their environment.
+"""A Lambda execution environment with everything around it on loopback, in which tests invoke the deployed handlers.
 
-What a handler holds while it is warm (`shared.runtime`) is made anew from the environment, so nothing is put in its
-place: Redis is a server, and what is posted goes through HTTP to a management API that the test can read.
+What a handler keeps while it is warm (`shared.runtime`, `shared.environment`) is created again from the environment
+variables. Nothing is faked: Redis is a server, and posts go over HTTP to a management API that the test can read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import redis
 
-from shared import runtime
+from shared import environment, runtime
 from shared.settings import Settings
 from tests.support import events
 from tests.support.management_server import ManagementServer
@@ -28,40 +28,40 @@ SECRET = "a secret of thirty-two characters"
 
 @dataclass(frozen=True)
 class Context:
-    """What Lambda tells a handler about an invocation, as far as handlers ask."""
+    """The part of Lambda's context that handlers read."""
 
     aws_request_id: str = "c6af9ac6-7b61-11e6-9a41-93e8deadbeef"
 
 
-class WarmSandbox:
+class WarmEnvironment:
     """Invokes handlers.
 
     Attributes:
-        redis: the state, for a test that wants to look at it or bring it about.
-        management: what is posted and closed.
+        redis: a client of Redis, for tests that read or prepare the state.
+        management: what was posted and closed.
     """
 
     def __init__(self, client: redis.Redis, management: ManagementServer) -> None:
         self.redis, self.management = client, management
 
     def sweep(self) -> Any:
-        """Run the sweeper for one look: a newer run takes its turn as soon as it has begun."""
+        """Run the sweeper for one look: a newer run takes over as soon as it has begun."""
         meta = "presence:{0}:meta"
         self.redis.hset(meta, "sweeper", "")
         with ThreadPoolExecutor(1) as threads:
             run = threads.submit(self.invoke, "sweeper", {"source": "aws.scheduler"})
             while not run.done() and not self.redis.hget(meta, "sweeper"):
-                pass  # a look takes milliseconds, and each question to Redis one of them
+                pass  # a look takes milliseconds, and each read from Redis one of them
             self.redis.hset(meta, "sweeper", "a newer run")
             return run.result()
 
     def invoke(self, function: str, event: dict[str, Any]) -> Any:
-        """The handler's answer, as JSON carries it."""
+        """The handler's response, as JSON carries it."""
         handler = importlib.import_module(f"functions.{function}.handler").handler
         return json.loads(json.dumps(handler(json.loads(json.dumps(event)), Context())))
 
     def open(self, user_id: str, connection_id: str, **claims: str) -> dict[str, Any]:
-        """What a client begins with, handshake and first sync; gives the authorizer's context of its later events."""
+        """Connect a client: handshake and first sync. Returns the authorizer's context for its later events."""
         now = runtime.now_ms()
         context = events.vouched(user_id, now // 1000, now // 1000 + 3600, **claims)
         assert self.invoke("connect", events.connect(context, connection_id, now))["statusCode"] == 200
@@ -69,7 +69,7 @@ class WarmSandbox:
         return context
 
     def say(self, context: dict[str, Any], connection_id: str, body: str, *, function: str = "query") -> None:
-        """A message of a connection, to the function that its route wakes."""
+        """Send a message of a connection to the function of its route."""
         event = events.message(context, body, connection_id, runtime.now_ms())
         assert self.invoke(function, event) == {"statusCode": 200}
 
@@ -87,40 +87,42 @@ class WarmSandbox:
 
 
 @contextmanager
-def warm_sandbox(monkeypatch: pytest.MonkeyPatch, redis_url: str, **settings: Any) -> Iterator[WarmSandbox]:
-    """A sandbox on a Redis, with the settings given; the environment stays as it is until `monkeypatch` undoes it."""
+def warm_environment(monkeypatch: pytest.MonkeyPatch, redis_url: str, **settings: Any) -> Iterator[WarmEnvironment]:
+    """An environment on a Redis, with these settings; `monkeypatch` restores the environment variables."""
     with ManagementServer() as management:
         given = {"redis_url": redis_url, "callback_url": management.url, "jwt_secret": SECRET, **settings}
-        environment = {
+        variables = {
             **Settings(**given).to_env(),
             "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
             "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI",
             "AWS_REGION": "eu-central-1",
         }
-        for name, value in environment.items():
+        for name, value in variables.items():
             monkeypatch.setenv(name, value)
         _forget()
         try:
             with closing(redis.Redis.from_url(redis_url, protocol=2)) as client:
-                yield WarmSandbox(client, management)
+                yield WarmEnvironment(client, management)
         finally:
             _forget()
 
 
 def _forget() -> None:
-    """Let go of what the last sandbox held."""
-    if runtime.store.cache_info().currsize:
-        runtime.store().close()
-    if runtime.pusher.cache_info().currsize:
-        runtime.pusher().shutdown()
-    for held in (runtime.settings, runtime.meter, runtime.store, runtime.pusher, runtime.service, runtime.upkeep):
-        held.cache_clear()
+    """Close and forget what the last environment kept."""
+    if environment.store.cache_info().currsize:
+        environment.store().close()
+    if environment.pusher.cache_info().currsize:
+        environment.pusher().shutdown()
+    for cached in (environment.store, environment.pusher, environment.service):
+        cached.cache_clear()
+    runtime.settings.cache_clear()
+    runtime.metrics.cache_clear()
     runtime.authenticator.cache_clear()
 
 
 @contextmanager
 def nobody_there() -> Iterator[str]:
-    """The URL of a Redis that does not answer: its port is taken, and nobody listens."""
+    """The URL of a Redis that does not respond: its port is taken, and nothing listens on it."""
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"redis://127.0.0.1:{taken.getsockname()[1]}/0"

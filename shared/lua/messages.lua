@@ -1,0 +1,145 @@
+-- Messages: a message arrives on a connection, which may have to be created first, or may not send at all.
+-- Uses: fast_message, settle.
+--
+-- A message comes with its `sender`: {id, type, device, status, connected_at, issued_at, cap, active, idle, polling}, the
+-- connection as the authorizer vouched for it. Where the server lost the connection, the message creates it again.
+--
+-- result  "live"     the message counts
+--         "limited"  too many messages; `wait` says in how many ms the next one counts
+--         "closed"   the connection may not send, and its socket is to be closed
+--         "ignored"  the same, and closing was asked for a moment ago
+--         "full"     the user has too many polling devices
+
+local CLOSING = 1000 -- ms between two attempts to close a socket on which messages still arrive
+
+local function may_send(c) return c.state == 'live' or c.state == 'lost' end
+
+local function blank_connection(id)
+  return { id = id, state = 'closed', beat = now, deadline = now, active = now, status = 'online', cap = 0, arrival = now,
+    n = { status = 0, claim = 0, customStatus = 0 }, type = 'web', connected = 0, polling = false, device = id }
+end
+
+-- A closed connection is remembered even if it was never stored: its $connect may arrive after its $disconnect.
+local function remember_closed(u, id)
+  u.connections[id] = blank_connection(id)
+  write_connection(u, u.connections[id])
+  return u.connections[id]
+end
+
+local function is_signed_out(u, sender)
+  local at = refused_until(u.settings.endedAt, u.fields.erased)
+  return sender.connected_at <= at or sender.issued_at <= at
+end
+
+-- The same device's newest connection, live or within its grace.
+local function predecessor_of(u, id, device)
+  local newest
+  for _, c in pairs(u.connections) do
+    if c.id ~= id and c.device == device and (is_live(c) or lingers(c)) then
+      if not newest or c.connected > newest.connected or (c.connected == newest.connected and c.id > newest.id) then
+        newest = c
+      end
+    end
+  end
+  return newest
+end
+
+local function polling_devices_of(u)
+  local count = 0
+  for _, c in pairs(u.connections) do
+    if c.polling and is_live(c) then count = count + 1 end
+  end
+  return count
+end
+
+-- Creates the sender's connection; nil and a result where a sign-out, its token or the device limit forbids it. `guess`:
+-- its status is a guess, since the store lost it and the message does not say it.
+local function create_connection(u, sender, guess)
+  if is_signed_out(u, sender) or (sender.cap > 0 and sender.cap <= now) then return nil, 'closed' end
+  if sender.polling and polling_devices_of(u) >= SETTINGS.max_devices then return nil, 'full' end
+  local c = blank_connection(sender.id)
+  c.state, c.status, c.guessed, c.cap = 'live', sender.status or 'online', guess, sender.cap
+  c.type, c.connected, c.polling, c.device =
+    sender.type, sender.connected_at, sender.polling or false, sender.device or sender.id
+  local before = u.connections[sender.id]
+  if before and before.state ~= 'lost' then before = nil end
+  before = before or predecessor_of(u, sender.id, c.device)
+  c.active = sender.idle and now - SETTINGS.away_after or now
+  if before then
+    c.status, c.guessed = before.status, before.guessed
+    c.active = sender.active and now or before.active
+    if before.id == c.id then
+      c.n = before.n -- its socket was found gone, but is not
+    elseif before.state == 'disconnected' then
+      close_connection(u, before, 'closed') -- its grace passes to the new one
+    elseif before.state == 'lost' then
+      forget_connection(u, before)
+    end
+  end
+  c.deadline = new_deadline(c)
+  u.connections[c.id] = c
+  call('HSET', u.keys.user, '@' .. c.id, string.format('%s %d %d %s', c.type, c.connected, c.polling and 1 or 0, c.device))
+  write_connection(u, c)
+  return c
+end
+
+-- The result for a message on a connection that may not send.
+local function refuse(u, sender)
+  if sender.polling then return 'closed' end
+  local c = u.connections[sender.id]
+  if not c then
+    c = remember_closed(u, sender.id)
+    settle(u, DEFER) -- so that it is forgotten again
+  end
+  if c.arrival > now then return 'ignored' end
+  c.arrival = now + CLOSING
+  write_connection(u, c)
+  return 'closed'
+end
+
+-- A message arrived: its result and, when it is "live", its connection.
+local function receive_message(u, request)
+  local sender = request.connection
+  local c = u.connections[sender.id]
+  if c and not may_send(c) then return refuse(u, sender) end
+  if not c or c.state == 'lost' then
+    local created, result = create_connection(u, sender, not request.status)
+    if not created then return result == 'full' and result or refuse(u, sender) end
+    c = created
+  end
+  if c.cap > 0 and c.cap <= now then -- its token ended
+    close_connection(u, c, 'closed')
+    return 'closed'
+  end
+  if c.guessed and request.status then c.status, c.guessed = request.status, false end
+  return count_message(u, c, sender), c
+end
+
+-- The client received more than this Redis knows: it lost its last seconds. Numbers and record go on from now, as after a
+-- loss of everything; a status that the device chose in those seconds is in its heartbeat. A client may lie, which
+-- announces the user once more: hence at most once within a TTL.
+local function recover(u, c, request)
+  if not knows_later_frame(request.seq, number(u, 'feed')) then return false end
+  if now - (number(u, 'recoveredAt') or 0) < SETTINGS.device_ttl then return false end
+  put(u, { feed = now, recoveredAt = now })
+  local rev = number(u, 'rev')
+  if rev and u.settings.invisible ~= '1' then raise_rev(u, math.max(rev + 1, now)) end
+  if request.status then
+    c.status, c.guessed = request.status, false
+    write_connection(u, c)
+  end
+  return true
+end
+
+-- Counts the message, lets `change` change its connection, and settles. Gives the response, and whether the client had
+-- received frames that were lost here; what `change` gives is the response's `close`.
+local function handle_message(u, request, change)
+  load_user(u)
+  local result, c = receive_message(u, request)
+  if result ~= 'live' then return { result = result, wait = SETTINGS.rate_every } end
+  local recovered = recover(u, c, request)
+  local close = change and change(c)
+  local response = settle(u, ANNOUNCE)
+  response.result, response.feed, response.close = 'live', number(u, 'feed'), close
+  return response, recovered
+end

@@ -1,0 +1,29 @@
+-- Snapshots: the user's own state, and everything that the user may see.
+-- Uses: settings.
+
+-- The user's real state: for the user's own connections, and for the backend.
+local function real_state(u)
+  local devices = {}
+  for _, c in pairs(u.connections) do
+    if is_live(c) then
+      devices[#devices + 1] = { connection_id = c.id, device_id = c.device, device_type = c.type, status = c.status,
+        connected_at = c.connected, last_active = c.active, n = c.n, cap = c.cap }
+    end
+  end
+  table.sort(devices, function(a, b) return a.connection_id < b.connection_id end)
+  return { status = real_status(u), custom = u.settings.custom or '', claim = u.settings.claim,
+    claim_until = tonumber(u.settings.claimUntil or ''), invisible = u.settings.invisible == '1',
+    last_seen_policy = u.settings.lastSeen or 'everyone', devices = filled(devices) }
+end
+
+-- Adds the snapshot: the user's own state, and the users whose views complete it.
+local function add_snapshot(u, response)
+  response.real, response.sees = real_state(u), filled(call('SMEMBERS', u.keys.sees))
+end
+
+-- The same, or only that nothing changed since frame `seq`.
+local function add_snapshot_since(u, seq, response)
+  response.resumed = seq ~= nil and seq == response.feed and call('EXISTS', u.keys.pending) == 0
+  add_snapshot(u, response)
+  if response.resumed then response.sees = nil end
+end
