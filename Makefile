@@ -45,7 +45,7 @@ quick: $(DEV) $(CLIENT_TESTS) ## run the tests that concern what has changed sin
 chromium: | $(BIN)/python
 	@$(BIN)/python tests/support/chromium.py
 
-schemas: $(DEV) ## write the generated schemas of the APIs (docs/protocol.schema.json, functions/api/openapi.json)
+schemas: $(DEV) ## write what is generated: the schemas of both APIs, and docs/commands.md
 	@$(BIN)/python -m tools.schemas
 
 pictures: chromium $(DEV) ## take new screenshots of the demo page and the operator's view for docs/images
@@ -77,6 +77,7 @@ check: $(DEV) ## lint, formatting, types, Lua, import contracts, and the reposit
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy
+	$(BIN)/python -m tools.lua check
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest --quiet tests/test_repository.py
 

@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cli.backend import Backend
 from cli.errors import UserError
 from cli.identity_provider import user_id_of
-from shared.commands import LastSeenPolicy
 from shared.messages import MAX_BLOCKS, CustomStatus, Time, UserId
+from shared.responses import LastSeenPolicy
 from shared.settings import OnlineStatus
 
 BATCH = 250

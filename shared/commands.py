@@ -1,30 +1,46 @@
-"""The commands of the state machine (`lua/`): what each takes, and what it answers.
+"""The commands of the state machine (`lua/`): a dataclass for each, with what it takes.
 
-A command is a dataclass, and so is its response; the fields have the same names as in Lua. Fields that are None are not
-sent. Lua leaves empty lists and maps out, and a field that is missing gets its default here, so that nothing above the
-store meets either. docs/commands.md describes each command. Nothing here asks or decides.
-
-Times are in ms since the epoch.
+The fields have the same names as in Lua; those that are None are not sent. What the commands answer is in
+`responses.py`, and docs/commands.md describes each. Nothing here asks or decides. Times are in ms since the epoch.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, NotRequired, Required, Self, TypeVar, get_args
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Literal, NotRequired, Required, TypeVar, get_args
 
 from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
 
+from shared.responses import (
+    Added,
+    AuditOutcome,
+    BlockOutcome,
+    BucketHealth,
+    Connected,
+    Contacts,
+    DeviceType,
+    Done,
+    DueUsers,
+    Export,
+    Inspection,
+    LastSeenPolicy,
+    MessageOutcome,
+    Numbers,
+    Outcome,
+    Privacy,
+    RelatedUsers,
+    Response,
+    Room,
+    SignOutOutcome,
+    Snapshot,
+    Status,
+    Targets,
+    View,
+)
 from shared.settings import OnlineStatus
 
-Status = Literal["online", "busy", "away", "offline"]
-DeviceType = Literal["web", "mobile", "desktop"]
-LastSeenPolicy = Literal["everyone", "nobody"]
-Result = Literal["live", "limited", "closed", "ignored", "full"]
-"""What became of a message; messages.lua says what each means."""
-Rule = Literal["no_device", "claim", "grace", "idle", "device"]
-"""What decided a user's real status."""
 Edit = Literal["contact", "stranger", "hide", "show", "block", "unblock", "blocked", "unblocked"]
 
 
@@ -66,337 +82,6 @@ class Change(TypedDict):
     """The custom status as JSON, which is how it is stored; "" clears it."""
     n: NotRequired[int]
     """The number of this update of its connection; an older one is ignored."""
-
-
-class Applied(TypedDict):
-    """The number of a connection's last update that was applied, for each field."""
-
-    status: int
-    claim: int
-    customStatus: int
-
-
-# Responses
-
-
-class Response:
-    """What a command answers; a dataclass of the fields that Lua sends."""
-
-    __slots__ = ()
-    nested: ClassVar[Mapping[str, Any]] = {}
-    """field → what decodes it."""
-
-    @classmethod
-    def decode(cls, answer: dict[str, Any]) -> Self:
-        """Make one of what came from Lua, which this uses up."""
-        for name, decode in cls.nested.items():
-            if name in answer:
-                answer[name] = decode(answer[name])
-        return cls(**answer)
-
-
-@dataclass(slots=True)
-class Done(Response):
-    """Nothing but that it happened."""
-
-
-@dataclass(slots=True)
-class View(Response):
-    """What a viewer may see of a user. For a viewer who may see nothing, there is no `rev`, and the status is
-    offline.
-    """
-
-    user_id: str
-    status: Status
-    custom: str = ""
-    """The custom status as JSON."""
-    seen: int | None = None
-    rev: int | None = None
-    device_type: DeviceType | None = None
-
-
-@dataclass(slots=True)
-class DeviceState(Response):
-    """One live connection of a user."""
-
-    connection_id: str
-    device_id: str
-    device_type: DeviceType
-    status: OnlineStatus
-    connected_at: int
-    last_active: int
-    n: Applied
-    cap: int
-
-
-@dataclass(slots=True)
-class UserState(Response):
-    """The real state of a user."""
-
-    status: Status
-    invisible: bool
-    last_seen_policy: LastSeenPolicy
-    custom: str = ""
-    claim: OnlineStatus | None = None
-    claim_until: int | None = None
-    devices: list[DeviceState] = field(default_factory=list)
-
-    nested: ClassVar = {"devices": lambda devices: [DeviceState(**device) for device in devices]}
-
-
-@dataclass(slots=True)
-class Flush(Response):
-    """What a viewer receives now: changes of these users, in a frame with this number, on these connections."""
-
-    seq: int
-    connections: list[str] = field(default_factory=list)
-    users: dict[str, Status] = field(default_factory=dict)
-    """user → the status that the viewer knows."""
-
-
-@dataclass(slots=True)
-class OwnUpdate(Response):
-    """The user's own connections receive the real state."""
-
-    seq: int
-    connections: list[str]
-    real: UserState
-
-    nested: ClassVar = {"real": UserState.decode}
-
-
-@dataclass(slots=True)
-class Announcement(Response):
-    """The record changed for all who may see it."""
-
-    rev: int
-    was: Status
-    record: View
-    viewers: list[str] = field(default_factory=list)
-
-    nested: ClassVar = {"record": View.decode}
-
-
-@dataclass(slots=True)
-class ViewerNotice(Response):
-    """One viewer sees another record since a change of relations."""
-
-    viewer: str
-    version: str
-    was: Status
-    record: View
-
-    nested: ClassVar = {"record": View.decode}
-
-
-@dataclass(slots=True)
-class BlockNotice(Response):
-    """The other side of a block or unblock must be written."""
-
-    other: str
-    version: str
-    blocked: bool
-    turn: int
-
-
-def _notices(notices: list[dict[str, Any]]) -> list[ViewerNotice | BlockNotice]:
-    return [BlockNotice.decode(notice) if "other" in notice else ViewerNotice.decode(notice) for notice in notices]
-
-
-@dataclass(slots=True)
-class Outcome(Response):
-    """What settling a user asks for (settle.lua)."""
-
-    own: OwnUpdate | None = None
-    announcement: Announcement | None = None
-    notices: list[ViewerNotice | BlockNotice] = field(default_factory=list)
-    lease: int | None = None
-    flush: Flush | None = None
-    found: list[str] = field(default_factory=list)
-    """Kinds of inconsistencies that were found and repaired."""
-    close: list[str] = field(default_factory=list)
-    """Sockets to close."""
-    failed: str = ""
-    """Why the user's record cannot be read."""
-
-    nested: ClassVar = {
-        "own": OwnUpdate.decode,
-        "announcement": Announcement.decode,
-        "notices": _notices,
-        "flush": Flush.decode,
-    }
-
-
-@dataclass(slots=True)
-class MessageOutcome(Outcome):
-    """What became of a message, besides."""
-
-    result: Result = "live"
-    wait: int = 0
-    """Milliseconds after which the next message counts, where too many were sent."""
-    feed: int = 0
-    """The number of the user's last frame."""
-    real: UserState | None = None
-    """The user's own state, where a snapshot answers the message."""
-    sees: list[str] = field(default_factory=list)
-    """The users whom the snapshot is about."""
-    resumed: bool = False
-    """Nothing changed since the frame that the client named."""
-    due_neighbors: list[str] = field(default_factory=list)
-    """Users who are due, for this function to settle."""
-
-    nested: ClassVar = {**Outcome.nested, "real": UserState.decode}
-
-    @property
-    def changed_nothing(self) -> bool:
-        """Whether nothing follows from it, as for nearly every heartbeat: `feed` comes with everything else."""
-        return not self.feed and not self.due_neighbors
-
-
-@dataclass(slots=True)
-class Connected(Response):
-    """Whether the connection may send."""
-
-    result: Literal["live", "closed"]
-
-
-@dataclass(slots=True)
-class SignOutOutcome(Outcome):
-    """The same for a sign-out everywhere."""
-
-    live: int = 0
-    """How many sockets were open."""
-
-
-@dataclass(slots=True)
-class BlockOutcome(Outcome):
-    """The same for a block."""
-
-    result: Literal["", "full"] = ""
-    """"full": the user blocks as many as anybody may; nothing was done."""
-
-
-@dataclass(slots=True)
-class AuditOutcome(Outcome):
-    """The same for a check of consistency."""
-
-    contacts: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Snapshot(Response):
-    """Everything that a user may see, without a connection."""
-
-    feed: int
-    resumed: bool
-    real: UserState
-    sees: list[str] = field(default_factory=list)
-
-    nested: ClassVar = {"real": UserState.decode}
-
-
-@dataclass(slots=True)
-class Inspection(Response):
-    """The real state of a user, and why it is so."""
-
-    real: UserState
-    rule: Rule
-    shown: Status
-    """The status that contacts see."""
-    rev: int | None = None
-    last: int | None = None
-    """When the user was last here."""
-
-    nested: ClassVar = {"real": UserState.decode}
-
-
-@dataclass(slots=True)
-class Privacy(Response):
-    """What a user hides, and from whom."""
-
-    invisible: bool
-    last_seen: LastSeenPolicy
-    hide_from: list[str] = field(default_factory=list)
-    blocks: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Export(Privacy):
-    """Everything that the application and the user gave."""
-
-    viewers: list[str] = field(default_factory=list)
-    sees: list[str] = field(default_factory=list)
-    custom: str = ""
-    claim: OnlineStatus | None = None
-    claim_until: int | None = None
-
-
-@dataclass(slots=True)
-class Targets(Response):
-    """Where to post changes for a viewer now; None: they wait, or nobody is there to receive them."""
-
-    flush: Flush | None = None
-
-    nested: ClassVar = {"flush": Flush.decode}
-
-
-@dataclass(slots=True)
-class Numbers(Response):
-    """Numbers for further frames."""
-
-    last: int
-
-
-@dataclass(slots=True)
-class Room(Response):
-    """Whether there is room for more contacts."""
-
-    room: bool
-
-
-@dataclass(slots=True)
-class Contacts(Response):
-    """Those who are contacts."""
-
-    contacts: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Added(Response):
-    """How many were new."""
-
-    added: int
-
-
-@dataclass(slots=True)
-class RelatedUsers(Response):
-    """Everybody whose keys may name a user, and whether the user's last change has been announced."""
-
-    announced: bool
-    users: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class DueUsers(Response):
-    """The users of a bucket who are due."""
-
-    users: list[str] = field(default_factory=list)
-    late: int = 0
-    """Milliseconds by which the first of them is late."""
-    next: int | None = None
-    """When the next one will be due, within the horizon."""
-    turn: bool = False
-    """Whether the run that asks still has its turn."""
-    cursor: str = ""
-
-
-@dataclass(slots=True)
-class BucketHealth(Response):
-    """How a bucket is."""
-
-    loaded: bool
-    late: int
-    found: dict[str, int] = field(default_factory=dict)
 
 
 # Commands

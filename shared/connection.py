@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Self
 
-from shared.commands import DeviceType, Sender
+from shared.commands import Sender
+from shared.responses import DeviceType
 from shared.settings import OnlineStatus
 
 TOKEN_LEEWAY = 60

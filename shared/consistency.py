@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from shared.commands import Audit, AuditOutcome, EditSees
+from shared.commands import Audit, EditSees
 from shared.delivery import Metrics, Store, count_found
+from shared.responses import AuditOutcome
 
 INCONSISTENCIES = ("dueUnknown", "expired", "liveNotDue", "unseen")
 """The kinds: the due set names a user that has no record; a device outlived its deadline; a live user is not due, so

@@ -20,7 +20,6 @@ from shared.commands import (
     FindRelatedUsers,
     ForgetUser,
     GetPrivacy,
-    LastSeenPolicy,
     SetBlock,
     SetPrivacy,
     SignOut,
@@ -28,6 +27,7 @@ from shared.commands import (
 from shared.delivery import Delivery, Store
 from shared.frames import claim, custom_status
 from shared.messages import MAX_BLOCKS, LimitReached, MessageRefused
+from shared.responses import LastSeenPolicy
 from shared.settings import Settings
 
 EDITS = 250

@@ -15,24 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar, cast
 
-from shared.commands import (
-    Announced,
-    BlockNotice,
-    Command,
-    DrawNumbers,
-    Edit,
-    EditRelations,
-    FindTargets,
-    Flush,
-    Gone,
-    Outcome,
-    OwnUpdate,
-    ReadView,
-    Response,
-    Settle,
-    Status,
-    View,
-)
+from shared.commands import Announced, Command, DrawNumbers, Edit, EditRelations, FindTargets, Gone, ReadView, Settle
 from shared.frames import (
     Frame,
     SnapshotHead,
@@ -44,6 +27,7 @@ from shared.frames import (
     self_frame,
     snapshot_frames,
 )
+from shared.responses import BlockNotice, Flush, Outcome, OwnUpdate, Response, Status, View
 from shared.settings import Settings
 
 _logger = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from shared.commands import DeviceType
 from shared.connection import Connection
 from shared.messages import DEVICE_ID, PROTOCOL_VERSION
+from shared.responses import DeviceType
 from shared.settings import OnlineStatus
 
 SUBPROTOCOL = "presence.v1"

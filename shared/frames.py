@@ -11,8 +11,8 @@ from typing import Any, Literal, NotRequired, TypeVar, cast
 
 from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
 
-from shared.commands import Applied, DeviceType, LastSeenPolicy, OwnUpdate, Rule, Status, UserState, View
 from shared.connection import TOKEN_LEEWAY
+from shared.responses import Applied, DeviceType, LastSeenPolicy, OwnUpdate, Rule, Status, UserState, View
 from shared.settings import OnlineStatus, Settings
 
 MAX_FRAME_BYTES = 32 * 1024

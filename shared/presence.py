@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TypeVar, cast
 
 from shared import commands
-from shared.commands import Command, Inspection, MessageOutcome, Response, Rule, UserState
+from shared.commands import Command
 from shared.connection import Connection
 from shared.contacts import Contacts
 from shared.delivery import Delivery, Metrics, Post, Pusher, Snapshot, Store, Unavailable, call_together
@@ -45,6 +45,7 @@ from shared.messages import (
     StatusChange,
     Sync,
 )
+from shared.responses import Inspection, MessageOutcome, Response, Rule, UserState
 from shared.settings import Settings
 from shared.upkeep import Upkeep
 

@@ -29,9 +29,10 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from shared.commands import Command, Response, SignedOut
+from shared.commands import Command, SignedOut
 from shared.delivery import Metrics, Unavailable
 from shared.elasticache import IamTokens
+from shared.responses import Response
 from shared.script import Script, Scripts
 from shared.settings import Settings, SettingsError
 

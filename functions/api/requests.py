@@ -23,7 +23,6 @@ from pydantic import (
 )
 from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
 
-from shared.commands import DeviceType, LastSeenPolicy
 from shared.frames import Claim, OwnState, Record, ShownCustomStatus
 from shared.messages import (
     MAX_BLOCKS,
@@ -38,6 +37,7 @@ from shared.messages import (
     UserId,
     matching,
 )
+from shared.responses import DeviceType, LastSeenPolicy
 from shared.settings import OnlineStatus
 
 MAX_LISTED_USERS = 5000

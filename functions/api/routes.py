@@ -17,11 +17,11 @@ from functions.api import requests
 from functions.api.problems import Problem, bad_request
 from functions.api.resolver import call
 from shared.auth import Identity
-from shared.commands import DeviceType
 from shared.connection import Connection
 from shared.environment import service
 from shared.frames import ContactsSnapshot, InspectedUser, Me, SnapshotFrame
 from shared.messages import Heartbeat
+from shared.responses import DeviceType
 from shared.runtime import now_ms
 
 MOST_LATE = 60_000

@@ -1,7 +1,8 @@
 -- Changes: what happens to a user's record and connections.
 -- Uses: settings.
 
--- The record changes. `announcedRev` and `announcedStatus` are stored only while contacts do not know the newest record.
+-- The record changes. `announcedRev` and `announcedStatus` are stored only while contacts do not know the newest
+-- record.
 local function raise_rev(u, rev)
   if not u.fields.announcedRev then
     put(u, { announcedRev = number(u, 'rev') or 0, announcedStatus = u.fields.status or 'offline' })

@@ -40,8 +40,8 @@ local function is_live(c) return c.state == 'live' and c.deadline > now end
 -- By its TTL; at the latest when its token ends.
 local function new_deadline(c) return math.min(now + SETTINGS.device_ttl, c.cap > 0 and c.cap or math.huge) end
 
--- Counts a message of a connection: "live", or "limited" when it sends too many. The rate limit is GCRA: `arrival` is the
--- theoretical arrival time of the next message at the steady rate.
+-- Counts a message of a connection: "live", or "limited" when it sends too many. The rate limit is GCRA: `arrival` is
+-- the theoretical arrival time of the next message at the steady rate.
 local function count_message(u, c, sender)
   local arrival = math.max(c.arrival, now)
   if arrival - now > (SETTINGS.rate_burst - 1) * SETTINGS.rate_every then return 'limited' end

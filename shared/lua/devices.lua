@@ -65,8 +65,9 @@ function commands.update(u, request)
   return (handle_message(u, request, function(c) apply_status(u, request.change, c) end))
 end
 
--- leave: a sign-out of one connection, without a grace; with `grace` it may be a page that reloads, and ends as a socket
--- does. With `known` only a connection that is stored for the user: over the connection itself, ownership is established.
+-- leave: a sign-out of one connection, without a grace; with `grace` it may be a page that reloads, and ends as a
+-- socket does. With `known` only a connection that is stored for the user: over the connection itself, ownership is
+-- established.
 --   request   id, known, grace, issued_at
 --   response  as settle; close
 --   errors    signed_out

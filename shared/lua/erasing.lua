@@ -19,8 +19,8 @@ function commands.find_related_users(u)
   return { users = filled(users), announced = announced }
 end
 
--- forget_user: removes `other` from this user's keys. A change of `other` that waits for this user is posted now, while it
--- can still be read.
+-- forget_user: removes `other` from this user's keys. A change of `other` that waits for this user is posted now, while
+-- it can still be read.
 --   request   other
 --   response  flush
 function commands.forget_user(u, request)

@@ -1,8 +1,8 @@
 -- Views of users who are not due: nearly every query and snapshot.
 -- Uses: views.
 --
--- Before `due` the stored record is exact, so a view needs six fields of the user and no connections. `fast_views` answers
--- these before the larger parts of the script are defined (fast_message.lua has the reason).
+-- Before `due` the stored record is exact, so a view needs six fields of the user and no connections. `fast_views`
+-- answers these before the larger parts of the script are defined (fast_message.lua has the reason).
 
 local function fast_views()
   if check_bucket() then return nil end

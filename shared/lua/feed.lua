@@ -27,7 +27,8 @@ local function take_pending(u, open)
   return { seq = next_seq(u, count), connections = filled(open), users = filled(users) }
 end
 
--- find_targets: where to post changes for this viewer now; without a `flush` they wait, or nobody is there to receive them.
+-- find_targets: where to post changes for this viewer now; without a `flush` they wait, or nobody is there to receive
+-- them.
 --   request   changes: user -> the status that the viewer knows
 --   response  flush
 function commands.find_targets(u, request)

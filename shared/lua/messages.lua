@@ -1,8 +1,8 @@
 -- Messages: a message arrives on a connection, which may have to be created first, or may not send at all.
 -- Uses: fast_message, settle.
 --
--- A message comes with its `sender`: {id, type, device, status, connected_at, issued_at, cap, active, idle, polling}, the
--- connection as the authorizer vouched for it. Where the server lost the connection, the message creates it again.
+-- A message comes with its `sender`: {id, type, device, status, connected_at, issued_at, cap, active, idle, polling},
+-- the connection as the authorizer vouched for it. Where the server lost the connection, the message creates it again.
 --
 -- result  "live"     the message counts
 --         "limited"  too many messages; `wait` says in how many ms the next one counts
@@ -15,8 +15,9 @@ local CLOSING = 1000 -- ms between two attempts to close a socket on which messa
 local function may_send(c) return c.state == 'live' or c.state == 'lost' end
 
 local function blank_connection(id)
-  return { id = id, state = 'closed', beat = now, deadline = now, active = now, status = 'online', cap = 0, arrival = now,
-    n = { status = 0, claim = 0, customStatus = 0 }, type = 'web', connected = 0, polling = false, device = id }
+  return { id = id, state = 'closed', beat = now, deadline = now, active = now, arrival = now, status = 'online',
+    cap = 0, n = { status = 0, claim = 0, customStatus = 0 }, type = 'web', connected = 0, polling = false,
+    device = id }
 end
 
 -- A closed connection is remembered even if it was never stored: its $connect may arrive after its $disconnect.
@@ -52,8 +53,8 @@ local function polling_devices_of(u)
   return count
 end
 
--- Creates the sender's connection; nil and a result where a sign-out, its token or the device limit forbids it. `guess`:
--- its status is a guess, since the store lost it and the message does not say it.
+-- Creates the sender's connection; nil and a result where a sign-out, its token or the device limit forbids it.
+-- `guess`: its status is a guess, since the store lost it and the message does not say it.
 local function create_connection(u, sender, guess)
   if is_signed_out(u, sender) or (sender.cap > 0 and sender.cap <= now) then return nil, 'closed' end
   if sender.polling and polling_devices_of(u) >= SETTINGS.max_devices then return nil, 'full' end
@@ -78,7 +79,8 @@ local function create_connection(u, sender, guess)
   end
   c.deadline = new_deadline(c)
   u.connections[c.id] = c
-  call('HSET', u.keys.user, '@' .. c.id, string.format('%s %d %d %s', c.type, c.connected, c.polling and 1 or 0, c.device))
+  local fixed = string.format('%s %d %d %s', c.type, c.connected, c.polling and 1 or 0, c.device)
+  call('HSET', u.keys.user, '@' .. c.id, fixed)
   write_connection(u, c)
   return c
 end
@@ -115,8 +117,8 @@ local function receive_message(u, request)
   return count_message(u, c, sender), c
 end
 
--- The client received more than this Redis knows: it lost its last seconds. Numbers and record go on from now, as after a
--- loss of everything; a status that the device chose in those seconds is in its heartbeat. A client may lie, which
+-- The client received more than this Redis knows: it lost its last seconds. Numbers and record go on from now, as after
+-- a loss of everything; a status that the device chose in those seconds is in its heartbeat. A client may lie, which
 -- announces the user once more: hence at most once within a TTL.
 local function recover(u, c, request)
   if not knows_later_frame(request.seq, number(u, 'feed')) then return false end

@@ -35,6 +35,6 @@ function commands.check_token() return {} end
 function commands.inspect_user(u)
   load_user(u)
   if next(u.fields) or next(u.connections) then settle(u, DEFER) end
-  return { real = real_state(u), rule = u.rule or 'no_device', shown = u.fields.status or 'offline', rev = number(u, 'rev'),
-    last = last_here(u) }
+  return { real = real_state(u), rule = u.rule or 'no_device', shown = u.fields.status or 'offline',
+    rev = number(u, 'rev'), last = last_here(u) }
 end

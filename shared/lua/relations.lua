@@ -63,8 +63,8 @@ local function unfreeze(u, viewer, entry)
   end
 end
 
--- Applies one edit: contact, stranger, hide, show, block, unblock, or the other side's blocked and unblocked, which carry
--- a `turn`. What the viewer must learn from it is added to `tell`.
+-- Applies one edit: contact, stranger, hide, show, block, unblock, or the other side's blocked and unblocked, which
+-- carry a `turn`. What the viewer must learn from it is added to `tell`.
 local function relate(u, viewer, edit, turn)
   local entry = entry_of(u, viewer)
   if turn and entry and (entry.turn or 0) > turn then return end -- overtaken on its way

@@ -8,8 +8,8 @@
 --   notify    says what must be posted to whom, and takes a lease for it
 -- Each step adds to `due`, when the user must be settled next.
 --
--- A caller with ANNOUNCE carries out what the response asks for, and then sends `announced`; if it dies before, the lease
--- runs out, and the next settle asks again. A caller with DEFER leaves that due, for `patience` ms from now.
+-- A caller with ANNOUNCE carries out what the response asks for, and then sends `announced`; if it dies before, the
+-- lease runs out, and the next settle asks again. A caller with DEFER leaves that due, for `patience` ms from now.
 --
 -- response  own {seq, connections, real}: the real state, for the user's own connections
 --           announcement {rev, was, viewers, record}: one change of the record, for all who may see it
@@ -99,9 +99,9 @@ local function best_of(candidates, idle)
   return best, best_status
 end
 
--- Step 2. The live connections decide; those within their grace only where none is live. Inactivity belongs to the user,
--- over all devices. Gives the real status, whether the user is idle, and the type of the deciding device; `u.rule` says what
--- decided.
+-- Step 2. The live connections decide; those within their grace only where none is live. Inactivity belongs to the
+-- user, over all devices. Gives the real status, whether the user is idle, and the type of the deciding device;
+-- `u.rule` says what decided.
 local function decide(u, live, lingering)
   local candidates = #live > 0 and live or lingering
   local active, can_idle = nil, false

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from shared.commands import LastSeenPolicy
 from shared.connection import Connection
 from shared.delivery import Post
 from shared.messages import GetPresence, Sync
+from shared.responses import LastSeenPolicy
 from tests.support.service import Bench
 
 everywhere = pytest.mark.parametrize("client", ["fakeredis", "redis"], indirect=True)

@@ -308,7 +308,7 @@ def test_a_start_that_fails_half_way_leaves_no_process(tmp_path: Path) -> None:
         assert service.wait() == 1
         # The health call meets the other layout, and the sweeper may have met it too.
         assert any("8 buckets" in line for line in service.output[:-1])
-        assert service.output[-1] == "presence: GET /v1/health returned 500: an error of ours; it is in the log"
+        assert service.output[-1] == "presence: GET /v1/health returned 500: an internal error; it is in the log"
         assert len(children) >= 8
         assert await_gone(children) == set()
 

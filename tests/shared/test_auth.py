@@ -385,11 +385,11 @@ def test_a_silent_issuer_costs_two_seconds(issuer: Issuer, by_keys: Authenticato
         ),
         (
             Settings(jwks_url="http://issuer.example/jwks", jwt_issuer=ISSUER, jwt_audience=AUDIENCE),
-            "jwks_url must be https, or whoever can change the keys on their way can be anybody",
+            "jwks_url must be https: an attacker who replaced the keys on their way could impersonate any user",
         ),
         (
             Settings(jwks_url="file:///etc/jwks", jwt_issuer=ISSUER, jwt_audience=AUDIENCE),
-            "jwks_url must be https, or whoever can change the keys on their way can be anybody",
+            "jwks_url must be https: an attacker who replaced the keys on their way could impersonate any user",
         ),
     ],
     ids=["nothing", "a short secret", "a public key", "http", "a file"],
