@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, NotRequired, Required, TypeVar, get_args
+from typing import ClassVar, Generic, Literal, NotRequired, Required, TypeVar, get_args
 
 from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
 
@@ -111,11 +111,6 @@ class Command(Generic[Response_co]):
         cls.name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
         cls.sent = tuple(cls.__annotations__)
         (cls.response,) = get_args(cls.__orig_bases__[0])  # type: ignore[attr-defined]
-
-    def encode(self) -> dict[str, Any]:
-        """The request as it is sent."""
-        given = ((name, getattr(self, name)) for name in self.sent)
-        return {"user": self.user, "command": self.name, **{name: value for name, value in given if value is not None}}
 
 
 # Devices

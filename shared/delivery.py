@@ -143,7 +143,7 @@ class _Work:
     """What outcomes ask for, of any number of users."""
 
     give_up: int
-    """When the event's time is over, in ms: what is not posted by then is left to whoever finds it due."""
+    """When the event's time is over, in ms. What is not posted by then stays due."""
     snapshot: Snapshot | None = None
     edits: list[EditRelations] = field(default_factory=list)
     """The other sides of blocks."""
@@ -215,8 +215,8 @@ class Delivery:
             give_up: when to stop, in ms; None: after `push_budget`.
         """
         work = _Work(give_up or self.give_up(), snapshot)
-        work.posts += [(user_id, post) for post in posts]
         self._collect(work, user_id, outcome)
+        work.posts += [(user_id, post) for post in posts]
         self._carry_out(work)
 
     def deliver_each(self, commands: Sequence[Command[Outcome]], give_up: int | None = None) -> None:
@@ -293,9 +293,10 @@ class Delivery:
             if work.closing:  # first: a sign-out must not wait until others are notified
                 self._pusher.close(list(dict.fromkeys(work.closing)), self._seconds_left(work.give_up))
             posts = self._prepare(work, following)
-            if not self._seconds_left(work.give_up):
+            seconds = self._seconds_left(work.give_up)
+            if not seconds:
                 break
-            gone = self._post(posts, self._seconds_left(work.give_up))
+            gone = self._post(posts, seconds)
             if work.shared_views:
                 self._metrics.count("Announcements", len(work.shared_views))
             self._report(work.reports, gone, following)
@@ -338,6 +339,8 @@ class Delivery:
             for user in flush.users
             if flush.connections and not work.view_of(viewer, user)
         ]
+        if not reads:
+            return
         for read, view in zip(reads, self._ask(reads), strict=True):
             work.views[read.viewer, read.user] = view
 

@@ -115,7 +115,7 @@ class Pusher:
         self._count("ClosesFailed", len(queues) - fan_out.delivered - fan_out.skipped)
 
     def shutdown(self) -> None:
-        """Release HTTP connections and event loop for good. Lambda does without: it ends the whole environment."""
+        """Release the HTTP connections and the event loop. Lambda does not need it: it ends the whole environment."""
         if self._loop is not None:
             if self._client is not None:
                 self._loop.run_until_complete(self._client.close())

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
@@ -83,6 +83,7 @@ def in_order(names: Iterable[str]) -> list[str]:
     return list(ordered)
 
 
+@functools.cache
 def assemble(name: str, settings: Settings) -> Script:
     """One of `RECIPES`, with these settings in front as constants, so that no call carries or parses them."""
     recipe = RECIPES[name]
@@ -97,25 +98,9 @@ def assemble(name: str, settings: Settings) -> Script:
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest(), found)
 
 
-class Scripts:
-    """The scripts of a deployment, each assembled when it is first needed."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._scripts: dict[str, Script] = {}
-        self._by_commands: dict[frozenset[str], Script] = {}
-
-    def for_commands(self, commands: frozenset[str]) -> Script:
-        """The smallest script that has all of these commands."""
-        if commands not in self._by_commands:
-            self._by_commands[commands] = next(script for script in self._all() if commands <= script.commands)
-        return self._by_commands[commands]
-
-    def _all(self) -> Iterator[Script]:
-        for name in RECIPES:
-            if name not in self._scripts:
-                self._scripts[name] = assemble(name, self._settings)
-            yield self._scripts[name]
+def script_for(commands: frozenset[str], settings: Settings) -> Script:
+    """The smallest script that has all of these commands."""
+    return next(script for name in RECIPES if commands <= (script := assemble(name, settings)).commands)
 
 
 def _constants(settings: Settings) -> str:

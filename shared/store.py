@@ -33,7 +33,7 @@ from shared.commands import Command, SignedOut
 from shared.delivery import Metrics, Unavailable
 from shared.elasticache import IamTokens
 from shared.responses import Response
-from shared.script import Script, Scripts
+from shared.script import Script, script_for
 from shared.settings import Settings, SettingsError
 
 KINDS = ("user", "contacts", "sees", "hidden", "settings", "tell", "pending")
@@ -74,6 +74,16 @@ class _Call(NamedTuple):
     places: list[int]
 
 
+def request_of(command: Command[Any]) -> dict[str, Any]:
+    """A command as the script gets it."""
+    given = ((name, getattr(command, name)) for name in command.sent)
+    return {
+        "user": command.user,
+        "command": command.name,
+        **{name: value for name, value in given if value is not None},
+    }
+
+
 class Store:
     """Runs commands in the scripts, grouped by bucket; safe to use from several threads.
 
@@ -107,7 +117,8 @@ class Store:
         if urlsplit(self._url).scheme == "rediss":
             self._options["ssl_ca_certs"] = os.environ.get("AWS_CA_BUNDLE")
         self.buckets = settings.buckets
-        self._scripts = Scripts(settings)
+        self._settings = settings
+        self._scripts: dict[frozenset[str], Script] = {}  # by the names of the commands in a call
         self._refuse_until = 0.0
         self._threads = ThreadPoolExecutor(8, "redis-node")  # starts no thread before a cluster needs one
 
@@ -236,10 +247,13 @@ class Store:
         requests, names = [], set()
         for command in commands:
             keys += [f"{prefix}{kind}:{command.user}" for kind in KINDS]
-            requests.append(command.encode())
+            requests.append(request_of(command))
             names.add(command.name)
         body = json.dumps(requests, ensure_ascii=False, separators=(",", ":"))
-        return _Call(bucket, self._scripts.for_commands(frozenset(names)), keys, body, places)
+        wanted = frozenset(names)
+        if wanted not in self._scripts:
+            self._scripts[wanted] = script_for(wanted, self._settings)
+        return _Call(bucket, self._scripts[wanted], keys, body, places)
 
     def _run_all(self, calls: list[_Call], now: int) -> list[bytes]:
         if self._monotonic() < self._refuse_until:

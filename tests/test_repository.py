@@ -179,6 +179,7 @@ def test_everything_automatic_uses_the_makefile() -> None:
     words = set(re.findall(r"^(\w+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     workflow = yaml.safe_load((ROOT / ".github/workflows/check.yml").read_text())
     steps = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    steps = [step for step in steps if not step.startswith(("sudo apt-get ", "brew install "))]
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
     entries = [hook["entry"] for repo in hooks["repos"] for hook in repo["hooks"]]
     script = re.findall(r"^make .*", (ROOT / ".ci/run").read_text(), re.MULTILINE)

@@ -44,6 +44,9 @@ FOLDERS: Mapping[str, Tests] = {
     "local": Tests(("tests/local",)),
     "requirements": Tests(()),
     "shared": Tests(("tests/shared", "tests/acceptance"), ("tests/docs", "tests/functions", "tests/tools")),
+    "shared/lua": Tests(
+        ("tests/acceptance", "tests/shared/test_commands.py", "tests/shared/test_script.py", "tests/tools")
+    ),
     "tools": Tests(("tests/tools",), ("tests/docs",)),
 }
 """The longest folder that contains a file counts."""

@@ -33,14 +33,14 @@ _GATEWAYS_OWN = {
 }
 _PROBLEMS = {
     HTTPStatus.BAD_REQUEST: "The request is wrong; `errors` names the fields.",
-    HTTPStatus.UNAUTHORIZED: "There is no token, or it is not good.",
-    HTTPStatus.FORBIDDEN: "The call is the backend's, and its signature is missing or wrong.",
-    HTTPStatus.NOT_FOUND: "There is nothing at this path: an id has characters that make it another one.",
-    HTTPStatus.CONFLICT: "Somebody would be over a limit, or the device left a moment ago; nothing was done.",
+    HTTPStatus.UNAUTHORIZED: "The token is missing or not valid.",
+    HTTPStatus.FORBIDDEN: "Only the backend may make this call, and its signature is missing or wrong.",
+    HTTPStatus.NOT_FOUND: "No operation has this path; an id may contain characters that change it.",
+    HTTPStatus.CONFLICT: "A limit would be exceeded, or the device left a moment ago; nothing was changed.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large.",
     HTTPStatus.TOO_MANY_REQUESTS: "Too many messages of this device, or too many requests.",
-    HTTPStatus.INTERNAL_SERVER_ERROR: "An error of ours.",
-    HTTPStatus.SERVICE_UNAVAILABLE: "Redis is away, or the service is ill; ask again after `Retry-After`.",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "An error of the service.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "Redis cannot be reached, or the service is unhealthy; retry after `Retry-After`.",
 }
 _SECURITY: dict[Access, list[dict[str, list[str]]]] = {"open": [], "user": [{"bearer": []}], "backend": [{"sigv4": []}]}
 _TAGS: dict[Access, str] = {"open": "service", "user": "users", "backend": "backend"}
@@ -81,9 +81,9 @@ def document() -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "tags": [
-            {"name": "users", "description": "What clients ask while they have no WebSocket, and about themselves."},
-            {"name": "backend", "description": "What the application's backend asks."},
-            {"name": "service", "description": "What anybody may ask."},
+            {"name": "users", "description": "For clients: the same as over a WebSocket, and what the user stores."},
+            {"name": "backend", "description": "For the application's backend."},
+            {"name": "service", "description": "For everybody."},
         ],
         "paths": paths,
         "components": {"schemas": definitions["$defs"], "securitySchemes": _SECURITY_SCHEMES},
@@ -132,7 +132,7 @@ def _responses(operation: Operation, schemas: dict[int, Any]) -> dict[str, Any]:
         responses: dict[str, Any] = {"204": {"description": "Done."}}
     else:
         content = {"application/json": {"schema": schemas[id(operation.answer)]}}
-        responses = {"200": {"description": "The answer.", "content": content}}
+        responses = {"200": {"description": "The response.", "content": content}}
     problems = [HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE]
     if operation.body or operation.query or "{" in route.path:
         problems.append(HTTPStatus.BAD_REQUEST)

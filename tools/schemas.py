@@ -1,7 +1,8 @@
-"""`make schemas`: writes the generated descriptions of the two APIs. A test fails while they are out of date.
+"""`make schemas`: writes the generated descriptions of the APIs and of the commands. A test fails while one is old.
 
-`docs/protocol.schema.json` describes the WebSocket, `functions/api/openapi.json` the HTTP API. The second file is part
-of the function `api`, which serves it as it is: no Lambda carries the generator.
+`docs/protocol.schema.json` describes the WebSocket, `functions/api/openapi.json` the HTTP API, and `docs/commands.md`
+the state machine. The second file is part of the function `api`, which serves it as it is: no Lambda carries the
+generator.
 """
 
 from __future__ import annotations
@@ -11,19 +12,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tools import openapi, protocol_schema
+from tools import lua, openapi, protocol_schema
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS: Mapping[str, Callable[[], dict[str, Any]]] = {
+DOCUMENTS: Mapping[str, Callable[[], dict[str, Any] | str]] = {
+    "docs/commands.md": lua.document,
     "docs/protocol.schema.json": protocol_schema.document,
     "functions/api/openapi.json": openapi.document,
 }
 """Each file, and what generates it."""
 
 
-def text(document: Mapping[str, Any]) -> str:
+def text(document: Mapping[str, Any] | str) -> str:
     """A document as its file holds it."""
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    return document if isinstance(document, str) else json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def main() -> None:

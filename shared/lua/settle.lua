@@ -113,7 +113,7 @@ local function decide(u, live, lingering)
   if can_idle and not idle then add_due(u, active + SETTINGS.away_after) end
   local best, status = best_of(candidates, idle)
   u.rule = not best and 'no_device' or u.settings.claim and 'claim' or #live == 0 and 'grace'
-    or status ~= best.status and 'idle' or 'device'
+    or idle and status == 'away' and 'idle' or 'device'
   if not best then return 'offline', idle, '' end
   return u.settings.claim or status, idle, best.type
 end

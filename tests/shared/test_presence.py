@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 
 import fakeredis
 import pytest
 
-from shared.commands import Command, EditRelations
+from shared.commands import Command
 from shared.delivery import Unavailable
-from shared.presence import PresenceService
 from shared.store import AnyResponse
 from shared.upkeep import Upkeep
 from tests.support.service import Bench
@@ -55,69 +51,3 @@ def test_a_sweeper_waits_for_a_redis_that_is_away(bench: Bench) -> None:
     assert sweeper.cleanup_stale_connections("run", bench.clock.advance) == 1
     assert store.failures == 0
     assert bench.sees("bob", "alice")["status"] == "offline"
-
-
-def test_many_contacts_change_in_calls_that_hold_nobody_up(bench: Bench) -> None:
-    """Six hundred contacts come and go in parts, in the order that is said: who comes and goes in one call has gone."""
-    users = [f"user{number:03}" for number in range(600)]
-    with bench.counted() as round_trips:
-        bench.service.contacts.change("alice", users, users[550:], mutual=False)
-    edits = [command.edits for trip in round_trips for command in trip if isinstance(command, EditRelations)]
-    assert max(map(len, edits)) == 250
-    assert bench.service.get_user_contacts("alice")["viewers"] == users[:550]
-    assert [bench.service.get_user_contacts(user)["sees"] for user in (users[549], users[550])] == [["alice"], []]
-
-
-class TurnStore(AwayStore):
-    """A store that waits for its function's turn before each round trip."""
-
-    def __init__(self, bench: Bench, turn: Callable[[], None]) -> None:
-        super().__init__(bench, failures=0)
-        self._turn = turn
-
-    def call(self, commands: Sequence[Command[AnyResponse]], now: int) -> list[AnyResponse]:
-        if commands:
-            self._turn()
-        return super().call(commands, now)
-
-
-def take_turns(bench: Bench, order: Sequence[int], *calls: Callable[[PresenceService], None]) -> None:
-    """Run calls at the same time; whose round trip is next is said by `order`, as long as that call has any left."""
-    turns, moved, running = list(order), threading.Condition(), set(range(len(calls)))
-
-    def turn(number: int) -> None:
-        with moved:
-            moved.wait_for(lambda: not turns or turns[0] == number)
-            del turns[:1]
-            moved.notify_all()
-
-    def run(number: int) -> None:
-        store = TurnStore(bench, lambda: turn(number))
-        calls[number](PresenceService(store, bench.pusher, bench.settings, bench.clock, bench.metrics))
-        with moved:
-            running.discard(number)
-            turns[:] = [other for other in turns if other in running]
-            moved.notify_all()
-
-    with ThreadPoolExecutor() as threads:
-        for done in [threads.submit(run, number) for number in range(len(calls))]:
-            done.result()
-
-
-@pytest.mark.parametrize("mutual", [True, False], ids=["mutual", "one way"])
-def test_a_contact_that_comes_and_goes_at_once_is_in_snapshots_or_is_no_contact(bench: Bench, mutual: bool) -> None:
-    """Two calls add and remove the same contact, in every order of their round trips: whoever may see knows of it."""
-    for number, first in enumerate(itertools.combinations(range(8), 4)):
-        order = [0 if place in first else 1 for place in range(8)]
-        alice, bob = f"alice{number}", f"bob{number}"
-        bench.service.contacts.change(alice, [bob], mutual=mutual)
-        take_turns(
-            bench,
-            order,
-            lambda service, alice=alice, bob=bob: service.contacts.change(alice, add=[bob], mutual=mutual),  # type: ignore[misc]
-            lambda service, alice=alice, bob=bob: service.contacts.change(alice, remove=[bob], mutual=mutual),  # type: ignore[misc]
-        )
-        for user, viewer in ((alice, bob), (bob, alice)):
-            may_see = viewer in bench.service.get_user_contacts(user)["viewers"]
-            knows = user in bench.service.get_user_contacts(viewer)["sees"]
-            assert knows or not may_see, order

@@ -1,0 +1,95 @@
+"""Contacts: many at a time, and calls that cross."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import fakeredis
+import pytest
+
+from shared.commands import Command, EditRelations
+from shared.presence import PresenceService
+from shared.store import AnyResponse
+from tests.support.service import Bench
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    """A service on fakeredis, whose graph is loaded."""
+    bench = Bench(fakeredis.FakeRedis())
+    yield bench
+    bench.close()
+
+
+def test_many_contacts_change_in_calls_that_hold_nobody_up(bench: Bench) -> None:
+    """Six hundred contacts come and go in parts, in the order that is said: who comes and goes in one call has gone."""
+    users = [f"user{number:03}" for number in range(600)]
+    with bench.counted() as round_trips:
+        bench.service.contacts.change("alice", users, users[550:], mutual=False)
+    edits = [command.edits for trip in round_trips for command in trip if isinstance(command, EditRelations)]
+    assert max(map(len, edits)) == 250
+    assert bench.service.get_user_contacts("alice")["viewers"] == users[:550]
+    assert [bench.service.get_user_contacts(user)["sees"] for user in (users[549], users[550])] == [["alice"], []]
+
+
+class TurnStore:
+    """A store that waits for its function's turn before each round trip."""
+
+    def __init__(self, bench: Bench, turn: Callable[[], None]) -> None:
+        self._store, self.buckets, self._turn = bench.store, bench.store.buckets, turn
+
+    def call(self, commands: Sequence[Command[AnyResponse]], now: int) -> list[AnyResponse]:
+        if commands:
+            self._turn()
+        return self._store.call(commands, now)
+
+    def users(self, cursor: str, count: int = 100, kinds: Sequence[str] = ()) -> tuple[set[str], str]:
+        return self._store.users(cursor, count, kinds)
+
+    def eviction_policy(self) -> str | None:
+        return self._store.eviction_policy()
+
+
+def take_turns(bench: Bench, order: Sequence[int], *calls: Callable[[PresenceService], None]) -> None:
+    """Run calls at the same time; whose round trip is next is said by `order`, as long as that call has any left."""
+    turns, moved, running = list(order), threading.Condition(), set(range(len(calls)))
+
+    def turn(number: int) -> None:
+        with moved:
+            moved.wait_for(lambda: not turns or turns[0] == number)
+            del turns[:1]
+            moved.notify_all()
+
+    def run(number: int) -> None:
+        store = TurnStore(bench, lambda: turn(number))
+        calls[number](PresenceService(store, bench.pusher, bench.settings, bench.clock, bench.metrics))
+        with moved:
+            running.discard(number)
+            turns[:] = [other for other in turns if other in running]
+            moved.notify_all()
+
+    with ThreadPoolExecutor() as threads:
+        for done in [threads.submit(run, number) for number in range(len(calls))]:
+            done.result()
+
+
+@pytest.mark.parametrize("mutual", [True, False], ids=["mutual", "one way"])
+def test_a_contact_that_comes_and_goes_at_once_is_in_snapshots_or_is_no_contact(bench: Bench, mutual: bool) -> None:
+    """Two calls add and remove the same contact, in every order of their round trips: whoever may see knows of it."""
+    for number, first in enumerate(itertools.combinations(range(8), 4)):
+        order = [0 if place in first else 1 for place in range(8)]
+        alice, bob = f"alice{number}", f"bob{number}"
+        bench.service.contacts.change(alice, [bob], mutual=mutual)
+        take_turns(
+            bench,
+            order,
+            lambda service, alice=alice, bob=bob: service.contacts.change(alice, add=[bob], mutual=mutual),  # type: ignore[misc]
+            lambda service, alice=alice, bob=bob: service.contacts.change(alice, remove=[bob], mutual=mutual),  # type: ignore[misc]
+        )
+        for user, viewer in ((alice, bob), (bob, alice)):
+            may_see = viewer in bench.service.get_user_contacts(user)["viewers"]
+            knows = user in bench.service.get_user_contacts(viewer)["sees"]
+            assert knows or not may_see, order
