@@ -134,7 +134,7 @@ class Heartbeat(Command[MessageOutcome]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sync(Command[MessageOutcome]):
-    """Everything that the user may see. The connection replaces the device's previous one."""
+    """Everything that the user may see. With `replaces`, the connection takes over that one and ends it."""
 
     connection: Sender
     seq: int | None = None

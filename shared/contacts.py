@@ -74,8 +74,9 @@ class Contacts:
             portion = edits[start : start + EDITS]
             added = [viewer for viewer, edit in portion if edit == "contact"]
             removed = [viewer for viewer, edit in portion if edit == "stranger"]
-            # `sees` is an index of the others' `contacts`, which decide: it may hold too much, never too little.
-            # A concurrent call may undo this one: so `sees` is written before and after, and checked after a removal.
+            # `sees` is an index of the others' `contacts`, which decide: it may hold too much, never too little. So it
+            # is written before `contacts`, again after (a concurrent removal may have taken it out), and put back after
+            # a removal for those who were added meanwhile.
             self._call(_add_sees(user_id, added, mutual=mutual))
             commands = [EditRelations(user_id, edits=portion)]
             if mutual:

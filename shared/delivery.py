@@ -1,9 +1,9 @@
 """Delivery: carries out what the state machine asks for.
 
 An `Outcome` may ask for many things: notify these viewers, close those connections, write the other side of a block.
-`Delivery` finds where changes go, posts them, and reports what was announced, in few round trips. What it does not
-get to stays due in the store, and is asked for again when its lease has run out: a lost execution environment loses
-nothing.
+`Delivery` finds where changes go, posts them, and reports what was announced, in few round trips. Announcements and
+notices are leased: if this function dies, they are asked for again. Other frames and closes are not; a client notices a
+missing frame by the gap in `seq`, and a connection that may not send is closed with its next message.
 
 The three protocols are all that the core knows of Redis and AWS.
 """
@@ -33,8 +33,7 @@ from shared.settings import Settings
 _logger = logging.getLogger(__name__)
 
 FAN_OUT = 1_000
-"""Posts after which the work for many users is carried out before more is begun: half a second's worth. What there is
-no time for is neither posted nor reported, and stays due."""
+"""`deliver_all` posts what it has collected whenever it reaches about this many posts: half a second's worth."""
 
 First = TypeVar("First", bound=Response)
 Second = TypeVar("Second", bound=Response)
@@ -87,7 +86,7 @@ class Metrics(Protocol):
 
 
 class Unavailable(Exception):
-    """The state cannot be reached now. Nothing is known to have changed; the client keeps its request and tries again.
+    """The state cannot be reached now. A change may or may not have been written; the client sends it again.
 
     Attributes:
         retry_after: milliseconds after which a retry makes sense.
@@ -172,8 +171,8 @@ class _Work:
     def view_of(self, viewer: str, user: str) -> View | None:
         """What the viewer may see of a user, if it has been read."""
         own = self.views.get((viewer, user))
-        # Only viewers of the announcement share its view: the user may have waited in this viewer's window, and hidden
-        # since then.
+        # A change that waited in `pending` may be older than this announcement, and its viewer may no longer be among
+        # those who see it. Then the viewer's own view is read.
         return self.shared_views.get(user) if own is None and user in self.changes.get(viewer, ()) else own
 
     def changed(self, viewer: str, user: str, was: Status) -> None:
@@ -223,9 +222,6 @@ class Delivery:
         """Run many commands in one round trip, and carry out what the outcomes ask for, in portions."""
         outcomes = self._ask(commands)
         for outcome in outcomes:
-            if outcome.failed:
-                self._metrics.count("RecordsFailed")
-                _logger.error("a record cannot be read: %s", outcome.failed)
             count_found(self._metrics, outcome.found)
         self.deliver_all(zip((command.user for command in commands), outcomes, strict=True), give_up)
 
@@ -240,7 +236,7 @@ class Delivery:
         self._carry_out(work)
 
     def settle(self, users: Sequence[str], give_up: int | None = None) -> None:
-        """Settle users who are due; they stay due until everybody concerned has been notified."""
+        """Settle users who are due; they stay due until contacts have been notified."""
         give_up = give_up or self.give_up()
         if users and self._seconds_left(give_up):
             self.deliver_each([Settle(user) for user in users], give_up)
@@ -253,6 +249,9 @@ class Delivery:
 
     def _collect(self, work: _Work, user_id: str, outcome: Outcome) -> None:
         """Add what one user's outcome asks for."""
+        if outcome.failed:
+            self._metrics.count("RecordsFailed")
+            _logger.error("a record cannot be read: %s", outcome.failed)
         work.closing += outcome.close
         self._collect_own(work, user_id, outcome.own)
         if outcome.announcement:
@@ -286,7 +285,7 @@ class Delivery:
     def _carry_out(self, work: _Work) -> None:
         """Close, post and report, and then do what the reports bring up, until the work's time is over.
 
-        What was not posted is not reported.
+        What was not begun is not reported, and stays due. Posts for which the time ran out count as reported.
         """
         while work and self._seconds_left(work.give_up):
             following = _Work(work.give_up)
@@ -317,7 +316,9 @@ class Delivery:
         return posts
 
     def _find_targets(self, work: _Work, following: _Work) -> None:
-        """One round trip: where changes go, the other sides of blocks, and the views for flushes and the snapshot."""
+        """One round trip: finds where changes go, writes the other sides of blocks, reads views for flushes and the
+        snapshot.
+        """
         targets = [FindTargets(viewer, changes=changes) for viewer, changes in work.changes.items()]
         reads = [ReadView(user, viewer=viewer) for viewer, flush in work.flushes for user in flush.users]
         if work.snapshot:

@@ -256,7 +256,7 @@ Message = Annotated[Sync | Heartbeat | PresenceUpdate | GetPresence | Leave, Fie
 
 
 class MessageRefused(ValueError):
-    """A message that is not as the protocol says; it becomes one `error` frame.
+    """A message that violates the protocol; it becomes one `error` frame.
 
     Attributes:
         code: the `code` of the frame.

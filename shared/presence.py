@@ -56,7 +56,7 @@ _REASONS: dict[Rule, str] = {
     "claim": "the user claims {status} on all devices",
     "grace": "the last device closed and the grace has not passed",
     "idle": "no device was used for a while",
-    "device": "a device says {status}",
+    "device": "a device is {status}",
 }
 
 
@@ -114,7 +114,7 @@ class PresenceService:
     def leave(self, user_id: str, connection_id: str) -> None:
         """Sign-out of one connection, without a grace."""
         outcome = self._call(commands.Leave(user_id, id=connection_id))
-        outcome.close.append(connection_id)
+        outcome.close.append(connection_id)  # also where it is not stored
         self._delivery.deliver(user_id, outcome)
 
     def sign_out(self, user_id: str) -> int:

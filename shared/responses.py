@@ -19,7 +19,7 @@ Status = Literal["online", "busy", "away", "offline"]
 DeviceType = Literal["web", "mobile", "desktop"]
 LastSeenPolicy = Literal["everyone", "nobody"]
 Result = Literal["live", "limited", "closed", "ignored", "full"]
-"""What became of a message; messages.lua says what each means."""
+"""The result of a message; messages.lua explains each."""
 Rule = Literal["no_device", "claim", "grace", "idle", "device"]
 """What decided a user's real status."""
 

@@ -4,7 +4,7 @@ Each part names the parts that it uses in a line `-- Uses: …`. Redis has no mo
 function of a script again in each call, at about 0.2 µs each: for a heartbeat, that was more than half of the time.
 So
 
-- there are five scripts, and each holds only the parts that its commands need;
+- there are five scripts, and each of the first four holds only the parts that its commands need;
 - a script may have a *fast path*, which answers the common case before the other parts are defined;
 - the other parts are inside one function, `main`: at the top of a script, Lua would search a list of all locals for
   each local that a function uses.

@@ -1,7 +1,7 @@
 """Keys and script calls: the one way to the state in Redis (or Valkey, or a cluster of either).
 
-A *round trip* is one pipeline for each node, with one script call for each bucket, on all nodes at the same time.
-What the scripts do is in `lua/`; nothing here decides anything about presence.
+A *round trip* is one pipeline for each node, with one script call for each bucket (or for each 250 commands of one),
+on all nodes at the same time. What the scripts do is in `lua/`; nothing here decides anything about presence.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FACTS = ("contacts", "hidden", "settings")
 """The kinds that hold what the application or the user gave, and that nothing else could restore."""
 
 TIMEOUT = 1.0
-"""Seconds to wait for Redis. A round trip takes about a millisecond, so a longer wait would be in vain."""
+"""Seconds to wait for Redis. A round trip takes about a millisecond, so a longer wait would not help."""
 PAUSE = 1.0
 """Seconds after a failure in which no call is tried, so that a fleet of environments does not wait in line."""
 MAX_PER_CALL = 250
@@ -96,7 +96,7 @@ class Store:
         metrics: what is counted.
         monotonic: the time in seconds, for pauses.
 
-    Raises from every method:
+    Raises from `call`, `users` and `eviction_policy`:
         Unavailable: Redis cannot be reached, is too slow, refuses us, or failed less than a second ago.
         SettingsError: the store was laid out by a release or with a bucket count that does not fit this one.
     """
@@ -161,7 +161,7 @@ class Store:
     def call(self, commands: Sequence[Command[AnyResponse]], now: int) -> list[AnyResponse]:
         """Run commands at `now` (ms), in one round trip; the responses come in the order of the commands.
 
-        Commands of one bucket run in one script call and so at one moment, in their order.
+        Commands of one bucket run in their order; up to 250 of them in one script call, and so at one moment.
 
         Raises:
             SignedOut: a command carries the time of a token that is no longer valid. Others may have run.
@@ -325,7 +325,7 @@ class Store:
         """Run calls on the nodes that hold their buckets, all nodes at the same time.
 
         redis-py's own cluster pipeline refuses EVALSHA, so calls are grouped by node here. Calls whose slot has
-        moved, or whose node has gone, run once more where the cluster says that they belong by then.
+        moved, or whose node has gone, run once more on the nodes that the cluster then names.
         """
         results: list[Any] = [None] * len(calls)
         left = list(range(len(calls)))

@@ -26,7 +26,7 @@ SWEEP_BATCH = 64
 
 
 class _Due(NamedTuple):
-    """The first of those who are due."""
+    """One look at all buckets."""
 
     users: list[str]
     late: int
@@ -38,7 +38,7 @@ class _Due(NamedTuple):
 
 
 class Upkeep:
-    """Arguments as for `PresenceService`. Both methods may raise `Unavailable`."""
+    """Arguments as for `PresenceService`. `health` may raise `Unavailable`; the sweeper waits instead."""
 
     def __init__(
         self, store: Store, pusher: Pusher, settings: Settings, clock: Callable[[], int], metrics: Metrics

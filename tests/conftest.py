@@ -1,4 +1,4 @@
-"""What every test may ask for: how long random histories are, and a source of randomness that tells its seed.
+"""Shared by all tests: the length of random histories, and a random source that reports its seed.
 
 Nothing about presence belongs here; fakes and servers live beside the tests that use them.
 """
@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# awscrt is there for benchmarks; who runs the service has botocore's own signers. Read when botocore is imported.
+# awscrt is for benchmarks; deployments have botocore's own signers. Read when botocore is imported.
 os.environ["BOTO_DISABLE_CRT"] = "true"
 
-# Histories run on real servers: what one costs says nothing about whether it is right. On a laptop each run looks at
-# new ones, and `print_blob` brings a failing one back; in CI they are the same, so that a change answers for itself.
+# Histories run on real servers: their cost does not affect whether they are right. On a laptop each run tries
+# new ones, and `print_blob` reproduces a failing one; in CI they are the same, so that failures come from the change.
 _patient = settings(
     deadline=None, derandomize=False, print_blob=True, suppress_health_check=[HealthCheck.too_slow], max_examples=50
 )
@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def rng() -> random.Random:
-    """A random source; a failing test shows its seed, and `TEST_SEED=<seed>` brings the same numbers back."""
+    """A random source; a failing test shows its seed, and `TEST_SEED=<seed>` reproduces its numbers."""
     seed = int(os.environ.get("TEST_SEED") or random.SystemRandom().getrandbits(32))
     print(f"TEST_SEED={seed}")  # noqa: T201 - pytest shows it when the test fails
     return random.Random(seed)

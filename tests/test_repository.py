@@ -1,4 +1,4 @@
-"""The repository's own rules: what a clone must hold, and what must never get into one.
+"""The repository's own rules: what a clone must contain, and what must never get into one.
 
 `make check` runs this file on its own, so nothing here starts a server or takes long.
 """
@@ -61,8 +61,8 @@ def _matches(name: str, patterns: list[str]) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
-def asked(lock: str) -> list[Requirement]:
-    """What the `.in` files of a lock ask for."""
+def required(lock: str) -> list[Requirement]:
+    """The requirements in the `.in` files of a lock."""
     lines = [
         line for part in LOCKS[lock] for line in (ROOT / "requirements" / f"{part}.in").read_text().splitlines() if line
     ]
@@ -70,7 +70,7 @@ def asked(lock: str) -> list[Requirement]:
 
 
 def pinned(lock: str) -> list[tuple[Requirement, str]]:
-    """What a lock pins: each requirement, with the lines below it (its hashes, and whom it is there for)."""
+    """The pins of a lock: each requirement, with the lines below it (its hashes, and what requires it)."""
     text = (ROOT / "requirements" / f"{lock}.txt").read_text()
     entries = re.split(r"^(?=[^\s#])", text, flags=re.MULTILINE)[1:]
     return [
@@ -88,21 +88,21 @@ def test_every_requirement_is_met_by_its_lock(lock: str) -> None:
     """On each machine, each line of the .in files is met by exactly one pin of the lock."""
     for machine in MACHINES:
         pins = [pin for pin, _ in pinned(lock) if applies(pin, machine)]
-        for want in (want for want in asked(lock) if applies(want, machine)):
+        for want in (want for want in required(lock) if applies(want, machine)):
             found = [pin for pin in pins if canonicalize_name(pin.name) == canonicalize_name(want.name)]
-            assert len(found) == 1, f"{want} on {machine}: {found}; say `make lock`"
+            assert len(found) == 1, f"{want} on {machine}: {found}; run `make lock`"
             version = next(iter(found[0].specifier)).version
-            assert version in want.specifier, f"{want}, but the lock has {version}; say `make lock`"
-            assert want.extras <= found[0].extras, f"{want}, but the lock has {found[0]}; say `make lock`"
+            assert version in want.specifier, f"{want}, but the lock has {version}; run `make lock`"
+            assert want.extras <= found[0].extras, f"{want}, but the lock has {found[0]}; run `make lock`"
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_a_lock_holds_nothing_that_is_no_longer_asked_for(lock: str) -> None:
-    """A pin that says it is there for an .in file is named in that file."""
+def test_a_lock_contains_nothing_that_is_no_longer_required(lock: str) -> None:
+    """A pin that refers to an .in file is named in that file."""
     for pin, below in pinned(lock):
         if "-r requirements/" in below:
-            names = {canonicalize_name(want.name) for want in asked(lock)}
-            assert canonicalize_name(pin.name) in names, f"nothing asks for {pin.name}; say `make lock`"
+            names = {canonicalize_name(want.name) for want in required(lock)}
+            assert canonicalize_name(pin.name) in names, f"nothing requires {pin.name}; run `make lock`"
 
 
 @pytest.mark.parametrize("lock", LOCKS)
@@ -122,8 +122,8 @@ def test_every_pin_is_exact_and_has_a_hash(lock: str) -> None:
         ("run", {"cli", "cost", "load", "local", "tools"}, set()),
     ],
 )
-def test_what_is_imported_is_asked_for(lock: str, packages: set[str], given: set[str]) -> None:
-    """What a package imports, the .in files of its lock name; only what Lambda's own runtime gives is left out."""
+def test_what_is_imported_is_required(lock: str, packages: set[str], given: set[str]) -> None:
+    """The .in files of a lock name every import of its package, except those that Lambda's runtime provides."""
     ours = {"cli", "cost", "functions", "load", "local", "shared", "tools"}
     graph = grimp.build_graph(*sorted(ours), include_external_packages=True, cache_dir=None)
     imports = {
@@ -135,7 +135,7 @@ def test_what_is_imported_is_asked_for(lock: str, packages: set[str], given: set
     outside = imports - sys.stdlib_module_names - ours
     providers = packages_distributions()
     needed = {canonicalize_name(name) for found in outside for name in providers.get(found, [found])}
-    assert needed - given <= {canonicalize_name(want.name) for want in asked(lock)}
+    assert needed - given <= {canonicalize_name(want.name) for want in required(lock)}
 
 
 def test_the_locks_agree() -> None:
@@ -145,18 +145,18 @@ def test_the_locks_agree() -> None:
 
 
 def test_no_lambda_carries_boto3() -> None:
-    """The runtime's own boto3 and botocore serve; nothing drags a second copy into the bundle."""
+    """The runtime's own boto3 and botocore are used; no dependency adds a second copy to the bundle."""
     assert not {"boto3", "botocore"} & {pin.name for pin, _ in pinned("lambda")}
 
 
 def test_no_file_holds_a_registry_address() -> None:
-    """Whoever installs this says from where."""
+    """The registry is the choice of the person who installs."""
     address = re.compile(rb"https?://[^\s\"']*(pypi|pythonhosted|npmjs|yarnpkg)\.[a-z]+/(simple|packages|.*\.tgz)")
     assert [path for path in files() if address.search(path.read_bytes())] == []
 
 
 def test_no_lock_records_where_a_package_came_from() -> None:
-    """No uv.lock, which records its index, and a hash but no address for each npm package."""
+    """No uv.lock, which records its index, and a hash but no URL for each npm package."""
     assert not (ROOT / "uv.lock").exists()
     locks = [path for path in files() if path.name == "package-lock.json"]
     assert locks
@@ -166,7 +166,7 @@ def test_no_lock_records_where_a_package_came_from() -> None:
 
 
 def test_the_makefile_suits_an_old_make() -> None:
-    """GNU make 3.81, which macOS has, knows none of these."""
+    """GNU make 3.81, which macOS has, supports none of these."""
     makefile = (ROOT / "Makefile").read_text()
     newer = re.compile(
         r"^\.ONESHELL|^\.SHELLFLAGS|^\w+ *(!=|::=)|&:|\$\((file|guile|let|intcmp) |^undefine", re.MULTILINE
@@ -175,17 +175,17 @@ def test_the_makefile_suits_an_old_make() -> None:
 
 
 def test_everything_automatic_uses_the_makefile() -> None:
-    """The workflow, the hook and .ci/run each say a word of the Makefile, and both check and test are said."""
-    words = set(re.findall(r"^(\w+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    """The workflow, the hook and .ci/run each run a target of the Makefile, and both check and test are run."""
+    targets = set(re.findall(r"^(\w+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     workflow = yaml.safe_load((ROOT / ".github/workflows/check.yml").read_text())
     steps = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
     steps = [step for step in steps if not step.startswith(("sudo apt-get ", "brew install "))]
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
     entries = [hook["entry"] for repo in hooks["repos"] for hook in repo["hooks"]]
     script = re.findall(r"^make .*", (ROOT / ".ci/run").read_text(), re.MULTILINE)
-    for said in (*steps, *entries, *script):
-        assert re.fullmatch(r"make (\w+)", said), said
-        assert said.removeprefix("make ") in words
+    for command in (*steps, *entries, *script):
+        assert re.fullmatch(r"make (\w+)", command), command
+        assert command.removeprefix("make ") in targets
     assert {"make check", "make test"} <= set(steps)
     assert {"make check", "make test"} <= set(script)
 
@@ -195,22 +195,22 @@ def test_ci_can_be_started() -> None:
     assert os.access(ROOT / ".ci/run", os.X_OK)
 
 
-def test_the_workflow_knows_every_supported_python() -> None:
-    """What `requires-python` promises is what is checked."""
+def test_the_workflow_checks_every_supported_python() -> None:
+    """CI checks the versions that `requires-python` promises."""
     workflow = yaml.safe_load((ROOT / ".github/workflows/check.yml").read_text())
     assert workflow["jobs"]["check"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13", "3.14"]
     assert PYPROJECT["project"]["requires-python"] == ">=3.11"
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_every_function_has_a_short_door(name: str) -> None:
-    """Each function in the table has a folder whose handler.py stays under 20 lines, blank ones not counted."""
+def test_every_function_has_a_short_handler(name: str) -> None:
+    """Each function in the table has a folder whose handler.py stays under 20 lines, not counting blank ones."""
     lines = (ROOT / "functions" / name / "handler.py").read_text().splitlines()
     assert len([line for line in lines if line.strip()]) < 20
 
 
 def test_every_folder_of_functions_is_in_the_table() -> None:
-    """A folder that no event wakes is dead code."""
+    """A folder that no event invokes is dead code."""
     assert {path.parent.name for path in (ROOT / "functions").glob("*/handler.py")} == set(FUNCTIONS)
 
 
@@ -220,7 +220,7 @@ def test_imports_run_one_way() -> None:
 
 
 def test_the_contracts_see_every_function() -> None:
-    """A folder without __init__.py would escape the contracts unseen."""
+    """A folder without __init__.py would escape the contracts unnoticed."""
     seen = grimp.build_graph("functions", cache_dir=None).modules
     assert {f"functions.{name}.handler" for name in FUNCTIONS} <= seen
 
@@ -236,7 +236,7 @@ def test_the_layers_are_the_documented_ones() -> None:
     assert whole["layers"][-1:] == service["containers"] == ["shared"]
 
 
-def test_the_readme_names_the_two_words() -> None:
+def test_the_readme_names_the_two_commands() -> None:
     """A newcomer finds how to run it and how to test it."""
     readme = (ROOT / "README.md").read_text()
     assert "make run" in readme

@@ -43,7 +43,7 @@ class Operation:
 
     route: HttpRoute
     function: Callable[..., Any]
-    """Its docstring says what the call does."""
+    """Its docstring describes the call."""
     body: type[BaseModel] | None
     query: type[BaseModel] | None
     answer: Any

@@ -37,7 +37,7 @@ end
 
 local function is_live(c) return c.state == 'live' and c.deadline > now end
 
--- By its TTL; at the latest when its token ends.
+-- By its TTL; at the latest when its token has ended and its leeway has passed (`cap`).
 local function new_deadline(c) return math.min(now + SETTINGS.device_ttl, c.cap > 0 and c.cap or math.huge) end
 
 -- Counts a message of a connection: "live", or "limited" when it sends too many. The rate limit is GCRA: `arrival` is

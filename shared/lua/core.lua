@@ -30,9 +30,10 @@ local function filled(values) return next(values) ~= nil and values or nil end
 --   changes      what of it must be written
 --   connections  id -> connection
 --   settings     the `settings` hash
---   touched      a connection was written, so the key's expiry moves
+--   touched      a connection was written, so `save` moves the key's expiry (not on the fast path: `due` comes first)
 --   missing      nothing was stored
---   own          what the user's own connections last received, as `own_of` gives it
+--   own          the real state when it was loaded, as `own_of` gives it, to notice a change
+--   due, rule    while it is settled: when it is next due, and what decided its status
 local function user_of(place)
   local first = 2 + (place - 1) * 7
   return {

@@ -24,11 +24,11 @@ function commands.heartbeat(u, request)
   local response, recovered = handle_message(u, request)
   if response.result ~= 'live' then return response end
   if recovered or misses_frame(request.seq, response.feed, number(u, 'feedAt')) then add_snapshot(u, response) end
-  response.due_neighbors = claim_due_neighbors(u)
+  response.due_neighbors = take_due_neighbors(u)
   return response
 end
 
--- sync: everything that the user may see. The connection replaces the device's previous one.
+-- sync: everything that the user may see. With `replaces`, the connection takes over that one and ends it.
 --   request   connection, seq, replaces
 --   response  as settle; result, wait, feed, resumed, real, sees, close
 function commands.sync(u, request)
@@ -129,7 +129,8 @@ define_edit('sign_out', function(u)
   for id, c in pairs(u.connections) do
     if is_live(c) then put(u, { last = now }) end
     if c.state ~= 'closed' then close_connection(u, c, 'closed') end
-    if not c.polling then close[#close + 1] = id end -- closed ones, too: that response may have been lost
+    -- Closed ones, too: the function that should have closed the socket may have died.
+    if not c.polling then close[#close + 1] = id end
   end
   return { live = live, close = filled(close) }
 end)

@@ -1,7 +1,8 @@
 -- Erasing: removes a user from their own keys and from everybody else's.
 -- Uses: settle.
 
--- find_related_users: everybody whose keys may name this user, and whether the user's last change has been announced.
+-- find_related_users: everybody whom this user's keys name, whose keys may name this user in turn; and whether the
+-- user's last change has been announced.
 --   request
 --   response  users, announced
 function commands.find_related_users(u)

@@ -1,11 +1,11 @@
--- The message that changes nothing: nearly every heartbeat, and an update that repeats what is so.
+-- The message that changes nothing: nearly every heartbeat, a query, and an update that repeats what is so.
 -- Uses: connections.
 --
--- Before `due` nothing changes by itself, so a message that asks for no change only moves its connection's deadline.
--- `fast_message` answers it before the larger parts of the script are defined: Lua creates every function again in each
--- call, at about 0.2 us each, which would be more than half of this call's time.
+-- Before `due` nothing changes by itself, so a message that asks for no change only counts and moves its connection's
+-- deadline. `fast_message` answers it before the larger parts of the script are defined: Lua creates every function
+-- again in each call, at about 0.2 us each, which would be more than half of this call's time.
 
-local FRESH = 2000 -- ms in which a frame may still be on its way, and in which a claimed neighbour is settled
+local FRESH = 2000 -- ms in which a frame may still be on its way, and in which a claimed neighbor is settled
 
 -- Whether a client that received frame `seq` misses a later one.
 local function misses_frame(seq, feed, feed_at)
@@ -15,8 +15,8 @@ end
 -- Whether a client received frames that this Redis does not know: it took over without the last seconds.
 local function knows_later_frame(seq, feed) return seq ~= nil and feed ~= nil and seq > feed and seq <= now end
 
--- One or two other users of this bucket who are due. Moving their score on claims the work.
-local function claim_due_neighbors(u)
+-- Up to two other users of this bucket who are due. Moving their score on claims the work.
+local function take_due_neighbors(u)
   local neighbors = {}
   for _, id in ipairs(call('ZRANGEBYSCORE', DUE, '-inf', ms(now), 'LIMIT', 0, 3)) do
     if id ~= u.id and #neighbors < 2 then
@@ -34,7 +34,7 @@ local function repeats(c, change)
 end
 
 -- Whether a message may turn out to change nothing.
-local function may_repeat(request)
+local function may_change_nothing(request)
   local change = request.change
   return request.command == 'heartbeat' or request.command == 'get_presence'
     or request.command == 'update' and change.scope == 'device' and not change.custom
@@ -42,7 +42,7 @@ end
 
 local function fast_message()
   local request = requests[1]
-  if #requests > 1 or not may_repeat(request) then return nil end
+  if #requests > 1 or not may_change_nothing(request) then return nil end
   local name, sender = request.command, request.connection
   local u = user_of(1)
   local stored = call('HMGET', u.keys.user, 'due', 'idle', 'feed', 'feedAt', '!' .. sender.id, 'announcedRev')
@@ -55,5 +55,5 @@ local function fast_message()
   local result = count_message(u, c, sender)
   local helps = name == 'heartbeat' and result == 'live'
   return cjson.encode({ { result = result, wait = SETTINGS.rate_every,
-    due_neighbors = helps and claim_due_neighbors(u) or nil } })
+    due_neighbors = helps and take_due_neighbors(u) or nil } })
 end

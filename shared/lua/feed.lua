@@ -1,9 +1,11 @@
 -- The feed: what a user, as a viewer, receives about others: frame numbers, and changes that wait for one frame.
 -- Uses: users.
 
-local SPACING = 100  -- ms between changes of a viewer's contacts, on average, that are posted without waiting
-local BURST = 300    -- ms by which changes may run ahead of that
-local WIDEST = 1000  -- ms for which further ones then wait, at most
+-- A leaky bucket: each change adds SPACING ms, and time drains it. Up to BURST nothing waits; WIDEST is the longest
+-- wait.
+local SPACING = 100
+local BURST = 300
+local WIDEST = 1000
 
 -- Draws the number of a frame for this viewer: a client that misses the frame sees the hole in the numbers.
 local function next_seq(u, changes)
@@ -27,8 +29,8 @@ local function take_pending(u, open)
   return { seq = next_seq(u, count), connections = filled(open), users = filled(users) }
 end
 
--- find_targets: where to post changes for this viewer now; without a `flush` they wait, or nobody is there to receive
--- them.
+-- find_targets: adds changes for this viewer. Returns a `flush` if they are to be posted now; otherwise they wait, or
+-- are dropped because no socket is open.
 --   request   changes: user -> the status that the viewer knows
 --   response  flush
 function commands.find_targets(u, request)
@@ -37,7 +39,7 @@ function commands.find_targets(u, request)
   local open = sockets_of(u)
   if #open == 0 then
     call('DEL', u.keys.pending)
-    next_seq(u)
+    next_seq(u) -- a client that returns with an older number gets a snapshot
     return {}
   end
   for user, was in pairs(request.changes) do call('HSETNX', u.keys.pending, user, was) end

@@ -5,7 +5,7 @@
 -- the connection as the authorizer vouched for it. Where the server lost the connection, the message creates it again.
 --
 -- result  "live"     the message counts
---         "limited"  too many messages; `wait` says in how many ms the next one counts
+--         "limited"  too many messages; the next one counts after at most `wait` ms
 --         "closed"   the connection may not send, and its socket is to be closed
 --         "ignored"  the same, and closing was asked for a moment ago
 --         "full"     the user has too many polling devices
@@ -109,7 +109,7 @@ local function receive_message(u, request)
     if not created then return result == 'full' and result or refuse(u, sender) end
     c = created
   end
-  if c.cap > 0 and c.cap <= now then -- its token ended
+  if c.cap > 0 and c.cap <= now then -- its token ended, and the leeway has passed
     close_connection(u, c, 'closed')
     return 'closed'
   end
@@ -117,9 +117,9 @@ local function receive_message(u, request)
   return count_message(u, c, sender), c
 end
 
--- The client received more than this Redis knows: it lost its last seconds. Numbers and record go on from now, as after
--- a loss of everything; a status that the device chose in those seconds is in its heartbeat. A client may lie, which
--- announces the user once more: hence at most once within a TTL.
+-- The client has a frame that Redis does not know: Redis lost its last seconds in a failover. Numbers and record go on
+-- from now, as after a loss of everything; a status that the device chose in those seconds is in its heartbeat. A
+-- client may lie, and a lie announces the user once more: so at most once within a TTL.
 local function recover(u, c, request)
   if not knows_later_frame(request.seq, number(u, 'feed')) then return false end
   if now - (number(u, 'recoveredAt') or 0) < SETTINGS.device_ttl then return false end
@@ -133,14 +133,14 @@ local function recover(u, c, request)
   return true
 end
 
--- Counts the message, lets `change` change its connection, and settles. Gives the response, and whether the client had
--- received frames that were lost here; what `change` gives is the response's `close`.
-local function handle_message(u, request, change)
+-- Counts the message, lets `act` change its connection, and settles. Returns the response, and whether frames that the
+-- client had received were lost here. `act` may return sockets to close.
+local function handle_message(u, request, act)
   load_user(u)
   local result, c = receive_message(u, request)
   if result ~= 'live' then return { result = result, wait = SETTINGS.rate_every } end
   local recovered = recover(u, c, request)
-  local close = change and change(c)
+  local close = act and act(c)
   local response = settle(u, ANNOUNCE)
   response.result, response.feed, response.close = 'live', number(u, 'feed'), close
   return response, recovered

@@ -1,8 +1,9 @@
 -- Relations: who may see a user, and what each viewer sees instead. views.lua describes the entries of `hidden`.
 -- Uses: settle.
 
--- Changes the reasons of an entry; gives them and when the viewer ceased to be a contact.
-local function change_reasons(u, viewer, edit, why, left, contact)
+-- Applies an edit to `contacts`, and to `tell` for the other side of a block. Gives the entry's new reasons, and when
+-- the viewer ceased to be a contact.
+local function apply_edit(u, viewer, edit, why, left, contact)
   local function reason(letter, holds)
     why = string.gsub(why, letter, '')
     if holds then why = why .. letter end
@@ -40,7 +41,7 @@ local function freeze(u, viewer, entry, before)
   local was_on = before.status ~= 'offline'
   entry.rev = before.rev + (was_on and 1 or 0)
   entry.custom = before.custom
-  entry.seen = may_see_last(u) and (was_on and ms(now) or u.fields.seen) or ''
+  entry.seen = shows_last_seen(u) and (was_on and ms(now) or u.fields.seen) or ''
   if was_on or is_unannounced(u) then
     notify(u, viewer, entry.rev, is_unannounced(u) and announced_status(u) or before.status)
   end
@@ -55,7 +56,7 @@ local function unfreeze(u, viewer, entry)
     return
   end
   local frozen_custom = record_of(u, 'offline', entry.custom, nil, entry.rev).custom
-  local seen = may_see_last(u) and u.fields.seen or ''
+  local seen = shows_last_seen(u) and u.fields.seen or ''
   if (u.fields.status or 'offline') ~= 'offline' or (u.fields.custom or '') ~= frozen_custom or seen ~= entry.seen then
     entry.rev = math.max(number(u, 'rev') or 0, entry.rev + 1)
     notify(u, viewer, entry.rev, 'offline')
@@ -71,7 +72,7 @@ local function relate(u, viewer, edit, turn)
   local contact = call('SISMEMBER', u.keys.contacts, viewer) == 1
   local saw = contact and not hides(entry)
   local before = saw and related_view(u, viewer)
-  local why, left = change_reasons(u, viewer, edit, entry and entry.why or '', entry and entry.left, contact)
+  local why, left = apply_edit(u, viewer, edit, entry and entry.why or '', entry and entry.left, contact)
   if edit == 'contact' then contact = true elseif edit == 'stranger' then contact = false end
   local sees = contact and why == ''
   if entry or turn or why ~= '' then
@@ -94,8 +95,9 @@ local function relate(u, viewer, edit, turn)
   end
 end
 
--- Who may see when the user was last here. Those who see that, or will, are notified as of any change. A frozen record
--- stays as it was: its viewer must not be able to tell that the user does anything.
+-- Who may see when the user was last here. Where that changes what is shown of an offline user, it is a new rev,
+-- announced like any other. A frozen record stays as it was: its viewer must not be able to tell that the user does
+-- anything.
 local function set_last_seen(u, policy)
   if policy == (u.settings.lastSeen or 'everyone') then return end
   u.settings.lastSeen = policy

@@ -1,15 +1,16 @@
 -- Settle: what the user is now, what contacts may see of it, and who must be notified.
--- Uses: feed, views, changes, snapshots.
+-- Uses: feed, views, records, closing, snapshots.
 --
 -- Every command that changes something ends here, and so does the mere passing of time. Four steps:
 --   expire    drops connections and settings whose time is over
 --   decide    finds the real status, over all devices
 --   publish   writes the record that contacts may see, when it changed
---   notify    says what must be posted to whom, and takes a lease for it
+--   notify    returns what must be posted to whom, and takes a lease for it
 -- Each step adds to `due`, when the user must be settled next.
 --
 -- A caller with ANNOUNCE carries out what the response asks for, and then sends `announced`; if it dies before, the
--- lease runs out, and the next settle asks again. A caller with DEFER leaves that due, for `patience` ms from now.
+-- lease runs out, and the next settle asks again. With DEFER nothing is returned: it falls due `patience` ms from now,
+-- for the next function that settles the user.
 --
 -- response  own {seq, connections, real}: the real state, for the user's own connections
 --           announcement {rev, was, viewers, record}: one change of the record, for all who may see it
@@ -37,7 +38,7 @@ local function viewers_of(u)
   return viewers
 end
 
--- A frozen record's custom status ends like any other, and its viewer is notified as of an offline user.
+-- When the custom status of a frozen record ends, its viewer gets an ordinary change of an offline user.
 local function expire_frozen(u)
   local next_end
   for viewer, raw in pairs(hash(u.keys.hidden)) do
@@ -67,7 +68,7 @@ local function expire(u)
       lingering[#lingering + 1] = c
       add_due(u, c.deadline)
     elseif c.state == 'live' or c.state == 'lost' or c.beat + REMEMBERED <= now then
-      forget_connection(u, c) -- a deadline that passed has waited long enough, and gets no grace
+      forget_connection(u, c) -- its deadline has passed: no grace on top
     else
       add_due(u, c.beat + REMEMBERED)
     end
@@ -77,7 +78,7 @@ local function expire(u)
   local settings = u.settings
   if ended(tonumber(settings.claimUntil or '')) then drop_setting(u, 'claim', 'claimUntil') end
   if settings.custom and ended(custom_until(settings.custom)) then drop_setting(u, 'custom') end
-  if ended(number(u, 'frozenUntil')) or u.missing then expire_frozen(u) end -- a lost record lost the time, too
+  if ended(number(u, 'frozenUntil')) or u.missing then expire_frozen(u) end -- an evicted hash lost `frozenUntil`, too
   u.missing = false
   add_due(u, tonumber(settings.claimUntil or ''))
   add_due(u, number(u, 'frozenUntil'))
@@ -101,7 +102,7 @@ end
 
 -- Step 2. The live connections decide; those within their grace only where none is live. Inactivity belongs to the
 -- user, over all devices. Gives the real status, whether the user is idle, and the type of the deciding device;
--- `u.rule` says what decided.
+-- `u.rule` is what decided.
 local function decide(u, live, lingering)
   local candidates = #live > 0 and live or lingering
   local active, can_idle = nil, false

@@ -1,5 +1,5 @@
 -- Snapshots: the user's own state, and everything that the user may see.
--- Uses: settings.
+-- Uses: choices.
 
 -- The user's real state: for the user's own connections, and for the backend.
 local function real_state(u)

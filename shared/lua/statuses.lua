@@ -5,13 +5,13 @@
 -- its number `n`, and an older one is ignored.
 local function apply_status(u, change, connection)
   local n, status_before, counted = change.n or 0, connection and connection.status, false
-  local function is_newer(field)
+  local function count_update(field)
     if not connection or n == 0 then return true end
     if n <= connection.n[field] then return false end
     connection.n[field], counted = n, true
     return true
   end
-  if change.status and change.scope == 'user' and is_newer('claim') then
+  if change.status and change.scope == 'user' and count_update('claim') then
     drop_setting(u, 'claim', 'claimUntil')
     if change.status ~= 'online' then
       u.settings.claim = change.status
@@ -21,10 +21,10 @@ local function apply_status(u, change, connection)
         call('HSET', u.keys.settings, 'claimUntil', u.settings.claimUntil)
       end
     end
-  elseif change.status and change.scope == 'device' and connection and is_newer('status') then
+  elseif change.status and change.scope == 'device' and connection and count_update('status') then
     connection.status, connection.guessed = change.status, false
   end
-  if change.custom and is_newer('customStatus') then
+  if change.custom and count_update('customStatus') then
     if change.custom == '' then
       drop_setting(u, 'custom')
     else

@@ -69,7 +69,7 @@ commands.audit = guarded(function(u, request)
 end)
 
 -- get_due: the users of the bucket who are due, and when the next one will be. With `run`, whether that sweeper still
--- has its turn; `begin` takes the turn, and `cursor` says where the next run continues its audit.
+-- has its turn; `begin` takes the turn, and `cursor` is where the next run continues its audit.
 --   request   horizon, most, run, begin, cursor
 --   response  users, late, next, turn, cursor
 function commands.get_due(_, request)

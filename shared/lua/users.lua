@@ -1,7 +1,7 @@
 -- Users: what is stored about one, read once and written once for each request.
 -- Uses: connections, values.
 
-local ERASED = 86400000 -- ms for which an erased user's old tokens are refused: longer than they are valid
+local ERASED = 86400000 -- ms for which an erased user's old tokens are refused; tokens should not live longer
 
 -- Reads the user's hash: the fields and the connections.
 local function load_record(u)

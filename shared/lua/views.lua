@@ -1,10 +1,10 @@
 -- Views: what a viewer may see of a user, decided at the moment of reading.
 -- Uses: bucket, values.
 --
--- An entry in `hidden`, viewer -> JSON, says why a viewer may not see the user, and holds the frozen record that the
+-- An entry in `hidden`, viewer -> JSON, holds why a viewer may not see the user, and the frozen record that the
 -- viewer sees instead:
 --   why   letters: h the user hides, b the user blocks, B the viewer blocks the user, r no longer a contact;
---         with none left, the entry only keeps the viewer's rev from falling
+--         with none left, the entry only keeps `turn`, and the viewer's rev from falling
 --   at    when it last changed
 --   left  when the viewer ceased to be a contact
 --   rev custom seen   the frozen record; without a rev there is none
@@ -33,7 +33,8 @@ local function record_of(u, status, custom, seen, rev, device_type)
   return { user_id = u.id, status = status, custom = custom, seen = seen, rev = rev, device_type = device_type }
 end
 
-local function may_see_last(u) return call('HGET', u.keys.settings, 'lastSeen') ~= 'nobody' end
+-- Whether contacts may see when the user was last here.
+local function shows_last_seen(u) return call('HGET', u.keys.settings, 'lastSeen') ~= 'nobody' end
 
 -- What a viewer may see by the relations between the two, whether or not the graph is loaded.
 local function related_view(u, viewer)
@@ -47,7 +48,7 @@ local function related_view(u, viewer)
   end
   local status = u.fields.status or 'offline'
   local seen = status == 'offline' and number(u, 'seen') or nil
-  if seen and not may_see_last(u) then seen = nil end
+  if seen and not shows_last_seen(u) then seen = nil end
   local rev = math.max(number(u, 'rev') or 0, entry and entry.rev or 0)
   return record_of(u, status, u.fields.custom or '', seen, rev, status ~= 'offline' and u.fields.type or nil)
 end

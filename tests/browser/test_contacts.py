@@ -59,7 +59,7 @@ async def test_a_device_status_a_claim_and_a_custom_status_are_seen_until_they_e
     await bobs.sees(alice, "online")
     await alices.choose("This device", "Away")
     await bobs.sees(alice, "away", "Away, in a browser")
-    await expect(alices.page.locator("#why")).to_have_text("Why: a device says away.")
+    await expect(alices.page.locator("#why")).to_have_text("Why: a device is away.")
 
     await alices.choose("All my devices", "Busy")
     await bobs.sees(alice, "busy", "Busy, in a browser")

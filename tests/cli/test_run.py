@@ -108,9 +108,9 @@ def test_ready_means_healthy(service: PresenceRun) -> None:
 
 def test_it_prints_what_to_type(service: PresenceRun) -> None:
     """The output names where everything is, and commands to try it."""
-    said = "\n".join(service.output)
+    output = "\n".join(service.output)
     for words in (service.run.ws_url, service.run.url, ".presence/run.log", "contacts add alice bob", "watch bob"):
-        assert words in said
+        assert words in output
 
 
 def test_its_files_are_its_owners(service: PresenceRun) -> None:
@@ -142,7 +142,7 @@ async def test_a_status_reaches_a_contact(service: PresenceRun) -> None:
     assert (came["type"], came["status"]) == ("user_online", "online")
     await alice.send('{"action":"presence_update","status":"busy"}')
     changed = await until_about(bob, "alice")
-    # On a busy machine she may change before it is noted that bob was told of her coming: then he is told of both.
+    # On a busy machine she may change before her coming online counts as announced: then both are announced together.
     assert (changed["type"], changed["status"]) in (("presence_status", "busy"), ("user_online", "busy"))
     await bob.close()
     await alice.close()
@@ -167,7 +167,7 @@ async def test_the_backend_sees_the_real_state(service: PresenceRun) -> None:
     client = await connected(service, "erin")
     status, state = await asyncio.to_thread(call, service, "GET", "/v1/users/erin/presence")
     assert (status, state["status"], len(state["devices"])) == (200, "online", 1)
-    assert state["why"] == "a device says online"
+    assert state["why"] == "a device is online"
     await client.close()
 
 
@@ -261,9 +261,9 @@ def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
         assert service.end() == 0
         assert await_gone(children) == set()
         assert service.output[-1] == "stopping"
-        told = service.command("contacts", "add", "alice", "bob")
-        assert told.returncode == 1
-        assert told.stderr == "presence: nothing answers at http://127.0.0.1:8080: is `presence run` running?\n"
+        done = service.command("contacts", "add", "alice", "bob")
+        assert done.returncode == 1
+        assert done.stderr == "presence: nothing answers at http://127.0.0.1:8080: is `presence run` running?\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -97,6 +97,6 @@ def test_every_openapi_example_is_a_valid_body(operation: Any) -> None:
 
 def test_every_route_is_documented() -> None:
     """Each route of the HTTP API appears in the document."""
-    told = re.sub(r"`([A-Z]+)`, `([A-Z]+) (/v1/[^`? ]+)`", r"`\1 \3` `\2 \3`", TEXT)
+    documented = re.sub(r"`([A-Z]+)`, `([A-Z]+) (/v1/[^`? ]+)`", r"`\1 \3` `\2 \3`", TEXT)
     for operation in OPERATIONS:
-        assert f"`{operation.route.method} {operation.route.path}" in told, operation.route
+        assert f"`{operation.route.method} {operation.route.path}" in documented, operation.route

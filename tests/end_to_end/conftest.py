@@ -1,8 +1,8 @@
-"""The service that is tested from end to end, and clients of it.
+"""The service under test, from end to end, and clients of it.
 
-By default it is a `presence run` that is started here. With `--url` and `--ws-url` it is whatever they lead to: then
-what only this machine can show is left out, and the environment says the rest (`PRESENCE_JWT_SECRET` and other settings
-that are not the defaults, AWS credentials):
+By default the tests start a `presence run`. With `--url` and `--ws-url` they use that service instead: tests that
+need this machine are skipped, and environment variables give the rest (`PRESENCE_JWT_SECRET` and other settings
+that differ from the defaults, AWS credentials):
 
     PRESENCE_JWT_SECRET=... pytest tests/end_to_end --url https://HOST --ws-url wss://HOST/STAGE
 """
@@ -21,24 +21,24 @@ from tests.support.deployment import SHORT_TIMES, Deployment, of
 from tests.support.presence_run import presence_run
 
 ONLY_HERE = {"test_faults.py", "test_openapi.py", "test_subprotocol.py"}
-"""Files about a service that the tests themselves start, and stop, and harm."""
+"""Files whose tests start, stop and damage a service of their own."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Take the addresses of a deployed service."""
+    """Add the options with the addresses of a deployed service."""
     group = parser.getgroup("presence", "the service that tests/end_to_end is about")
     group.addoption("--url", metavar="URL", help="its HTTP side; default: a `presence run` is started")
     group.addoption("--ws-url", metavar="URL", help="its WebSocket side, without a query")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out what only this machine can show when the service is elsewhere."""
+    """Skip what needs this machine if the service is elsewhere."""
     return True if config.getoption("url", None) and collection_path.name in ONLY_HERE else None
 
 
 @pytest.fixture(scope="session")
 def deployment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """The service; tests share it, and each has its own users."""
+    """The service. Tests share it; each has its own users."""
     url, ws_url = (request.config.getoption(name, None) for name in ("url", "ws_url"))
     if bool(url) != bool(ws_url):
         raise pytest.UsageError("give --url and --ws-url, or neither")
@@ -51,7 +51,7 @@ def deployment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 async def people(deployment: Deployment) -> AsyncIterator[People]:
-    """Makes users, whom nobody else has, who see each other; afterwards they are nobody's contacts any more."""
+    """Makes new users who see each other; afterwards they are removed from each other's contacts."""
     mark, made = secrets.token_hex(4), list[str]()
 
     async def make(*names: str) -> list[str]:
@@ -68,7 +68,7 @@ async def people(deployment: Deployment) -> AsyncIterator[People]:
 
 @pytest.fixture
 async def join(deployment: Deployment) -> AsyncIterator[Join]:
-    """Connects a user, by `ws` or by `websockets`, up to the first snapshot; nothing is left of it afterwards."""
+    """Connects a user, by `ws` or by `websockets`, up to the first snapshot; the client is ended after the test."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def connect(

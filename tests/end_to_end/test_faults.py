@@ -1,4 +1,4 @@
-"""What breaks while people are connected: Redis, the functions, the messages, the sockets. On this machine only."""
+"""Failures while users are connected: of Redis, functions, messages and sockets. On this machine only."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ ENVIRONMENT = SHORT_TIMES | {
     "PRESENCE_ANNOUNCE_LEASE": "1",
     "PRESENCE_PUSH_BUDGET": "0.9",
     # The sweeper is killed with all other functions, and the schedule takes a minute to start the next. Until then
-    # heartbeats settle whoever is due in their own bucket: with a single one, everybody.
+    # heartbeats settle the due users of their own bucket: with a single bucket, all users.
     "PRESENCE_BUCKETS": "1",
-    # What is refused because there is too much of it would hide what else is wrong.
+    # Rate limits would hide other errors.
     "PRESENCE_RATE_LIMIT": "1000",
     "PRESENCE_RATE_BURST": "1000",
 }
@@ -52,7 +52,7 @@ class Redis:
 
 @pytest.fixture(scope="module")
 def redis() -> Iterator[Redis]:
-    """The store of the run; a child of the tests, so that all children of the run are functions."""
+    """The run's store. The tests start it, so that all children of the run are functions."""
     redis = Redis()
     try:
         yield redis
@@ -62,14 +62,14 @@ def redis() -> Iterator[Redis]:
 
 @pytest.fixture(scope="module")
 def service(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PresenceRun]:
-    """The run, with functions in processes of their own."""
+    """The run, with functions in their own processes."""
     with presence_run(tmp_path_factory.mktemp("run"), "--redis", redis.url, **ENVIRONMENT) as service:
         yield service
 
 
 @pytest.fixture(scope="module")
 def deployment(service: PresenceRun) -> Deployment:
-    """The run, as clients and the backend know it; its contacts are loaded: there are none."""
+    """The run, as clients and the backend see it. Its graph is marked as loaded, and is empty."""
     deployment = Deployment.started(service, ENVIRONMENT)
     asyncio.run(deployment.ask("PUT", "/v1/graph", {"loaded": True}))
     return deployment
@@ -92,12 +92,12 @@ async def all_see(clients: list[Client], statuses: dict[str, str]) -> None:
 # Redis
 
 
-class Asking:
-    """A client that asks about others, and asks again when there is an answer, while it is entered (`async with`)."""
+class Queries:
+    """A client that queries other users in a loop while it is entered (`async with`)."""
 
     def __init__(self, client: Client, users: list[str]) -> None:
         self.answers: list[str] = []
-        """How each was answered: a status, or the code of an error."""
+        """The result of each query: a status, or the code of an error."""
         self._client, self._users = client, [user for user in users if user != client.user]
         self._task = asyncio.create_task(self._ask())
 
@@ -108,10 +108,10 @@ class Asking:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
-    async def hears(self, answer: str) -> None:
-        """Wait until so it is answered from now on, some times."""
-        heard = len(self.answers)
-        await self._client.until(lambda: self.answers[heard:].count(answer) >= 5)
+    async def settles_on(self, answer: str) -> None:
+        """Wait until five new queries have had this result."""
+        before = len(self.answers)
+        await self._client.until(lambda: self.answers[before:].count(answer) >= 5)
 
     async def _ask(self) -> None:
         while True:
@@ -127,9 +127,9 @@ class Asking:
 async def test_a_redis_that_goes_and_comes_back_empty(
     deployment: Deployment, service: PresenceRun, redis: Redis, people: People, join: Join
 ) -> None:
-    """Under load Redis ends: every message is told `unavailable`, and no function ends. It comes back with nothing in
-    it: nobody sees anybody until contacts are loaded and said to be. Then heartbeats let everybody see what is so,
-    chosen statuses too, once who was told `unavailable` has said them again.
+    """Redis ends under load: each message gets `unavailable`, and no function ends. Redis comes back empty: nobody sees
+    anybody until contacts are loaded and the graph is marked as loaded. Then heartbeats restore what contacts see,
+    including chosen statuses, once the clients that got `unavailable` have sent them again.
     """
     clients = await gathering(people, join)
     alice, bob, carol = clients
@@ -139,23 +139,23 @@ async def test_a_redis_that_goes_and_comes_back_empty(
     await all_see(clients, truth)
     workers = service.children()
     async with contextlib.AsyncExitStack() as stack:
-        load = [await stack.enter_async_context(Asking(client, users)) for client in clients]
-        for asking in load:
-            await asking.hears("online")
+        load = [await stack.enter_async_context(Queries(client, users)) for client in clients]
+        for queries in load:
+            await queries.settles_on("online")
         await asyncio.to_thread(redis.stop)
-        for asking in load:
-            await asking.hears("unavailable")
+        for queries in load:
+            await queries.settles_on("unavailable")
         assert (await deployment.call("GET", "/v1/health", signed=False))[0] == 503
         await asyncio.to_thread(redis.start_empty)
-        for asking in load:
-            asking.answers.clear()
-        for asking in load:
-            await asking.hears("offline")
+        for queries in load:
+            queries.answers.clear()
+        for queries in load:
+            await queries.settles_on("offline")
         for user in users:
             await deployment.ask("PUT", of(user, "contacts"), {"add": [other for other in users if other != user]})
-        for asking in load:
-            await asking.hears("offline")
-            assert set(asking.answers) <= {"offline", "unavailable"}
+        for queries in load:
+            await queries.settles_on("offline")
+            assert set(queries.answers) <= {"offline", "unavailable"}
     for client in clients:
         assert {record["status"] for record in (await client.sync())["users"]} == {"offline"}
     await alice.send("presence_update", status="busy")
@@ -172,7 +172,7 @@ async def test_a_redis_that_goes_and_comes_back_empty(
 async def test_functions_that_are_killed_during_updates(
     deployment: Deployment, service: PresenceRun, people: People, join: Join
 ) -> None:
-    """All functions are killed in the middle of what they do, again and again: in the end every viewer is right."""
+    """All functions are killed while they work, again and again: in the end every viewer is right."""
     clients = await gathering(people, join)
     alice, bob, carol = clients
     for n in range(1, 61):
@@ -185,10 +185,10 @@ async def test_functions_that_are_killed_during_updates(
                 os.kill(worker, signal.SIGKILL)
             assert await asyncio.to_thread(await_gone, killed) == set()
     while 99 not in alice.own["n"].values():
-        # A message that a function died of is answered by the gateway; a client sends what it still wants again.
-        heard = len(alice.frames)
+        # The gateway responds to a message whose function died; the client sends it again if it still applies.
+        before = len(alice.frames)
         await alice.send("presence_update", status="busy", customStatus={"text": "at last"}, n=99)
-        await alice.until_more_than(heard)
+        await alice.until_more_than(before)
     alice.status = "busy"
     await all_see(clients, {alice.user: "busy", bob.user: "online", carol.user: "online"})
     state = await deployment.ask("GET", of(alice.user, "presence"))
@@ -197,7 +197,7 @@ async def test_functions_that_are_killed_during_updates(
         seen = viewer.records[alice.user]
         return (seen["rev"], seen["customStatus"]["text"]) == (state["rev"], "at last")
 
-    for viewer in (bob, carol):  # its status alone says little: much of what went before was busy too
+    for viewer in (bob, carol):  # the status alone proves little: many earlier updates set busy too
         await viewer.until(partial(is_right, viewer))
     assert (await deployment.call("GET", "/v1/health", signed=False))[0] == 200
 
@@ -208,7 +208,7 @@ async def test_functions_that_are_killed_during_updates(
 async def test_a_thousand_malformed_messages_crash_nothing(
     deployment: Deployment, service: PresenceRun, people: People, join: Join, rng: random.Random
 ) -> None:
-    """Each is answered by exactly one error, each slip of the pen by one at most; nothing ends and nothing is lost."""
+    """Each gets exactly one error, each typo at most one; no connection ends and no state is lost."""
     clients = await gathering(people, join)
     workers = service.children()
 
@@ -239,7 +239,7 @@ async def test_a_thousand_malformed_messages_crash_nothing(
 
 @pytest.fixture
 def management_api(deployment: Deployment) -> Iterator[ApiGatewayManagementApiClient]:
-    """AWS's own client, as a function would make it."""
+    """AWS's own client, as a function would create it."""
     client = boto3.client(
         "apigatewaymanagementapi",
         endpoint_url="http" + deployment.ws_url.removeprefix("ws"),
@@ -254,7 +254,7 @@ def management_api(deployment: Deployment) -> Iterator[ApiGatewayManagementApiCl
 async def test_aws_own_client_reaches_a_connection(
     people: People, join: Join, management_api: ApiGatewayManagementApiClient
 ) -> None:
-    """boto3 posts to a live connection, looks at it and closes it; then it is Gone, and its user offline."""
+    """boto3 posts to a live connection, reads it and closes it; then it is Gone, and its user offline."""
     alice, bob = await people("alice", "bob")
     viewer, client = await join(bob), await join(alice, NodeSocket)
     connection = client.own["connectionId"]

@@ -23,7 +23,7 @@ HEARTBEAT, LEAVE = "/v1/me/heartbeat", "/v1/me/leave"
 
 
 def call_of(route: HttpRoute, user: str) -> tuple[str, str, Any]:
-    """Method, path and body of a call as it should be made, about a user."""
+    """Method, path and body of a valid request about a user."""
     path = route.path.replace("{id}", user).replace("{userId}", "nobody") + QUERIES.get((route.method, route.path), "")
     body = BODIES.get((route.method, route.path))
     return route.method, path, json.loads(body) if body else None
@@ -41,7 +41,7 @@ async def test_every_call_of_a_user_is_there(deployment: Deployment, route: Http
 
 
 async def test_a_polling_device_is_seen_and_sees(deployment: Deployment, people: People, join: Join) -> None:
-    """A user who polls is online to contacts on WebSockets, learns of them with each poll, and leaves at once."""
+    """A polling user is online to contacts on WebSockets, gets their changes with each poll, and leaves immediately."""
     alice, bob = await people("alice", "bob")
     viewer = await join(bob, NodeSocket)
     status, first = await deployment.call_as(alice, "POST", HEARTBEAT, {"deviceId": "d1", "status": "busy"})
@@ -56,11 +56,11 @@ async def test_a_polling_device_is_seen_and_sees(deployment: Deployment, people:
     assert (second["resumed"], second["users"][0]["status"]) == (False, "busy")
     assert (await deployment.call_as(alice, "POST", LEAVE, {"deviceId": "d1"}))[0] == 204
     assert (await viewer.change(alice))["status"] == "offline"
-    asked = await deployment.call_as(bob, "GET", f"/v1/presence?userIds={alice}")
-    assert asked[1]["users"][0]["status"] == "offline"
+    polled = await deployment.call_as(bob, "GET", f"/v1/presence?userIds={alice}")
+    assert polled[1]["users"][0]["status"] == "offline"
 
 
-async def test_a_socket_takes_over_from_polling_without_a_word(
+async def test_a_socket_takes_over_from_polling_without_an_event(
     deployment: Deployment, people: People, join: Join
 ) -> None:
     """A client that gets its WebSocket after all replaces the polling device: contacts notice nothing."""
@@ -77,7 +77,7 @@ async def test_a_socket_takes_over_from_polling_without_a_word(
 
 
 async def test_a_block_over_http_acts_on_open_sockets(deployment: Deployment, people: People, join: Join) -> None:
-    """Both sides get one ordinary offline, the other side is told nothing else, and unblocking shows both again."""
+    """Both sides get one ordinary offline and nothing else, and unblocking shows both to each other again."""
     alice, bob = await people("alice", "bob")
     one, other = await join(alice), await join(bob, NodeSocket)
     assert (await one.change(bob))["status"] == "online"
@@ -92,7 +92,7 @@ async def test_a_block_over_http_acts_on_open_sockets(deployment: Deployment, pe
 
 
 async def test_an_erased_user_is_gone(deployment: Deployment, people: People, join: Join) -> None:
-    """Sockets are closed, contacts get one offline, old tokens are refused, and nothing of the user can be read."""
+    """Sockets are closed, contacts get one offline, old tokens are refused, and no data of the user can be read."""
     alice, bob = await people("alice", "bob")
     viewer, client = await join(bob), await join(alice, NodeSocket)
     await viewer.change(alice)
@@ -108,7 +108,7 @@ async def test_an_erased_user_is_gone(deployment: Deployment, people: People, jo
 
 
 async def test_the_document_describes_every_call(deployment: Deployment) -> None:
-    """The OpenAPI document is open, and has each route of the table and no other."""
+    """The OpenAPI document is public, and has each route of the table and no other."""
     status, document = await deployment.call("GET", "/v1/openapi.json", signed=False)
     assert status == 200
     described = {(method.upper(), path) for path, calls in document["paths"].items() for method in calls}
@@ -116,8 +116,8 @@ async def test_the_document_describes_every_call(deployment: Deployment) -> None
 
 
 @pytest.mark.parametrize("route", BACKEND, ids=name)
-async def test_nobody_else_makes_the_backends_calls(deployment: Deployment, route: HttpRoute) -> None:
-    """Unsigned, signed by a stranger, or with a user's good token: 403, and nothing is done."""
+async def test_only_the_backend_makes_the_backends_calls(deployment: Deployment, route: HttpRoute) -> None:
+    """Unsigned, signed by a stranger, or with a user's valid token: 403, and nothing changes."""
     victim = f"victim-{secrets.token_hex(4)}"
     call = call_of(route, victim)
     keys = deployment.credentials
@@ -135,7 +135,7 @@ async def test_nobody_else_makes_the_backends_calls(deployment: Deployment, rout
 
 
 async def test_a_forged_token_opens_nothing(deployment: Deployment) -> None:
-    """No algorithm, another secret, somebody else's signature under a new name: refused by both APIs."""
+    """No algorithm, another secret, another user's signature under a new name: refused by both APIs."""
     good = deployment.identity_provider.token("mallory")
     header, _, signature = good.split(".")
     claims = {"sub": "alice", "iat": 1_700_000_000, "exp": 4_000_000_000}

@@ -1,6 +1,6 @@
-"""The OpenAPI document, taken at its word: requests that it allows, and some that it does not, to a service that runs.
+"""The OpenAPI document against a running service: requests that the document allows, and some that it does not.
 
-Schemathesis makes the requests out of the document alone. What comes back has to be what the document promises.
+Schemathesis generates the requests from the document alone. Each response must be one that the document describes.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ CHECKS = [
     negative_data_rejection,
 ]
 EXAMPLES = 12
-"""Requests to each call."""
+"""Requests per operation."""
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """A service of its own, since these requests may do anything to it."""
+    """A service of its own, since these requests may change anything in it."""
     with presence_run(tmp_path_factory.mktemp("run"), **SHORT_TIMES) as service:
         yield Deployment.started(service, SHORT_TIMES)
 
 
 @pytest.fixture(scope="module")
 def document(running: Deployment) -> Any:
-    """Its document, without who may call what: each request is let in, so that it is the rest that is tried."""
+    """Its document without the security schemes: every request is authorized, so that the rest is tested."""
     open_to_all = requests.get(running.url + "/v1/openapi.json", timeout=30).json()
     for path in open_to_all["paths"].values():
         for call in path.values():
@@ -60,7 +60,7 @@ def document(running: Deployment) -> Any:
 
 
 class Signed(requests.auth.AuthBase):
-    """Signs as the backend, or presents a user's token, as the call asks."""
+    """Signs as the backend, or presents a user's token, as the route requires."""
 
     def __init__(self, deployment: Deployment, access: Access) -> None:
         self._deployment, self._access = deployment, access
@@ -84,7 +84,7 @@ class Signed(requests.auth.AuthBase):
 def test_the_service_keeps_what_its_document_promises(
     running: Deployment, document: Any, route: HttpRoute, mode: GenerationMode
 ) -> None:
-    """No call answers with a status, a content type or a body that the document does not have, or accepts rubbish."""
+    """No response has an undocumented status, content type or body, and no invalid request is accepted."""
     operation = document[route.path][route.method]
     auth = Signed(running, route.access)
 
@@ -103,6 +103,6 @@ def test_the_service_keeps_what_its_document_promises(
     try:
         holds()
     except Unsatisfiable:
-        assert mode is GenerationMode.NEGATIVE, "a call to which nothing is said cannot be told anything wrong"
+        assert mode is GenerationMode.NEGATIVE, "a call without input cannot get invalid input"
         assert not operation.body
         assert not route.path.count("{")

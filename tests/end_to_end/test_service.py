@@ -1,7 +1,7 @@
-"""The whole service as its users see it, through clients that are not ours; the same file runs against any deployment.
+"""The whole service as its users see it, through clients that we did not write; runs against any deployment.
 
-That nothing happened is seen in the numbers: a contact's `rev` counts the changes. The `type` of a frame is a hint,
-and is looked at only where nothing else happens at the same time.
+Numbers prove that nothing happened: a contact's `rev` counts the changes. A frame's `type` is a hint,
+and is checked only where nothing else happens at the same time.
 """
 
 from __future__ import annotations
@@ -19,25 +19,27 @@ from tests.support.clients import PATIENCE, Client, Frame, HandshakeRefused, Joi
 from tests.support.deployment import Deployment, of
 
 SCHEDULE = 65.0
-"""Seconds until the first sweeper begins to settle what silence leaves behind, where a service was just deployed."""
+"""Seconds until the first sweeper starts to settle silent connections, on a newly deployed service."""
 
 
 async def offline(viewer: Client, user: str, silence: float) -> Frame:
-    """The change by which a viewer is told, after so many seconds of silence, that a user is offline."""
+    """The change by which a viewer learns, after this many seconds of silence, that a user is offline."""
     began = time.monotonic()
-    told = await viewer.change(user, silence + SCHEDULE + PATIENCE)
-    assert time.monotonic() - began > silence - 0.1  # Not earlier; what is said before began is said at once.
-    assert (told["type"], told["status"], told["deviceType"]) == ("user_offline", "offline", None)
-    return told
+    change = await viewer.change(user, silence + SCHEDULE + PATIENCE)
+    assert (
+        time.monotonic() - began > silence - 0.1
+    )  # Not earlier: a change from before `began` would arrive immediately.
+    assert (change["type"], change["status"], change["deviceType"]) == ("user_offline", "offline", None)
+    return change
 
 
-def record(told: Frame) -> Frame:
+def record(change: Frame) -> Frame:
     """The record in a frame about a change."""
-    return {name: value for name, value in told.items() if name not in ("type", "seq")}
+    return {name: value for name, value in change.items() if name not in ("type", "seq")}
 
 
 def strangers(*users: str) -> list[Frame]:
-    """What somebody is told about users who are not contacts."""
+    """What a viewer gets about users who are not contacts."""
     return [{"userId": user, "status": "offline"} for user in users]
 
 
@@ -58,27 +60,27 @@ async def test_what_a_user_does_reaches_every_contact_once(people: People, join:
         ({"status": "online"}, "online", None),
     ]
     came = [await viewer.change(alice) for viewer in viewers]
-    assert {(told["type"], told["status"], told["deviceType"]) for told in came} == {
+    assert {(change["type"], change["status"], change["deviceType"]) for change in came} == {
         ("user_online", "online", "desktop")
     }
     for n, (update, status, custom) in enumerate(updates, 1):
         await client.send("presence_update", **update, n=n)
         for viewer, before in zip(viewers, came, strict=True):
-            told = await viewer.change(alice)
-            assert (told["status"], told["customStatus"], told["lastSeen"]) == (status, custom, None)
-            assert told["rev"] == before["rev"] + n
+            change = await viewer.change(alice)
+            assert (change["status"], change["customStatus"], change["lastSeen"]) == (status, custom, None)
+            assert change["rev"] == before["rev"] + n
         await client.applied(n)
         assert (client.own["status"], client.own["customStatus"]) == (status, custom)
     left = time.time()
     await client.send("leave")
     for viewer, before in zip(viewers, came, strict=True):
-        told = await viewer.change(alice)
-        assert (told["status"], told["rev"]) == ("offline", before["rev"] + len(updates) + 1)
-        assert told["lastSeen"] == pytest.approx(left * 1000, abs=PATIENCE * 1000)
+        change = await viewer.change(alice)
+        assert (change["status"], change["rev"]) == ("offline", before["rev"] + len(updates) + 1)
+        assert change["lastSeen"] == pytest.approx(left * 1000, abs=PATIENCE * 1000)
     assert await client.until_closed() in (1000, 1005)
 
 
-async def test_who_is_not_at_the_device_is_away(people: People, join: Join) -> None:
+async def test_an_idle_device_is_away(people: People, join: Join) -> None:
     """A device that connects idle makes its user away, and the first activity makes the user online."""
     alice, bob = await people("alice", "bob")
     viewer = await join(bob)
@@ -86,15 +88,15 @@ async def test_who_is_not_at_the_device_is_away(people: People, join: Join) -> N
     came = await viewer.change(alice)
     assert (came["type"], came["status"]) == ("user_online", "away")
     await client.send("heartbeat", active=True)
-    told = await viewer.change(alice)
-    assert (told["status"], told["rev"]) == ("online", came["rev"] + 1)
+    change = await viewer.change(alice)
+    assert (change["status"], change["rev"]) == ("online", came["rev"] + 1)
 
 
 # Who sees whom
 
 
 async def test_only_contacts_see_anything(deployment: Deployment, people: People, join: Join) -> None:
-    """Contacts come by a signed call, act at once, and end with one ordinary offline; strangers learn nothing."""
+    """A signed request adds contacts with immediate effect and removes them with one offline; strangers see nothing."""
     [alice], [bob] = await people("alice"), await people("bob")
     viewer, client = await join(bob, NodeSocket), await join(alice)
     nobody = f"nobody-{alice}"
@@ -107,29 +109,29 @@ async def test_only_contacts_see_anything(deployment: Deployment, people: People
     assert (await viewer.sync())["users"] == [record(came)]
     assert await client.query(bob) == strangers(bob)
     await deployment.ask("PUT", of(alice, "contacts"), {"remove": [bob]})
-    told = await viewer.change(alice)
-    assert (told["type"], told["status"], told["rev"]) == ("user_offline", "offline", came["rev"] + 1)
+    change = await viewer.change(alice)
+    assert (change["type"], change["status"], change["rev"]) == ("user_offline", "offline", came["rev"] + 1)
     assert (await viewer.sync())["users"] == []
-    assert await viewer.query(alice) == [record(told)]
+    assert await viewer.query(alice) == [record(change)]
     await client.send("presence_update", status="busy")
     await client.until(lambda: client.own["status"] == "busy")
-    assert await viewer.query(alice) == [record(told)]
+    assert await viewer.query(alice) == [record(change)]
     assert viewer.unread(alice) == []
 
 
 async def test_a_block_is_an_ordinary_offline_for_both_sides(
     deployment: Deployment, people: People, join: Join
 ) -> None:
-    """Who blocks and who is blocked are offline for each other on every surface, and for nobody else, until it ends."""
+    """Both users are offline for each other on every surface, and for no other user, until the block ends."""
     alice, bob, carol = await people("alice", "bob", "carol")
     other = await join(carol)
     blocked, blocker = await join(bob, NodeSocket), await join(alice)
     came = await blocked.change(alice)
     await blocker.until(lambda: bob in blocker.records)
     await deployment.ask("PUT", of(alice, "privacy"), {"blocks": [bob]})
-    told = await blocked.change(alice)
-    assert (told["type"], told["status"], told["deviceType"]) == ("user_offline", "offline", None)
-    assert told["rev"] == came["rev"] + 1
+    change = await blocked.change(alice)
+    assert (change["type"], change["status"], change["deviceType"]) == ("user_offline", "offline", None)
+    assert change["rev"] == came["rev"] + 1
     assert (await blocker.change(bob))["type"] == "user_offline"
     await blocker.send("presence_update", status="busy", customStatus={"text": "free of bob"})
     assert [(await other.change(alice))["status"] for _ in range(2)] == ["online", "busy"]
@@ -147,7 +149,7 @@ async def test_a_block_is_an_ordinary_offline_for_both_sides(
 
 
 async def test_sign_out_everywhere_closes_and_refuses(deployment: Deployment, people: People, join: Join) -> None:
-    """Signing out everywhere closes every connection, is told without a grace, and refuses tokens issued before."""
+    """Signing out everywhere closes every connection, is announced without a grace, and refuses earlier tokens."""
     alice, bob = await people("alice", "bob")
     viewer = await join(bob)
     token = deployment.identity_provider.token(alice)
@@ -155,11 +157,11 @@ async def test_sign_out_everywhere_closes_and_refuses(deployment: Deployment, pe
     came = await viewer.change(alice)
     assert await deployment.ask("POST", of(alice, "disconnect")) == {"closed": 2}
     assert {await client.until_closed() for client in clients} <= {1000, 1005}
-    told = await viewer.change(alice)
-    assert (told["status"], told["rev"]) == ("offline", came["rev"] + 1)
+    change = await viewer.change(alice)
+    assert (change["status"], change["rev"]) == ("offline", came["rev"] + 1)
     assert await refusal(deployment, alice, token) == 403
     async with asyncio.timeout(PATIENCE):
-        while True:  # A token tells seconds: one of the second in which everything ended counts as issued before.
+        while True:  # Tokens have whole seconds: one from the second of the sign-out counts as issued before it.
             with contextlib.suppress(HandshakeRefused):
                 await join(alice)
                 break
@@ -167,7 +169,7 @@ async def test_sign_out_everywhere_closes_and_refuses(deployment: Deployment, pe
 
 
 async def test_the_backend_sees_the_real_state(deployment: Deployment, people: People, join: Join) -> None:
-    """A signed call tells the real status, also of somebody who is invisible, and why it is so."""
+    """A signed request gets the real status, also of an invisible user, and the reason for it."""
     [alice] = await people("alice")
     await join(alice, NodeSocket, deviceId="laptop")
     await deployment.ask("PUT", of(alice, "privacy"), {"invisible": True})
@@ -177,7 +179,7 @@ async def test_the_backend_sees_the_real_state(deployment: Deployment, people: P
 
 
 async def test_health_is_open(deployment: Deployment) -> None:
-    """Anybody is told that the service is healthy, and that its contacts are loaded: before, nobody sees anybody."""
+    """Anyone can see that the service is healthy and that its graph is loaded; before that, nobody sees anybody."""
     status, health = await deployment.call("GET", "/v1/health", signed=False)
     assert (status, health["graph"]) == (200, "loaded")
 
@@ -186,7 +188,7 @@ async def test_health_is_open(deployment: Deployment) -> None:
     ("method", "path"), [(route.method, route.path) for route in HTTP_ROUTES if route.access == "backend"]
 )
 async def test_the_backends_calls_need_a_signature(deployment: Deployment, method: str, path: str) -> None:
-    """Without a signature nothing of the backend's is answered."""
+    """Requests to the backend's routes without a signature are refused."""
     status, _ = await deployment.call(method, path.replace("{id}", "alice"), signed=False)
     assert status == 403
 
@@ -202,7 +204,7 @@ async def refusal(deployment: Deployment, user: str, token: str | None = None, *
 
 
 async def test_only_a_good_token_opens_a_connection(deployment: Deployment) -> None:
-    """No token: 401. One that somebody else signed, or that has ended: 403, and no word about why."""
+    """No token: 401. One with another signature, or an expired one: 403, without a reason."""
     good = deployment.identity_provider.token("alice")
     assert await refusal(deployment, "alice", token="") == 401
     assert await refusal(deployment, "alice", token=good[:-4] + ("AAAA" if good[-4:] != "AAAA" else "BBBB")) == 403
@@ -210,10 +212,8 @@ async def test_only_a_good_token_opens_a_connection(deployment: Deployment) -> N
 
 
 @pytest.mark.parametrize("query", [{"v": "2"}, {"deviceId": "my phone"}, {"status": "offline"}], ids=str)
-async def test_what_the_protocol_does_not_know_opens_no_connection(
-    deployment: Deployment, query: dict[str, str]
-) -> None:
-    """Another version, a malformed device and a status that nobody can choose: 400."""
+async def test_an_invalid_handshake_opens_no_connection(deployment: Deployment, query: dict[str, str]) -> None:
+    """Another version, a malformed device and a status that cannot be chosen: 400."""
     assert await refusal(deployment, "alice", **query) == 400
 
 
@@ -240,7 +240,7 @@ WRONG: list[tuple[str, str, str | None]] = [
 
 @pytest.mark.parametrize("via", [NodeSocket, PythonSocket])
 async def test_a_malformed_message_gets_one_clear_error(people: People, join: Join, via: Any) -> None:
-    """Each is answered by one error that names the field; the connection stays, and nothing was written."""
+    """Each gets one error that names the field; the connection stays open, and nothing is written."""
     alice, bob = await people("alice", "bob")
     viewer = await join(bob)
     client = await join(alice, via)
@@ -258,7 +258,7 @@ async def test_a_malformed_message_gets_one_clear_error(people: People, join: Jo
 
 
 async def test_the_gateways_own_routes_are_no_actions(people: People, join: Join) -> None:
-    """A message wakes neither what opens a connection nor what closes one: these are no actions of a client."""
+    """A message cannot invoke the functions of `$connect` and `$disconnect`: these are not actions of a client."""
     [alice] = await people("alice")
     client = await join(alice)
     for action in ("$connect", "$disconnect"):
@@ -268,8 +268,8 @@ async def test_the_gateways_own_routes_are_no_actions(people: People, join: Join
     assert [seen["status"] for seen in await client.query(alice)] == ["online"]
 
 
-async def test_too_many_messages_are_refused_and_tell_when_to_come_back(people: People, join: Join) -> None:
-    """A connection that talks too much is told so, with a time; the connection stays."""
+async def test_too_many_messages_are_refused_with_the_time_to_wait(people: People, join: Join) -> None:
+    """A connection over its rate limit gets an error with a time to wait, and stays open."""
     [alice] = await people("alice")
     client = await join(alice)
     for number in range(60):
@@ -279,11 +279,11 @@ async def test_too_many_messages_are_refused_and_tell_when_to_come_back(people: 
     await asyncio.wait_for(client.answer("presence"), PATIENCE)
 
 
-# Ends. They come last: where a service was just deployed, the first sweeper comes after a minute.
+# Ends. They come last: on a newly deployed service the first sweeper starts after a minute.
 
 
-async def test_a_claim_is_over_all_devices_until_it_ends(people: People, join: Join) -> None:
-    """A user-wide status ends by itself, and what the devices say is back."""
+async def test_a_claim_overrides_all_devices_until_it_ends(people: People, join: Join) -> None:
+    """A user-wide status ends by itself, and the statuses of the devices apply again."""
     alice, bob = await people("alice", "bob")
     viewer = await join(bob)
     client = await join(alice, NodeSocket)
@@ -296,51 +296,49 @@ async def test_a_claim_is_over_all_devices_until_it_ends(people: People, join: J
     assert time.time() * 1000 >= until
 
 
-async def test_who_closes_the_page_is_offline_after_the_grace(
-    deployment: Deployment, people: People, join: Join
-) -> None:
-    """A socket that closes is offline when the grace has passed, and not before."""
+async def test_a_closed_page_is_offline_after_the_grace(deployment: Deployment, people: People, join: Join) -> None:
+    """The user of a closed socket is offline after the grace, and not before."""
     alice, bob = await people("alice", "bob")
     viewer, client = await join(bob, NodeSocket), await join(alice)
     came = await viewer.change(alice)
     await client.close()
-    told = await offline(viewer, alice, deployment.settings.grace)
-    assert told["rev"] == came["rev"] + 1
+    change = await offline(viewer, alice, deployment.settings.grace)
+    assert change["rev"] == came["rev"] + 1
 
 
 async def test_a_killed_client_is_offline_after_the_grace(deployment: Deployment, people: People, join: Join) -> None:
-    """A client that is killed says no farewell; its system closes the socket, and that counts."""
+    """A killed client sends no farewell; its system closes the socket, and that counts."""
     alice, bob = await people("alice", "bob")
     viewer, client = await join(bob), await join(alice, NodeSocket)
     came = await viewer.change(alice)
     await client.kill()
-    told = await offline(viewer, alice, deployment.settings.grace)
-    assert told["rev"] == came["rev"] + 1
+    change = await offline(viewer, alice, deployment.settings.grace)
+    assert change["rev"] == came["rev"] + 1
 
 
 async def test_a_client_that_was_cut_off_is_offline_at_its_ttl(
     deployment: Deployment, people: People, join: Join
 ) -> None:
-    """A socket that stays open and takes what is posted proves nothing: without heartbeats its user is offline once,
-    at the TTL and with no grace on top, last seen at the last beat.
+    """An open socket that accepts posts proves nothing: without heartbeats its user is offline once,
+    at the TTL with no added grace, last seen at the last heartbeat.
     """
     alice, bob = await people("alice", "bob")
     viewer, client = await join(bob), await join(alice, NodeSocket)
     came = await viewer.change(alice)
     await client.cut_off()
     last = time.time()
-    await viewer.send("presence_update", status="busy")  # which is posted to the frozen client, and "arrives"
-    told = await viewer.change(alice, deployment.settings.device_ttl + SCHEDULE + PATIENCE)
-    assert (told["type"], told["status"], told["rev"]) == ("user_offline", "offline", came["rev"] + 1)
-    assert told["lastSeen"] <= last * 1000
-    assert time.time() * 1000 >= told["lastSeen"] + deployment.settings.device_ttl * 1000
+    await viewer.send("presence_update", status="busy")  # posted to the frozen client, where it seems to arrive
+    change = await viewer.change(alice, deployment.settings.device_ttl + SCHEDULE + PATIENCE)
+    assert (change["type"], change["status"], change["rev"]) == ("user_offline", "offline", came["rev"] + 1)
+    assert change["lastSeen"] <= last * 1000
+    assert time.time() * 1000 >= change["lastSeen"] + deployment.settings.device_ttl * 1000
 
 
 # Devices
 
 
 async def grace_has_passed(deployment: Deployment, viewer: Client, witness: Client) -> None:
-    """Wait until what closed before now is gone for good: somebody else closes after it, and is offline."""
+    """Wait until the grace of earlier closes has passed: another user closes after them and is offline."""
     assert (await viewer.change(witness.user))["type"] == "user_online"
     await witness.close()
     await offline(viewer, witness.user, deployment.settings.grace)
@@ -360,12 +358,12 @@ async def test_a_second_device_comes_and_goes_without_an_event(
     await grace_has_passed(deployment, viewer, witness)
     assert viewer.unread(alice) == []
     await phone.send("presence_update", status="busy")
-    told = await viewer.change(alice)
-    assert (told["status"], told["deviceType"], told["rev"]) == ("busy", "mobile", came["rev"] + 1)
+    change = await viewer.change(alice)
+    assert (change["status"], change["deviceType"], change["rev"]) == ("busy", "mobile", came["rev"] + 1)
 
 
 async def test_a_reload_within_the_grace_is_no_event(deployment: Deployment, people: People, join: Join) -> None:
-    """A page that is left and comes back within the grace is what it was, and its contacts see nothing."""
+    """A page that is left and comes back within the grace keeps its status, and its contacts see nothing."""
     alice, bob, carol = await people("alice", "bob", "carol")
     viewer, witness = await join(bob, NodeSocket), await join(carol)
     page = await join(alice, deviceId="browser")

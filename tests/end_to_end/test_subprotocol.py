@@ -1,4 +1,4 @@
-"""Tokens as a WebSocket subprotocol, as browsers send them; a run of its own, since a service takes them one way."""
+"""Tokens as a WebSocket subprotocol, as browsers send them, on a separate run: a service takes tokens one way only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.presence_run import presence_run
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """A run whose functions are threads, which starts sooner: how they run is not what this is about."""
+    """A run whose functions are threads, which starts sooner. How functions run does not matter here."""
     environment = SHORT_TIMES | {"PRESENCE_TOKEN_SOURCE": "subprotocol"}
     with presence_run(tmp_path_factory.mktemp("run"), "--in-process", **environment) as service:
         yield Deployment.started(service, environment)
@@ -24,15 +24,15 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
 async def test_a_token_may_come_as_a_subprotocol(
     people: People, join: Join, via: type[NodeSocket | PythonSocket]
 ) -> None:
-    """The service takes the token out of the subprotocols, and answers with its own."""
+    """The service takes the token from the subprotocols, and responds with its own subprotocol."""
     alice, bob = await people("alice", "bob")
     viewer, client = await join(bob, via), await join(alice, via)
     assert [viewer.socket.subprotocol, client.socket.subprotocol] == ["presence.v1", "presence.v1"]
     assert (await viewer.change(alice))["status"] == "online"
 
 
-async def test_a_token_is_looked_for_in_one_place(deployment: Deployment) -> None:
-    """One in the query opens nothing here, and neither does a bad one as a subprotocol."""
+async def test_a_token_is_read_from_one_place(deployment: Deployment) -> None:
+    """A token in the query is not accepted here, nor is a bad one as a subprotocol."""
     token = deployment.identity_provider.token("alice")
     for query, subprotocols, status in (
         ({"token": token}, [], 401),

@@ -16,14 +16,14 @@ Start = Callable[..., WarmEnvironment]
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[RedisServer]:
-    """A real server, for the whole run."""
+    """A real server, shared by all tests of the session."""
     with RedisServer.start() as server:
         yield server
 
 
 @pytest.fixture
 def start(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Starts an environment on an empty Redis, with the settings that the test gives."""
+    """Starts an environment on an empty Redis, with the test's settings."""
     with redis.Redis.from_url(server.url) as client:
         client.flushall()
     with ExitStack() as running:
@@ -34,12 +34,12 @@ def start(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Star
 
 @pytest.fixture
 def environment(start: Start) -> WarmEnvironment:
-    """An environment with the settings as they are by default."""
+    """An environment with the default settings."""
     return start()
 
 
 @pytest.fixture
 def cut_off(start: Start) -> Iterator[WarmEnvironment]:
-    """An environment whose Redis does not answer."""
+    """An environment whose Redis does not respond."""
     with nobody_there() as url:
         yield start(redis_url=url)

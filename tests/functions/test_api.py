@@ -1,4 +1,4 @@
-"""The HTTP API: each call of the table, who may make it, and what is said to whoever asks for what cannot be."""
+"""The HTTP API: each call of the table, who may make it, and the errors for invalid requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WELL = {
     "inconsistencies": {"dueUnknown": 0, "expired": 0, "liveNotDue": 0, "unseen": 0},
     "evictionPolicy": "volatile-lru",
 }
-"""The rest of what a healthy service says."""
+"""The rest of a healthy service's response."""
 CONTACTS, PRIVACY, STATUS = "/v1/users/alice/contacts", "/v1/users/alice/privacy", "/v1/users/alice/status"
 
 
@@ -37,13 +37,13 @@ BACKEND = [route for route in HTTP_ROUTES if route.access == "backend"]
 
 
 @pytest.mark.parametrize("route", HTTP_ROUTES, ids=name)
-def test_every_route_of_the_table_is_answered(environment: WarmEnvironment, route: HttpRoute) -> None:
-    """Each row of the table of routes has a function that answers it."""
+def test_every_route_of_the_table_is_handled(environment: WarmEnvironment, route: HttpRoute) -> None:
+    """Each row of the table of routes has a function that handles it."""
     assert ask_route(environment, route)[0] in (200, 204)
 
 
-def test_nothing_is_answered_that_is_not_in_the_table(environment: WarmEnvironment) -> None:
-    """A function cannot answer a route that the table does not have, and a path without a route is 404."""
+def test_a_route_outside_the_table_is_404(environment: WarmEnvironment) -> None:
+    """A function cannot handle a route that the table does not have, and a path without a route is 404."""
     with pytest.raises(KeyError):
         call("GET", "/v1/users/{id}/passwords")
     with pytest.raises(KeyError):
@@ -57,7 +57,7 @@ def test_nothing_is_answered_that_is_not_in_the_table(environment: WarmEnvironme
 def test_a_call_of_the_backend_needs_a_signature(
     environment: WarmEnvironment, route: HttpRoute, authorizer: dict[str, Any] | None
 ) -> None:
-    """A backend route that was deployed without its IAM authorizer answers 403 and changes nothing."""
+    """A backend route that was deployed without its IAM authorizer returns 403 and changes nothing."""
     event = request(route.method, target_of(route), body_of(route), signed=False)
     if authorizer is not None:
         event["requestContext"]["authorizer"] = authorizer
@@ -66,29 +66,29 @@ def test_a_call_of_the_backend_needs_a_signature(
 
 
 @pytest.mark.parametrize("route", [route for route in HTTP_ROUTES if "openapi" not in route.path], ids=name)
-def test_without_redis_every_call_says_so(cut_off: WarmEnvironment, route: HttpRoute) -> None:
-    """While Redis does not answer, every call is 503 with the time after which to ask again, and no address."""
+def test_without_redis_every_call_is_503(cut_off: WarmEnvironment, route: HttpRoute) -> None:
+    """While Redis does not respond, every call is 503 with the time to wait before a retry, and without an address."""
     headers = bearer("alice") if route.access == "user" else None
     event = request(route.method, target_of(route), body_of(route), headers=headers)
-    answer = cut_off.invoke("api", event)
-    assert answer["statusCode"] == 503
-    assert answer["headers"]["Retry-After"] == "1"
-    assert json.loads(answer["body"])["detail"] == "Redis cannot be reached"
-    assert "127.0.0.1" not in answer["body"]
+    response = cut_off.invoke("api", event)
+    assert response["statusCode"] == 503
+    assert response["headers"]["Retry-After"] == "1"
+    assert json.loads(response["body"])["detail"] == "Redis cannot be reached"
+    assert "127.0.0.1" not in response["body"]
 
 
-def test_no_answer_is_kept_on_its_way(environment: WarmEnvironment) -> None:
-    """Every answer, errors too, forbids caches to keep it."""
+def test_no_response_may_be_cached(environment: WarmEnvironment) -> None:
+    """Every response, errors too, forbids caching."""
     for path in ("/v1/health", PRIVACY, "/v1/nothing"):
-        answer = environment.invoke("api", request("GET", path))
-        assert answer["headers"]["Cache-Control"] == "no-store"
+        response = environment.invoke("api", request("GET", path))
+        assert response["headers"]["Cache-Control"] == "no-store"
 
 
 # Health and graph
 
 
-def test_health_tells_whether_the_graph_is_loaded(environment: WarmEnvironment) -> None:
-    """Anybody may ask; the graph is not loaded until the backend says so."""
+def test_health_shows_whether_the_graph_is_loaded(environment: WarmEnvironment) -> None:
+    """Anyone may read it; the graph is not loaded until the backend declares it."""
     assert ask(environment, "GET", "/v1/health", signed=False) == (200, {"graph": "not_loaded", **WELL})
     assert ask(environment, "PUT", "/v1/graph", {"loaded": True}) == (204, None)
     assert ask(environment, "GET", "/v1/health", signed=False) == (200, {"graph": "loaded", **WELL})
@@ -96,8 +96,8 @@ def test_health_tells_whether_the_graph_is_loaded(environment: WarmEnvironment) 
     assert ask(environment, "GET", "/v1/health", signed=False)[1]["graph"] == "not_loaded"
 
 
-def test_health_is_bad_when_nobody_settles_what_is_due(environment: WarmEnvironment) -> None:
-    """Without a sweeper health is 503 a minute after somebody was due, and 200 again once one has run."""
+def test_health_is_bad_when_due_users_are_not_settled(environment: WarmEnvironment) -> None:
+    """Without a sweeper health is 503 a minute after a user became due, and 200 again once one has run."""
     bench = Bench(environment.redis)
     bench.clock.now = now_ms() - 600_000
     bench.open("alice")
@@ -111,7 +111,7 @@ def test_health_is_bad_when_nobody_settles_what_is_due(environment: WarmEnvironm
 
 
 def test_a_backup_holds_everybody(environment: WarmEnvironment) -> None:
-    """Following `next` from page to page gives everything that was given about everybody."""
+    """Following `next` from page to page returns everything that was set for every user."""
     others = [f"user-{number}" for number in range(600)]
     ask(environment, "PUT", CONTACTS, {"add": others})
     ask(environment, "PUT", PRIVACY, {"invisible": True, "hideFrom": ["user-1"], "blocks": ["eve"]})
@@ -139,16 +139,16 @@ def test_a_backup_holds_everybody(environment: WarmEnvironment) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["x", "0", "7-0", "0-99999999999999999999", "-1-0", "0-1-2", "%00"])
-def test_a_cursor_that_was_never_given_is_refused(environment: WarmEnvironment, cursor: str) -> None:
-    """A cursor that leads nowhere is 400, and Redis is not held to be away for it."""
+def test_an_invalid_cursor_is_refused(environment: WarmEnvironment, cursor: str) -> None:
+    """A cursor that cannot be valid is 400, and does not mark Redis as unavailable."""
     status, problem = ask(environment, "GET", f"/v1/graph?cursor={cursor}")
     assert status == 400
     assert [error["field"] for error in problem["errors"]] == ["cursor"]
     assert ask(environment, "GET", "/v1/health")[0] == 200
 
 
-def test_a_cursor_that_is_none_is_told_where_to_get_one(environment: WarmEnvironment) -> None:
-    """The words name where a cursor comes from, and show no pattern."""
+def test_the_error_for_an_invalid_cursor_names_where_to_get_one(environment: WarmEnvironment) -> None:
+    """The message names where a cursor comes from, and shows no pattern."""
     problem = ask(environment, "GET", "/v1/graph?cursor=x")[1]
     assert problem["detail"] == "cursor: must be the next of an earlier page"
 
@@ -156,8 +156,8 @@ def test_a_cursor_that_is_none_is_told_where_to_get_one(environment: WarmEnviron
 # Users
 
 
-def test_contacts_are_mutual_unless_it_says_otherwise(environment: WarmEnvironment) -> None:
-    """Whom alice adds may see her; with `mutual`, the default, she may see them too."""
+def test_contacts_are_mutual_by_default(environment: WarmEnvironment) -> None:
+    """The users that alice adds may see her; with `mutual`, the default, she may see them too."""
     assert ask(environment, "PUT", CONTACTS, {"add": ["bob", "carol"]}) == (204, None)
     assert ask(environment, "PUT", CONTACTS, {"add": ["dave"], "remove": ["carol"], "mutual": False}) == (204, None)
     assert ask(environment, "GET", CONTACTS) == (200, {"viewers": ["bob", "dave"], "sees": ["bob", "carol"]})
@@ -165,8 +165,8 @@ def test_contacts_are_mutual_unless_it_says_otherwise(environment: WarmEnvironme
     assert ask(environment, "GET", "/v1/users/nobody/contacts") == (200, {"viewers": [], "sees": []})
 
 
-def test_a_new_contact_is_seen_at_once(environment: WarmEnvironment) -> None:
-    """Somebody who is added while online is announced to those who may see them now."""
+def test_a_new_contact_is_seen_immediately(environment: WarmEnvironment) -> None:
+    """A user who is added while online is announced to the new viewers immediately."""
     ask(environment, "PUT", "/v1/graph", {"loaded": True})
     environment.open("alice", "A=")
     environment.open("bob", "B=")
@@ -175,8 +175,8 @@ def test_a_new_contact_is_seen_at_once(environment: WarmEnvironment) -> None:
     assert (frame["userId"], frame["status"]) == ("alice", "online")
 
 
-def test_too_many_contacts_are_refused_whole(start: Callable[..., WarmEnvironment]) -> None:
-    """A list that would take somebody over the limit is 409, names the limit, and nobody of it is added."""
+def test_too_many_contacts_are_refused_as_a_whole(start: Callable[..., WarmEnvironment]) -> None:
+    """A list that exceeds the limit is 409, names the limit, and adds no contact."""
     environment = start(max_contacts=2)
     assert ask(environment, "PUT", CONTACTS, {"add": ["bob", "carol", "bob"]})[0] == 204
     status, problem = ask(environment, "PUT", "/v1/users/dave/contacts", {"add": ["erin", "alice"]})
@@ -188,7 +188,7 @@ def test_too_many_contacts_are_refused_whole(start: Callable[..., WarmEnvironmen
 
 
 def test_privacy_changes_what_is_given(environment: WarmEnvironment) -> None:
-    """A list replaces the old one, and an absent field stays."""
+    """A given list replaces the old one, and an absent field stays."""
     assert ask(environment, "GET", PRIVACY) == (
         200,
         {"invisible": False, "lastSeen": "everyone", "hideFrom": [], "blocks": []},
@@ -209,7 +209,7 @@ def test_privacy_changes_what_is_given(environment: WarmEnvironment) -> None:
 
 
 def test_a_status_over_http_is_a_claim(environment: WarmEnvironment) -> None:
-    """Without a device a status holds for all of them, until it is cleared; `scope` need not be said."""
+    """Without a device a status applies to all devices, until it is cleared; `scope` is optional."""
     environment.open("alice", "A=")
     assert ask(environment, "PUT", STATUS, {"status": "busy", "customStatus": {"emoji": "🎧"}}) == (204, None)
     status, real = ask(environment, "GET", "/v1/users/alice/presence")
@@ -222,7 +222,7 @@ def test_a_status_over_http_is_a_claim(environment: WarmEnvironment) -> None:
 
 
 def test_the_real_state_has_the_devices_and_the_reason(environment: WarmEnvironment) -> None:
-    """The backend sees through invisibility, down to each device."""
+    """The backend sees the real state in spite of invisibility, down to each device."""
     environment.open("alice", "A=", deviceId="phone", deviceType="mobile")
     ask(environment, "PUT", PRIVACY, {"invisible": True})
     real = ask(environment, "GET", "/v1/users/alice/presence")[1]
@@ -235,7 +235,7 @@ def test_the_real_state_has_the_devices_and_the_reason(environment: WarmEnvironm
 
 
 def test_sign_out_everywhere(environment: WarmEnvironment) -> None:
-    """Every socket is closed, the user is offline, and a message that was on its way does not bring them back."""
+    """Every socket is closed, the user is offline, and a message in transit does not bring the user back."""
     context = environment.open("alice", "A1=")
     environment.open("alice", "A2=")
     assert ask(environment, "POST", "/v1/users/alice/disconnect") == (200, {"closed": 2})
@@ -249,7 +249,7 @@ def test_sign_out_everywhere(environment: WarmEnvironment) -> None:
 
 
 def test_every_user_id_can_stand_in_a_path(environment: WarmEnvironment) -> None:
-    """An id of every character that one may have is the same user, however much of it a client encodes."""
+    """An id with every allowed character is the same user, however much of it a client encodes."""
     id = "aZ09._~:@|+=-"
     ask(environment, "PUT", f"/v1/users/{quote(id, safe='')}/contacts", {"add": ["bob"]})
     everything = "".join(f"%{ord(char):02X}" for char in id)
@@ -261,7 +261,7 @@ def test_every_user_id_can_stand_in_a_path(environment: WarmEnvironment) -> None
 @pytest.mark.parametrize("id", ["..", "%2E", "a%20b", "a%2540b", "%C3%A9", "a" * 129, "a%25", "a*b"])
 @pytest.mark.parametrize("route", [route for route in BACKEND if "{id}" in route.path], ids=name)
 def test_a_path_with_a_bad_user_id_is_refused(environment: WarmEnvironment, route: HttpRoute, id: str) -> None:
-    """What is no user id, after decoding once, is 400 in every call, and nothing is written."""
+    """An invalid user id, after decoding once, is 400 in every call, and nothing is written."""
     status, problem = ask(environment, route.method, route.path.replace("{id}", id), body_of(route))
     assert status == 400
     assert [error["field"] for error in problem["errors"]] == ["id"]
@@ -269,7 +269,7 @@ def test_a_path_with_a_bad_user_id_is_refused(environment: WarmEnvironment, rout
 
 
 @pytest.mark.parametrize("id", ["a%2Fb", "a%0A", "%22", "a%00"])
-def test_an_id_that_makes_another_path_leads_nowhere(environment: WarmEnvironment, id: str) -> None:
+def test_an_id_that_makes_another_path_is_404(environment: WarmEnvironment, id: str) -> None:
     """An encoded slash or control character in an id does not reach a call: 404."""
     assert ask(environment, "GET", f"/v1/users/{id}/contacts")[0] == 404
 
@@ -329,7 +329,7 @@ WRONG: list[tuple[str, str | bytes | None, list[str]]] = [
 def test_a_bad_body_is_refused(
     environment: WarmEnvironment, path: str, body: str | bytes | None, fields: list[str]
 ) -> None:
-    """What is not as the protocol says is 400, with the fields that are wrong, and nothing is written."""
+    """A body that violates the protocol is 400 with the invalid fields, and nothing is written."""
     status, problem = ask(environment, "PUT", path, body)
     assert status == 400
     assert [error["field"] for error in problem["errors"]] == fields
@@ -339,7 +339,7 @@ def test_a_bad_body_is_refused(
 
 
 def test_a_body_in_base64_is_a_body(environment: WarmEnvironment) -> None:
-    """API Gateway hands over bodies without a JSON content type in base64; they are read all the same."""
+    """API Gateway passes bodies without a JSON content type in base64; they are decoded."""
     assert ask(environment, "PUT", CONTACTS, b'{"add":["bob"]}') == (204, None)
     assert ask(environment, "GET", CONTACTS)[1]["viewers"] == ["bob"]
 
@@ -361,23 +361,23 @@ def test_query_parameters_of_a_newer_protocol_are_ignored(environment: WarmEnvir
     ids=["a moment ago", "in seconds"],
 )
 def test_the_detail_names_a_field_once(environment: WarmEnvironment, until: int, detail: str) -> None:
-    """`detail` is the field and what is wrong with it; a time in seconds is told what it should be."""
+    """`detail` names the field and the mistake; for a time in seconds it gives the expected unit."""
     status, problem = ask(environment, "PUT", STATUS, {"customStatus": {"text": "Lunch", "until": until}})
     assert (status, problem["detail"]) == (400, detail)
 
 
-def test_an_end_that_is_null_is_none(environment: WarmEnvironment) -> None:
-    """A claim and a custom status as they are answered may be given back as they are."""
-    said = {"status": "busy", "until": None, "customStatus": {"text": "Lunch", "emoji": "", "until": None}}
-    assert ask(environment, "PUT", STATUS, said) == (204, None)
-    told = ask(environment, "GET", "/v1/users/alice/presence")[1]
-    assert (told["claim"], told["customStatus"]) == ({"status": "busy", "until": None}, said["customStatus"])
+def test_an_until_of_null_means_no_end(environment: WarmEnvironment) -> None:
+    """A claim and a custom status can be sent back exactly as a response contains them."""
+    sent = {"status": "busy", "until": None, "customStatus": {"text": "Lunch", "emoji": "", "until": None}}
+    assert ask(environment, "PUT", STATUS, sent) == (204, None)
+    real = ask(environment, "GET", "/v1/users/alice/presence")[1]
+    assert (real["claim"], real["customStatus"]) == ({"status": "busy", "until": None}, sent["customStatus"])
     assert ask(environment, "PUT", STATUS, {"customStatus": None}) == (204, None)
     assert ask(environment, "GET", "/v1/users/alice/presence")[1]["customStatus"] is None
 
 
 def test_the_document_has_only_the_nulls_that_mean_something(environment: WarmEnvironment) -> None:
-    """In a body the OpenAPI document allows null for `customStatus`, which clears, and for `until`, which is never."""
+    """In a body the OpenAPI document allows null for `customStatus`, which clears it, and for `until`: no end."""
     document = ask(environment, "GET", "/v1/openapi.json", signed=False)[1]
     nulls = set()
     for path in document["paths"].values():
@@ -387,12 +387,12 @@ def test_the_document_has_only_the_nulls_that_mean_something(environment: WarmEn
             if "requestBody" in operation:
                 schema = operation["requestBody"]["content"]["application/json"]["schema"]
                 model = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
-                nulls |= {field for field, said in model["properties"].items() if "null" in json.dumps(said)}
+                nulls |= {field for field, schema in model["properties"].items() if "null" in json.dumps(schema)}
     assert nulls == {"customStatus", "until"}
 
 
 def test_the_document_promises_409_and_429_only_where_they_come_from(environment: WarmEnvironment) -> None:
-    """Over a limit is who is given contacts, blocks or polls; too many messages has only a polling device."""
+    """409 belongs to routes that add contacts, blocks or polling devices; 429 belongs to polling."""
     document = ask(environment, "GET", "/v1/openapi.json", signed=False)[1]
     promised: dict[str, set[str]] = {"409": set(), "429": set()}
     for path in document["paths"].values():
@@ -405,8 +405,8 @@ def test_the_document_promises_409_and_429_only_where_they_come_from(environment
     }
 
 
-def test_a_misspelt_wish_for_privacy_is_refused(environment: WarmEnvironment) -> None:
-    """Ignoring `hidefrom` would hide nothing, in silence."""
+def test_a_misspelled_privacy_field_is_refused(environment: WarmEnvironment) -> None:
+    """Ignoring `hidefrom` would silently hide the user from nobody."""
     status, problem = ask(environment, "PUT", PRIVACY, {"lastSeen": "nobody", "hidefrom": ["bob"]})
     assert (status, [error["field"] for error in problem["errors"]]) == (400, ["hidefrom"])
     assert ask(environment, "GET", PRIVACY)[1]["lastSeen"] == "everyone"
@@ -414,7 +414,7 @@ def test_a_misspelt_wish_for_privacy_is_refused(environment: WarmEnvironment) ->
 
 @pytest.mark.parametrize("as_bytes", [False, True])
 def test_a_body_that_is_too_large_is_refused(environment: WarmEnvironment, as_bytes: bool) -> None:
-    """A megabyte is read, one byte more is 413."""
+    """A megabyte is accepted, one byte more is 413."""
     body = '{"loaded":true}'.ljust(MAX_REQUEST_BYTES)
     assert ask(environment, "PUT", "/v1/graph", body.encode() if as_bytes else body)[0] == 204
     body += " "
@@ -425,14 +425,14 @@ def test_a_body_that_is_too_large_is_refused(environment: WarmEnvironment, as_by
     )
 
 
-def test_an_answer_does_not_grow_with_what_is_wrong(environment: WarmEnvironment) -> None:
-    """Of thousands of wrong fields the first few are named."""
+def test_a_response_does_not_grow_with_the_mistakes(environment: WarmEnvironment) -> None:
+    """Of thousands of invalid fields the first few are named."""
     problem = ask(environment, "PUT", CONTACTS, {"add": ["a b"] * 5000})[1]
     assert [error["field"] for error in problem["errors"]] == [f"add.{place}" for place in range(MOST_ERRORS)]
 
 
-def test_an_error_of_ours_tells_nothing_about_itself(environment: WarmEnvironment) -> None:
-    """What nobody foresaw is counted, and 500 without a reason (here, a store laid out for another bucket count)."""
+def test_an_internal_error_reveals_nothing(environment: WarmEnvironment) -> None:
+    """An unforeseen error is counted, and is 500 without a reason (here, a store laid out for another bucket count)."""
     Bench(environment.redis, Settings(buckets=8)).open("alice")
     assert ask(environment, "GET", "/v1/health") == (
         500,

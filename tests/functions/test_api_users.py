@@ -1,4 +1,4 @@
-"""The HTTP API as users call it: whose token is let in, and what each call does and answers."""
+"""The HTTP API as users call it: which tokens are accepted, and what each call does and returns."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def environment(start: Callable[..., WarmEnvironment]) -> WarmEnvironment:
     return environment
 
 
-def poll(environment: WarmEnvironment, user: str, **said: Any) -> Any:
-    """A poll that is answered."""
-    status, answer = ask_as(environment, user, "POST", HEARTBEAT, {"deviceId": "d1", **said})
+def poll(environment: WarmEnvironment, user: str, **fields: Any) -> Any:
+    """A successful poll."""
+    status, answer = ask_as(environment, user, "POST", HEARTBEAT, {"deviceId": "d1", **fields})
     assert status == 200, answer
     return answer
 
@@ -42,17 +42,17 @@ def real(environment: WarmEnvironment, user: str) -> Any:
     return ask(environment, "GET", f"/v1/users/{user}/presence")[1]
 
 
-def told_of(environment: WarmEnvironment, connection: str, user: str, count: int) -> list[Any]:
-    """What a connection was told of a user, once that is so much: it may wait for the viewer's window."""
+def frames_about(environment: WarmEnvironment, connection: str, user: str, count: int) -> list[Any]:
+    """The frames about a user that a connection got, once there are `count`: some wait for the viewer's window."""
     until = time.monotonic() + 5
     while True:
-        told = [frame for frame in environment.frames(connection) if frame.get("userId") == user]
-        if len(told) >= count or time.monotonic() > until:
-            return told
+        frames = [frame for frame in environment.frames(connection) if frame.get("userId") == user]
+        if len(frames) >= count or time.monotonic() > until:
+            return frames
         environment.sweep()
 
 
-# Whose token
+# Tokens
 
 
 @pytest.mark.parametrize(
@@ -69,10 +69,10 @@ def told_of(environment: WarmEnvironment, connection: str, user: str, count: int
     ],
 )
 @pytest.mark.parametrize("route", USERS, ids=name)
-def test_without_a_token_a_users_call_is_401_and_tells_how_to_prove_who_asks(
+def test_without_a_token_a_users_call_is_401_with_a_challenge(
     environment: WarmEnvironment, route: HttpRoute, header: str
 ) -> None:
-    """A header that is missing or malformed is 401 with the challenge; a backend's signature is no token."""
+    """A missing or malformed header is 401 with the challenge; a backend's signature is not a token."""
     headers = {"authorization": header} if header else None
     answer = environment.invoke("api", request(route.method, target_of(route), body_of(route), headers=headers))
     assert answer["statusCode"] == 401
@@ -96,7 +96,7 @@ BAD_TOKENS: dict[str, Callable[[], str]] = {
 def test_a_bad_token_is_401_without_a_reason(
     environment: WarmEnvironment, route: HttpRoute, make: Callable[[], str]
 ) -> None:
-    """Whatever is wrong with a token, the answer is the same, nothing is done, and it is counted."""
+    """Whatever is wrong with a token, the response is the same, nothing changes, and it is counted."""
     before = environment.redis.dbsize()
     status, problem = ask_route(environment, route, headers={"authorization": f"Bearer {make()}"})
     assert (status, problem["detail"]) == (401, "the token is not valid")
@@ -106,7 +106,7 @@ def test_a_bad_token_is_401_without_a_reason(
 
 @pytest.mark.parametrize("route", USERS, ids=name)
 def test_after_a_sign_out_everywhere_older_tokens_are_401(environment: WarmEnvironment, route: HttpRoute) -> None:
-    """A token that was issued before is refused by every call, and changes nothing; one from after it is good."""
+    """Every call refuses a token that was issued before it, and changes nothing; a later token is accepted."""
     poll(environment, "alice")
     ask(environment, "POST", "/v1/users/alice/disconnect")
     before = real(environment, "alice"), ask(environment, "GET", "/v1/users/alice/privacy")
@@ -123,8 +123,8 @@ def test_the_scheme_has_no_case(environment: WarmEnvironment, scheme: str) -> No
 
 
 @pytest.mark.parametrize("place", ["query", "cookie", "other header", "body"])
-def test_a_token_in_the_wrong_place_is_none(environment: WarmEnvironment, place: str) -> None:
-    """Tokens in addresses, cookies and bodies are not looked for: those end in logs."""
+def test_a_token_in_the_wrong_place_is_ignored(environment: WarmEnvironment, place: str) -> None:
+    """Tokens in URLs, cookies and bodies are ignored: those end up in logs."""
     good = token("alice")
     event = request("POST", f"{HEARTBEAT}?token={good}" if place == "query" else HEARTBEAT, '{"deviceId":"d1"}')
     if place == "cookie":
@@ -140,18 +140,18 @@ def test_a_token_in_the_wrong_place_is_none(environment: WarmEnvironment, place:
 
 
 @pytest.mark.parametrize("way", ["GET", "POST"])
-def test_a_query_answers_as_get_presence_does(environment: WarmEnvironment, way: str) -> None:
-    """Records come in the order that was asked for; who is no contact, and who is nobody, is offline and no more."""
+def test_a_query_returns_the_same_as_get_presence(environment: WarmEnvironment, way: str) -> None:
+    """Records come in the requested order; strangers and unknown users are offline, without further fields."""
     environment.open("bob", "B=", deviceType="mobile")
     environment.open("carol", "C=")
-    asked = ["carol", "bob", "nobody", "alice"]
+    requested = ["carol", "bob", "nobody", "alice"]
     if way == "GET":
-        status, answer = ask_as(environment, "alice", "GET", f"/v1/presence?userIds={','.join(asked)}")
+        status, answer = ask_as(environment, "alice", "GET", f"/v1/presence?userIds={','.join(requested)}")
     else:
-        status, answer = ask_as(environment, "alice", "POST", "/v1/presence/query", {"userIds": asked})
+        status, answer = ask_as(environment, "alice", "POST", "/v1/presence/query", {"userIds": requested})
     assert status == 200
     carol, bob, nobody, _alice = answer["users"]
-    assert [user["userId"] for user in answer["users"]] == asked
+    assert [user["userId"] for user in answer["users"]] == requested
     assert (bob["status"], bob["deviceType"]) == ("online", "mobile")
     assert carol == {"userId": "carol", "status": "offline"}
     assert nobody == {"userId": "nobody", "status": "offline"}
@@ -206,10 +206,10 @@ def test_a_query_answers_as_get_presence_does(environment: WarmEnvironment, way:
         ("DELETE", "/v1/me/blocks/..", None, "userId"),
     ],
 )
-def test_what_is_not_as_the_protocol_says_is_refused(
+def test_an_invalid_request_is_refused(
     environment: WarmEnvironment, method: str, target: str, body: Any, field: str
 ) -> None:
-    """400 names the field that is wrong first, and nothing is written."""
+    """400 names the first invalid field, and nothing is written."""
     before = environment.redis.dbsize()
     status, problem = ask_as(environment, "alice", method, target, body)
     assert status == 400
@@ -240,21 +240,21 @@ USER_ID_WORDS = "must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ : @ | + = - an
         ("PUT", "/v1/me/privacy", {"hideFrom": ["alice"]}, {"hideFrom.0": "nobody hides from themselves"}),
     ],
 )
-def test_what_is_wrong_is_said_once_and_in_plain_words(
+def test_each_mistake_is_named_once_and_in_plain_terms(
     environment: WarmEnvironment, method: str, target: str, body: Any, errors: dict[str, str]
 ) -> None:
-    """Each wrong field has one error, in words that speak of the protocol."""
+    """Each invalid field has one error, in the terms of the protocol."""
     problem = ask_as(environment, "alice", method, target, body)[1]
     assert [(error["field"], error["message"]) for error in problem["errors"]] == list(errors.items())
 
 
-def test_a_poll_of_a_newer_client_is_one(environment: WarmEnvironment) -> None:
-    """A poll is the heartbeat of who has no WebSocket: fields that this version does not know are ignored."""
+def test_a_poll_of_a_newer_client_is_accepted(environment: WarmEnvironment) -> None:
+    """A poll is the heartbeat of a client without a WebSocket: fields that this version does not know are ignored."""
     assert ask_as(environment, "alice", "POST", HEARTBEAT, {"deviceId": "d1", "mood": "good"})[0] == 200
 
 
-def test_the_snapshot_can_be_had_without_a_connection(environment: WarmEnvironment) -> None:
-    """It has every contact; with its `seq` again it says only that nothing is new, until something is."""
+def test_the_snapshot_is_available_without_a_connection(environment: WarmEnvironment) -> None:
+    """It has every contact; with its `seq` sent back it only confirms that nothing is new, until something changes."""
     status, first = ask_as(environment, "alice", "GET", "/v1/me/contacts/presence")
     assert (status, first["resumed"], [user["userId"] for user in first["users"]]) == (200, False, ["bob"])
     again = ask_as(environment, "alice", "GET", f"/v1/me/contacts/presence?seq={first['seq']}")[1]
@@ -262,14 +262,14 @@ def test_the_snapshot_can_be_had_without_a_connection(environment: WarmEnvironme
     environment.open("bob", "B=")
     newer = ask_as(environment, "alice", "GET", f"/v1/me/contacts/presence?seq={first['seq']}")[1]
     assert (newer["resumed"], newer["users"][0]["status"]) == (False, "online")
-    assert real(environment, "alice")["status"] == "offline", "asking is no heartbeat"
+    assert real(environment, "alice")["status"] == "offline", "a query is not a heartbeat"
 
 
 # Polling devices
 
 
 def test_a_polling_device_keeps_its_user_online(environment: WarmEnvironment) -> None:
-    """A poll is a heartbeat of one device, which is the same at each; contacts are told as of any other."""
+    """Each poll is a heartbeat of the same device; contacts are notified as for any other device."""
     environment.open("bob", "B=")
     answer = poll(environment, "alice", deviceType="mobile", status="busy")
     assert (answer["type"], answer["part"], answer["parts"], answer["resumed"]) == ("presence_snapshot", 1, 1, False)
@@ -278,15 +278,15 @@ def test_a_polling_device_keeps_its_user_online(environment: WarmEnvironment) ->
     assert (device["deviceId"], device["deviceType"], device["status"]) == ("d1", "mobile", "busy")
     assert device["connectionId"] == answer["self"]["connectionId"]
     assert answer["self"]["heartbeatEvery"] == 30_000
-    [told] = [frame for frame in environment.frames("B=") if frame["type"] == "user_online"]
-    assert (told["userId"], told["status"]) == ("alice", "busy")
+    [announced] = [frame for frame in environment.frames("B=") if frame["type"] == "user_online"]
+    assert (announced["userId"], announced["status"]) == ("alice", "busy")
     again = poll(environment, "alice", seq=answer["seq"], status="busy")
     assert (again["resumed"], again["users"]) == (True, [])
     assert [device["connectionId"] for device in again["self"]["devices"]] == [answer["self"]["connectionId"]]
 
 
 def test_a_polling_device_learns_of_changes_at_its_next_poll(environment: WarmEnvironment) -> None:
-    """What happens between two polls comes with the next, since nothing can be posted to it."""
+    """Changes between two polls come with the next one, since nothing can be posted to the device."""
     first = poll(environment, "alice")
     environment.open("bob", "B=")
     second = poll(environment, "alice", seq=first["seq"])
@@ -295,7 +295,7 @@ def test_a_polling_device_learns_of_changes_at_its_next_poll(environment: WarmEn
 
 
 def test_the_status_of_a_polling_device(environment: WarmEnvironment) -> None:
-    """With `deviceId` a status is that device's; without one, or with scope `user`, it is a claim."""
+    """With `deviceId` a status applies to that device; without one, or with scope `user`, it is a claim."""
     poll(environment, "alice")
     assert ask_as(environment, "alice", "PUT", "/v1/me/status", {"deviceId": "d1", "status": "away"}) == (204, None)
     assert (real(environment, "alice")["status"], real(environment, "alice")["rule"]) == ("away", "device")
@@ -309,7 +309,7 @@ def test_the_status_of_a_polling_device(environment: WarmEnvironment) -> None:
 
 
 def test_a_polling_device_leaves_and_comes_again(environment: WarmEnvironment) -> None:
-    """Leaving has no grace; a straggler with a `seq` does not bring it back, beginning anew does."""
+    """Leaving has no grace; a late poll with a `seq` does not bring the device back, a first poll does."""
     first = poll(environment, "alice")
     assert ask_as(environment, "alice", "POST", LEAVE, {"deviceId": "d1"}) == (204, None)
     assert real(environment, "alice")["status"] == "offline"
@@ -324,8 +324,8 @@ def test_a_polling_device_leaves_and_comes_again(environment: WarmEnvironment) -
     assert real(environment, "alice")["status"] == "online"
 
 
-def test_a_polling_page_that_is_loaded_anew_is_no_event(environment: WarmEnvironment) -> None:
-    """Leaving with `grace` is as if a socket had closed: a straggler changes nothing, a first poll goes on."""
+def test_reloading_a_polling_page_is_no_event(environment: WarmEnvironment) -> None:
+    """Leaving with `grace` works like closing a socket: a late poll changes nothing, a first poll continues."""
     environment.open("bob", "B=")
     first = poll(environment, "alice", status="busy")
     before = len(environment.frames("B="))
@@ -339,7 +339,7 @@ def test_a_polling_page_that_is_loaded_anew_is_no_event(environment: WarmEnviron
 
 
 def test_a_socket_takes_over_from_a_polling_page_that_was_left(environment: WarmEnvironment) -> None:
-    """A page that polled is loaded anew and has a WebSocket now: the same device, with its status, and no event."""
+    """A page that polled is reloaded and has a WebSocket now: the same device, with its status, and no event."""
     environment.open("bob", "B=")
     poll(environment, "alice", status="busy")
     before = len(environment.frames("B="))
@@ -351,7 +351,7 @@ def test_a_socket_takes_over_from_a_polling_page_that_was_left(environment: Warm
 
 
 def test_a_renewed_token_lengthens_a_polling_devices_life(start: Callable[..., WarmEnvironment]) -> None:
-    """A device that polls outlives the token that it began with, since each poll brings its own."""
+    """A polling device outlives its first token, since each poll brings a token."""
     environment = start()
     ask_as(environment, "alice", "POST", HEARTBEAT, {"deviceId": "d1"})
     ends = []
@@ -362,8 +362,8 @@ def test_a_renewed_token_lengthens_a_polling_devices_life(start: Callable[..., W
     assert ends == pytest.approx([10, 2000 - 30], abs=5)
 
 
-def test_only_so_many_devices_of_a_user_poll(start: Callable[..., WarmEnvironment]) -> None:
-    """One more than `max_devices` is 409 and names the limit; the others go on."""
+def test_the_number_of_polling_devices_is_limited(start: Callable[..., WarmEnvironment]) -> None:
+    """One more than `max_devices` is 409 and names the limit; the others keep working."""
     environment = start(max_devices=2)
     assert [
         ask_as(environment, "alice", "POST", HEARTBEAT, {"deviceId": f"d{number}"})[0] for number in (1, 2, 3, 1)
@@ -376,7 +376,7 @@ def test_only_so_many_devices_of_a_user_poll(start: Callable[..., WarmEnvironmen
 
 
 def test_a_device_that_polls_too_often_is_429(start: Callable[..., WarmEnvironment]) -> None:
-    """The rate of a connection holds for a polling device too, and says when to come back."""
+    """The rate limit of a connection applies to a polling device too, and its error has the time to wait."""
     environment = start(rate_limit=0.5, rate_burst=2)
     statuses = [ask_as(environment, "alice", "POST", HEARTBEAT, {"deviceId": "d1"})[0] for _ in range(3)]
     assert statuses == [200, 200, 429]
@@ -385,7 +385,7 @@ def test_a_device_that_polls_too_often_is_429(start: Callable[..., WarmEnvironme
 
 
 def test_a_socket_takes_over_from_a_polling_device(environment: WarmEnvironment) -> None:
-    """`replaces` may name the polling device: its status goes over, and nobody is told anything."""
+    """`replaces` may name the polling device: its status is carried over, and no contact is notified."""
     environment.open("bob", "B=")
     polled = poll(environment, "alice", status="busy")
     before = len(environment.frames("B="))
@@ -401,7 +401,7 @@ def test_a_socket_takes_over_from_a_polling_device(environment: WarmEnvironment)
 
 
 def test_a_socket_is_ended_from_outside(environment: WarmEnvironment) -> None:
-    """`connectionId` ends one of one's sockets, which is closed, without a grace."""
+    """`connectionId` ends one of the user's own sockets, which is closed without a grace."""
     environment.open("alice", "A=")
     environment.open("alice", "A2=")
     assert ask_as(environment, "alice", "POST", LEAVE, {"connectionId": "A="}) == (204, None)
@@ -409,8 +409,8 @@ def test_a_socket_is_ended_from_outside(environment: WarmEnvironment) -> None:
     assert [device["connectionId"] for device in real(environment, "alice")["devices"]] == ["A2="]
 
 
-def test_nobody_ends_what_is_somebody_elses(environment: WarmEnvironment) -> None:
-    """A foreign connection or device id closes nothing, leaves no mark, and is answered as any other."""
+def test_another_users_connection_cannot_be_ended(environment: WarmEnvironment) -> None:
+    """Another user's connection or device id closes nothing, leaves no trace, and gets the usual response."""
     context = environment.open("alice", "A=")
     polled = poll(environment, "alice")
     keys = sorted(environment.redis.keys())
@@ -427,11 +427,11 @@ def test_nobody_ends_what_is_somebody_elses(environment: WarmEnvironment) -> Non
     assert len(real(environment, "alice")["devices"]) == 2
 
 
-# Oneself
+# The user
 
 
-def test_one_sees_ones_own_real_state_and_why_it_is_so(environment: WarmEnvironment) -> None:
-    """Devices, claim, settings, the rule that won, and what contacts see; never who blocks one or hides from one."""
+def test_a_user_sees_their_own_real_state_and_its_reason(environment: WarmEnvironment) -> None:
+    """Devices, claim, settings, the rule that won, and what contacts see; never who blocks or hides from the user."""
     environment.open("alice", "A=", deviceId="phone", deviceType="mobile")
     ask_as(
         environment, "alice", "PUT", "/v1/me/privacy", {"invisible": True, "hideFrom": ["bob"], "lastSeen": "nobody"}
@@ -458,8 +458,8 @@ def test_one_sees_ones_own_real_state_and_why_it_is_so(environment: WarmEnvironm
     }
 
 
-def test_nothing_of_ones_own_tells_who_blocks_one(environment: WarmEnvironment) -> None:
-    """Blocked or hidden from, now and after the next changes: one's own state and answers are the same but for bob."""
+def test_a_users_own_responses_do_not_reveal_blocks(environment: WarmEnvironment) -> None:
+    """Blocked or hidden from, now and after later changes: the user's own responses differ only in bob."""
     environment.open("alice", "A=")
     before = ask_as(environment, "alice", "GET", ME)
     changes: list[dict[str, list[str]]] = [{"hideFrom": ["alice"]}, {"hideFrom": []}]
@@ -470,8 +470,8 @@ def test_nothing_of_ones_own_tells_who_blocks_one(environment: WarmEnvironment) 
         assert ask_as(environment, "alice", "GET", "/v1/presence?userIds=bob")[1]["users"][0]["status"] == "offline"
 
 
-def test_privacy_of_ones_own_changes_what_is_given(environment: WarmEnvironment) -> None:
-    """What the backend blocked for the user stays when the user changes the rest."""
+def test_a_users_own_privacy_changes_only_the_given_fields(environment: WarmEnvironment) -> None:
+    """Users the backend blocked stay blocked when the user changes other settings."""
     ask(environment, "PUT", "/v1/users/alice/privacy", {"blocks": ["eve"], "hideFrom": ["carol"]})
     assert ask_as(environment, "alice", "PUT", "/v1/me/privacy", {"hideFrom": ["bob"]}) == (204, None)
     assert ask(environment, "GET", "/v1/users/alice/privacy")[1] == {
@@ -485,16 +485,16 @@ def test_privacy_of_ones_own_changes_what_is_given(environment: WarmEnvironment)
 # Blocks
 
 
-def test_a_block_acts_on_both_sides_and_ends_only_there(environment: WarmEnvironment) -> None:
-    """Each gets one ordinary `user_offline`; unblocking shows both again, and blocking twice is blocking once."""
+def test_a_block_affects_both_sides_and_no_other_user(environment: WarmEnvironment) -> None:
+    """Each side gets one ordinary `user_offline`; unblocking shows both again, and a repeated block has no effect."""
     for user, connection in (("alice", "A="), ("bob", "B=")):
         environment.open(user, connection)
     for _ in range(2):
         assert ask_as(environment, "alice", "PUT", "/v1/me/blocks/bob") == (204, None)
     for connection, other, seen in (("A=", "bob", ["user_online"]), ("B=", "alice", [])):
-        told = told_of(environment, connection, other, len(seen) + 1)
-        assert [frame["type"] for frame in told] == [*seen, "user_offline"]
-        assert "block" not in str(told)
+        frames = frames_about(environment, connection, other, len(seen) + 1)
+        assert [frame["type"] for frame in frames] == [*seen, "user_offline"]
+        assert "block" not in str(frames)
     assert ask_as(environment, "alice", "GET", ME)[1]["blocks"] == ["bob"]
     assert ask_as(environment, "bob", "GET", ME)[1]["blocks"] == []
     assert ask_as(environment, "bob", "DELETE", "/v1/me/blocks/alice") == (204, None)
@@ -504,8 +504,8 @@ def test_a_block_acts_on_both_sides_and_ends_only_there(environment: WarmEnviron
     assert ask_as(environment, "bob", "GET", "/v1/presence?userIds=alice")[1]["users"][0]["status"] == "online"
 
 
-def test_nobody_blocks_more_than_so_many(environment: WarmEnvironment) -> None:
-    """The thousand and first block is 409; one that is there already is no further one."""
+def test_the_number_of_blocks_is_limited(environment: WarmEnvironment) -> None:
+    """The thousand and first block is 409; repeating an existing block is not."""
     ask(environment, "PUT", "/v1/users/alice/privacy", {"blocks": [f"u{number}" for number in range(1000)]})
     assert ask_as(environment, "alice", "PUT", "/v1/me/blocks/u7")[0] == 204
     status, problem = ask_as(environment, "alice", "PUT", "/v1/me/blocks/one-more")
@@ -518,7 +518,7 @@ def test_nobody_blocks_more_than_so_many(environment: WarmEnvironment) -> None:
 
 
 def keys_about(environment: WarmEnvironment, user: str) -> dict[str, Any]:
-    """Every key whose name or content names a user, with what is in it."""
+    """Every key whose name or content names a user, with its content."""
     redis, found = environment.redis, {}
     for key in sorted(redis.scan_iter()):
         kind = redis.type(key)
@@ -535,13 +535,13 @@ def keys_about(environment: WarmEnvironment, user: str) -> dict[str, Any]:
 
 
 def test_erasing_leaves_nothing_of_a_user_anywhere(environment: WarmEnvironment) -> None:
-    """Contacts, hiding, blocks and records are gone on both sides; for a day it is known that old tokens are dead."""
+    """Contacts, hiding, blocks and records are removed on both sides; a marker refuses old tokens for a day."""
     ask(environment, "PUT", "/v1/users/alice/contacts", {"add": ["carol"], "mutual": False})
     ask(environment, "PUT", "/v1/users/dave/contacts", {"add": ["alice"], "mutual": False})
     ask_as(environment, "bob", "PUT", "/v1/me/privacy", {"hideFrom": ["alice"]})
     ask_as(environment, "eve", "PUT", "/v1/me/blocks/alice")
     ask_as(environment, "alice", "PUT", "/v1/me/blocks/mallory")
-    ask_as(environment, "alice", "PUT", "/v1/me/status", {"customStatus": {"text": "private words"}})
+    ask_as(environment, "alice", "PUT", "/v1/me/status", {"customStatus": {"text": "private text"}})
     for user, connection in (("alice", "A1="), ("alice", "A2="), ("bob", "B="), ("carol", "C=")):
         environment.open(user, connection)
     poll(environment, "alice")
@@ -549,7 +549,7 @@ def test_erasing_leaves_nothing_of_a_user_anywhere(environment: WarmEnvironment)
     assert len(keys_about(environment, "alice")) > 8
     assert ask(environment, "DELETE", "/v1/users/alice") == (204, None)
     assert sorted(environment.closed()) == ["A1=", "A2="]
-    assert [frame["type"] for frame in told_of(environment, "C=", "alice", 1)] == ["user_offline"]
+    assert [frame["type"] for frame in frames_about(environment, "C=", "alice", 1)] == ["user_offline"]
     [(key, content)] = keys_about(environment, "alice").items()
     assert key.endswith(":user:alice")
     assert list(content) == [b"erased"]
@@ -561,7 +561,7 @@ def test_erasing_leaves_nothing_of_a_user_anywhere(environment: WarmEnvironment)
 
 
 def test_an_erased_user_does_not_come_back_with_an_old_token(environment: WarmEnvironment) -> None:
-    """A client that reconnects by itself, and a message on its way, bring nothing back; a new token begins anew."""
+    """A client that reconnects, and a message in transit, bring nothing back; a new token starts fresh."""
     old = environment.open("alice", "A=")
     ask(environment, "DELETE", "/v1/users/alice")
     environment.say(old, "A=", '{"action":"heartbeat"}', function="heartbeat")
@@ -571,17 +571,17 @@ def test_an_erased_user_does_not_come_back_with_an_old_token(environment: WarmEn
     kept = keys_about(environment, "alice")
     user, due = (next(key for key in kept if kind in key) for kind in (":user:", ":due"))
     assert kept.keys() == {user, due}
-    assert kept[user].keys() == {b"erased", b"!A=", b"due"}  # that the straggler was refused is kept for a minute
+    assert kept[user].keys() == {b"erased", b"!A=", b"due"}  # the refusal of the late message is kept for a minute
     headers = bearer("alice", issued=1)
     assert ask(environment, "POST", HEARTBEAT, {"deviceId": "d1"}, signed=False, headers=headers)[0] == 200
     assert real(environment, "alice")["status"] == "online"
 
 
 def test_erasing_twice_is_erasing_once(environment: WarmEnvironment) -> None:
-    """A user who is gone, or never was, is erased without a complaint, and nobody is told anything."""
+    """Erasing a user who is gone, or never existed, succeeds, and no contact is notified."""
     environment.open("bob", "B=")
     environment.open("alice", "A=")
     for _ in range(2):
         assert ask(environment, "DELETE", "/v1/users/alice") == (204, None)
     assert ask(environment, "DELETE", "/v1/users/nobody") == (204, None)
-    assert [frame["type"] for frame in told_of(environment, "B=", "alice", 2)] == ["user_online", "user_offline"]
+    assert [frame["type"] for frame in frames_about(environment, "B=", "alice", 2)] == ["user_online", "user_offline"]

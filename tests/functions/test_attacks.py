@@ -1,6 +1,6 @@
-"""Acting as somebody else: each way that was thought of, on both APIs, against the handlers as they are deployed.
+"""Impersonation: each known way to act as another user, on both APIs, against the handlers as deployed.
 
-What only a gateway can refuse (signatures that are wrong) is tried in `tests/end_to_end/test_http_api.py`.
+Attacks that only a gateway can refuse (wrong signatures) are in `tests/end_to_end/test_http_api.py`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ USERS = [route for route in HTTP_ROUTES if route.access == "user"]
 
 @pytest.fixture
 def environment(start: Callable[..., WarmEnvironment]) -> WarmEnvironment:
-    """An environment in which alice is online, sees bob and is seen by him, and mallory is nobody's contact."""
+    """An environment in which alice is online, alice and bob see each other, and mallory is nobody's contact."""
     environment = start()
     ask(environment, "PUT", "/v1/graph", {"loaded": True})
     ask(environment, "PUT", "/v1/users/alice/contacts", {"add": ["bob"]})
@@ -35,7 +35,7 @@ def environment(start: Callable[..., WarmEnvironment]) -> WarmEnvironment:
 
 
 def of(environment: WarmEnvironment, user: str) -> Any:
-    """Everything that the backend sees of a user, but for the times of what keeps it up to date."""
+    """Everything that the backend sees of a user, except the times of housekeeping."""
     whole = [ask(environment, "GET", f"/v1/users/{user}/{what}")[1] for what in ("presence", "privacy", "contacts")]
     for device in whole[0]["devices"]:
         del device["lastActive"]
@@ -43,7 +43,7 @@ def of(environment: WarmEnvironment, user: str) -> Any:
 
 
 def decision(environment: WarmEnvironment, presented: str) -> str:
-    """What the WebSocket API's authorizer says to a token."""
+    """The decision of the WebSocket API's authorizer on a token."""
     answer = environment.invoke("authorize", events.authorize({"token": presented}))
     effect: str = answer["policyDocument"]["Statement"][0]["Effect"]
     return effect
@@ -62,7 +62,7 @@ def decision(environment: WarmEnvironment, presented: str) -> str:
     ],
 )
 def test_another_users_id_in_a_message(environment: WarmEnvironment, message: dict[str, Any]) -> None:
-    """A message acts for whoever the authorizer vouched for, whatever it says."""
+    """A message acts for the user in the authorizer's context, whatever the message contains."""
     context = environment.open("mallory", "M=")
     before = of(environment, "alice")
     environment.say(
@@ -74,7 +74,7 @@ def test_another_users_id_in_a_message(environment: WarmEnvironment, message: di
 
 @pytest.mark.parametrize("route", USERS, ids=name)
 def test_another_users_id_in_body_query_and_headers(environment: WarmEnvironment, route: HttpRoute) -> None:
-    """A user's call acts for the token's user: ids elsewhere are not looked at, or refused."""
+    """A user's request acts for the token's user: ids elsewhere are ignored or refused."""
     before = of(environment, "alice")
     body = json.loads(BODIES.get((route.method, route.path), "{}")) | {"userId": "alice", "sub": "alice", "me": "alice"}
     target = target_of(route)
@@ -92,9 +92,9 @@ def test_another_users_id_in_body_query_and_headers(environment: WarmEnvironment
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("route", BACKEND, ids=name)
 def test_a_users_token_on_the_backends_calls(environment: WarmEnvironment, route: HttpRoute, signed: bool) -> None:
-    """The path may name oneself or another: without a signature that the gateway has verified it is 403.
+    """Whether the path names the caller or another user, it is 403 without a signature that the gateway verified.
 
-    Nor does a signature let anybody in as a user.
+    A signature alone does not authenticate a user either.
     """
     before = of(environment, "alice")
     if not signed:
@@ -111,7 +111,7 @@ def test_a_users_token_on_the_backends_calls(environment: WarmEnvironment, route
 
 
 def forged(header: dict[str, Any], claims: dict[str, Any], signature: str = "") -> str:
-    """A token put together by hand."""
+    """A hand-made token."""
     parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in (header, claims)]
     return ".".join([*parts, signature])
 
@@ -142,7 +142,7 @@ FORGERIES: dict[str, Callable[[], str]] = {
 
 @pytest.mark.parametrize("make", FORGERIES.values(), ids=FORGERIES)
 def test_a_forged_token(environment: WarmEnvironment, make: Callable[[], str]) -> None:
-    """Refused by both APIs, without a reason."""
+    """Both APIs refuse it without a reason."""
     presented = make()
     assert decision(environment, presented) == "Deny"
     headers = {"authorization": f"Bearer {presented}"}
@@ -151,7 +151,7 @@ def test_a_forged_token(environment: WarmEnvironment, make: Callable[[], str]) -
 
 
 def test_a_token_in_the_wrong_place(environment: WarmEnvironment) -> None:
-    """A handshake's token counts where the deployment looks for it, and nowhere else; so does a call's."""
+    """A handshake's token counts only where the deployment expects it; the same holds for a request's."""
     good = token("alice")
     for headers in ({"Authorization": f"Bearer {good}"}, {"Sec-WebSocket-Protocol": f"presence.v1, {good}"}):
         answer = environment.invoke("authorize", events.authorize({}, headers))
@@ -165,23 +165,23 @@ def test_a_token_in_the_wrong_place(environment: WarmEnvironment) -> None:
 
 @pytest.mark.parametrize("function", ["heartbeat", "update", "query"])
 def test_an_expired_token_on_an_open_socket(environment: WarmEnvironment, function: str) -> None:
-    """A minute after its token's end a connection cannot speak any more: it is closed, and its user is offline."""
+    """A minute after its token's end a connection is closed at its next message, and its user is offline."""
     now = now_ms() // 1000
     context = events.vouched("mallory", now - 3600, now - 61)
     bodies = {"heartbeat": "heartbeat", "update": "presence_update", "query": "sync"}
-    said = {"action": bodies[function], **({"status": "busy"} if function == "update" else {})}
-    environment.say(context, "M=", json.dumps(said), function=function)
+    sent = {"action": bodies[function], **({"status": "busy"} if function == "update" else {})}
+    environment.say(context, "M=", json.dumps(sent), function=function)
     assert environment.closed() == ["M="]
     assert environment.frames("M=") == []
     assert of(environment, "mallory")[0]["status"] == "offline"
     assert environment.invoke("connect", events.connect(context, "M2=", now_ms()))["statusCode"] == 403
 
 
-# 8-10: what belongs to somebody else
+# 8-10: resources of other users
 
 
 def test_a_foreign_connection_id_in_replaces(environment: WarmEnvironment) -> None:
-    """`replaces` reaches one's own connections only."""
+    """`replaces` affects only the user's own connections."""
     context = environment.open("mallory", "M=")
     before = of(environment, "alice")
     environment.say(context, "M=", '{"action":"sync","replaces":"A="}')
@@ -190,7 +190,7 @@ def test_a_foreign_connection_id_in_replaces(environment: WarmEnvironment) -> No
 
 
 def test_a_foreign_connection_id_in_leave(environment: WarmEnvironment) -> None:
-    """It closes nothing, marks nothing as closed, and the answer does not tell whether there is such a connection."""
+    """It closes nothing, marks nothing as closed, and the response does not reveal whether the connection exists."""
     before, keys = of(environment, "alice"), sorted(environment.redis.keys())
     answers = [
         ask_as(environment, "mallory", "POST", "/v1/me/leave", {"connectionId": id}) for id in ("A=", "never=", "M=")
@@ -200,7 +200,7 @@ def test_a_foreign_connection_id_in_leave(environment: WarmEnvironment) -> None:
 
 
 def test_a_foreign_device_id(environment: WarmEnvironment) -> None:
-    """A device id is one's own: another user's device of that name, socket or polling, is another device."""
+    """Device ids are per user: another user's device with the same id, socket or polling, is a different device."""
     polled = ask_as(environment, "alice", "POST", "/v1/me/heartbeat", {"deviceId": "laptop", "status": "busy"})[1]
     before = of(environment, "alice")
     mine = ask_as(environment, "mallory", "POST", "/v1/me/heartbeat", {"deviceId": "laptop", "status": "away"})[1]
@@ -214,16 +214,16 @@ def test_a_foreign_device_id(environment: WarmEnvironment) -> None:
 
 
 def test_a_connection_that_takes_anothers_name(environment: WarmEnvironment) -> None:
-    """API Gateway gives connection ids; a handshake that asks for one, or for a user, gets neither."""
+    """API Gateway assigns connection ids; a handshake that requests one, or a user, gets neither."""
     event = events.authorize({"token": token("mallory"), "userId": "alice", "connectionId": "A="})
     assert environment.invoke("authorize", event)["context"]["userId"] == "mallory"
 
 
-# And what nobody is told
+# What must not be revealed
 
 
 def test_a_stranger_cannot_tell_who_exists(environment: WarmEnvironment) -> None:
-    """Asking about somebody who is online and no contact, and about nobody, gives the same, on both APIs."""
+    """A query about an online stranger and one about an unknown user give the same result, on both APIs."""
     context = environment.open("mallory", "M=")
     environment.say(context, "M=", '{"action":"get_presence","userIds":["alice","nobody"]}')
     answers = [
@@ -234,8 +234,8 @@ def test_a_stranger_cannot_tell_who_exists(environment: WarmEnvironment) -> None
     assert answers == [[{"userId": user, "status": "offline"} for user in ("alice", "nobody")]] * 3
 
 
-def test_blocking_a_stranger_tells_nothing(environment: WarmEnvironment) -> None:
-    """Whether there is such a user, and whether they see or block one, does not show in the answer to a block."""
+def test_blocking_a_stranger_reveals_nothing(environment: WarmEnvironment) -> None:
+    """The response to a block does not reveal whether the user exists, or sees or blocks the caller."""
     ask_as(environment, "alice", "PUT", "/v1/me/blocks/mallory")
     assert [ask_as(environment, "mallory", "PUT", f"/v1/me/blocks/{user}") for user in ("alice", "bob", "nobody")] == [
         (204, None)

@@ -1,4 +1,4 @@
-"""The WebSocket side's functions and the sweeper, as API Gateway and the schedule wake them."""
+"""The functions of the WebSocket API and the sweeper, invoked as API Gateway and the schedule do."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ MESSAGES = {
     "update": '{"action":"presence_update","status":"busy","id":"m1"}',
     "query": '{"action":"get_presence","userIds":["bob"],"id":"m1"}',
 }
-"""A message for each function that takes some."""
+"""A message for each function that handles messages."""
 
 
 def token(secret: str = SECRET, **claims: Any) -> str:
-    """Alice's token, good for an hour."""
+    """Alice's token, valid for an hour."""
     now = now_ms() // 1000
     return jwt.encode({"sub": "alice", "iat": now, "exp": now + 3600} | claims, secret, "HS256")
 
 
 def vouched(**claims: str) -> dict[str, Any]:
-    """What the authorizer let alice's connection carry, just now."""
+    """The authorizer's context of alice's connection, issued just now."""
     now = now_ms() // 1000
     return events.vouched("alice", now, now + 3600, **claims)
 
 
 def connect(environment: WarmEnvironment, context: dict[str, Any] | None = None, **handshake: dict[str, str]) -> Any:
-    """The answer to a handshake of alice."""
+    """The response to a handshake by alice."""
     return environment.invoke("connect", events.connect(context or vouched(), ID, now_ms(), **handshake))
 
 
@@ -59,12 +59,12 @@ def contacts(environment: WarmEnvironment, user: str, *others: str) -> None:
 
 
 def everything(environment: WarmEnvironment) -> dict[Any, Any]:
-    """The whole state, to compare."""
+    """The whole state, for comparison."""
     return {key: environment.redis.dump(key) for key in environment.redis.scan_iter()}
 
 
 def denial() -> dict[str, Any]:
-    """The one way in which the authorizer says no."""
+    """The authorizer's only form of denial."""
     statement = {"Action": "execute-api:Invoke", "Effect": "Deny", "Resource": events.METHOD_ARN}
     return {"principalId": "nobody", "policyDocument": {"Version": "2012-10-17", "Statement": [statement]}}
 
@@ -73,7 +73,7 @@ def denial() -> dict[str, Any]:
 
 
 def test_a_good_token_lets_its_user_in(environment: WarmEnvironment) -> None:
-    """The authorizer allows this one handshake and hands on who it is and what the client said of its device."""
+    """The authorizer allows this one handshake and passes on the user and what the client sent about its device."""
     query = {"token": token(), "deviceId": "phone", "deviceType": "mobile", "status": "busy", "active": "false"}
     answer = environment.invoke("authorize", events.authorize(query))
     assert answer["principalId"] == "alice"
@@ -101,14 +101,14 @@ def test_a_good_token_lets_its_user_in(environment: WarmEnvironment) -> None:
     ids=["none", "rubbish", "wrong key", "expired", "bad user", "no user", "unsigned"],
 )
 def test_a_bad_token_is_refused_without_a_reason(environment: WarmEnvironment, bad: str) -> None:
-    """Whatever is wrong with a token, the authorizer denies with the same words."""
+    """Whatever is wrong with a token, the authorizer returns the same denial."""
     answer = environment.invoke("authorize", events.authorize({"token": bad}))
     assert answer == denial()
     assert environment.redis.dbsize() == 0
 
 
-def test_a_token_as_a_subprotocol_is_read_where_the_setting_says_so(start: Callable[..., WarmEnvironment]) -> None:
-    """With `token_source` subprotocol a token in the query is none."""
+def test_a_token_as_a_subprotocol_is_read_if_the_setting_says_so(start: Callable[..., WarmEnvironment]) -> None:
+    """With `token_source` subprotocol a token in the query is ignored."""
     environment = start(token_source="subprotocol")
     offered = {"Sec-WebSocket-Protocol": f"presence.v1, {token()}"}
     assert environment.invoke("authorize", events.authorize(headers=offered))["principalId"] == "alice"
@@ -119,7 +119,7 @@ def test_a_token_as_a_subprotocol_is_read_where_the_setting_says_so(start: Calla
 
 
 def test_a_handshake_makes_the_user_online_and_posts_nothing(environment: WarmEnvironment) -> None:
-    """`$connect` answers 200; a socket that is still opening cannot be posted to, and the first message announces."""
+    """`$connect` returns 200. A socket that is still opening accepts no posts, so the first message announces."""
     contacts(environment, "alice", "bob")
     environment.open("bob", "B=")
     before = len(environment.management.requests)
@@ -130,7 +130,7 @@ def test_a_handshake_makes_the_user_online_and_posts_nothing(environment: WarmEn
 
 
 @pytest.mark.parametrize(
-    ("query", "word"),
+    ("query", "named"),
     [
         ({"v": "2"}, "v=2"),
         ({"deviceId": "a/b"}, "deviceId"),
@@ -139,23 +139,23 @@ def test_a_handshake_makes_the_user_online_and_posts_nothing(environment: WarmEn
         ({"active": "perhaps"}, "active"),
     ],
 )
-def test_a_malformed_handshake_is_400(environment: WarmEnvironment, query: dict[str, str], word: str) -> None:
-    """What the protocol does not know is refused by name, and nobody is online for it."""
+def test_a_malformed_handshake_is_400(environment: WarmEnvironment, query: dict[str, str], named: str) -> None:
+    """A value that the protocol does not have is refused by name, and the user does not come online."""
     answer = connect(environment, query=query)
     assert answer["statusCode"] == 400
-    assert word in answer["body"]
+    assert named in answer["body"]
     assert environment.redis.dbsize() == 0
 
 
 def test_the_offered_protocol_is_accepted(environment: WarmEnvironment) -> None:
-    """A browser that offered `presence.v1` hangs up unless it hears it back; nobody hears what they did not offer."""
+    """A browser that offered `presence.v1` hangs up unless it is accepted; a protocol that was not offered never is."""
     accepted = connect(environment, headers={"Sec-WebSocket-Protocol": "presence.v1, a.b.c"})
     assert accepted == {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": "presence.v1"}}
     assert connect(environment, headers={"Sec-WebSocket-Protocol": "chat"}) == {"statusCode": 200, "headers": {}}
 
 
 def test_a_token_from_before_sign_out_everywhere_is_403(environment: WarmEnvironment) -> None:
-    """After sign-out everywhere, an old token that is still good opens nothing."""
+    """After signing out everywhere, an old token that has not expired opens no connection."""
     old = vouched(iat=str(now_ms() // 1000 - 60))
     environment.invoke("api", request("POST", "/v1/users/alice/disconnect"))
     assert connect(environment, old) == {"statusCode": 403}
@@ -171,7 +171,7 @@ def test_a_connection_that_has_closed_already_is_403(environment: WarmEnvironmen
 
 
 def test_while_redis_is_away_handshakes_are_let_in(cut_off: WarmEnvironment) -> None:
-    """A client that gets in heals with its first heartbeat; one that is turned away would come back at once."""
+    """A client that is let in recovers with its first heartbeat; a refused one would reconnect immediately."""
     assert connect(cut_off) == {"statusCode": 200, "headers": {}}
     assert connect(cut_off, query={"v": "2"})["statusCode"] == 400
 
@@ -184,7 +184,7 @@ def test_while_redis_is_away_handshakes_are_let_in(cut_off: WarmEnvironment) -> 
     [(1005, "Client-side close frame status not set"), (1001, ""), (1000, "Connection Closed Normally"), (1006, "")],
 )
 def test_a_disconnect_starts_the_grace(environment: WarmEnvironment, code: int, reason: str) -> None:
-    """However a socket closed, its user stays as they are for the grace; a second notice changes nothing."""
+    """However a socket closed, its user stays unchanged for the grace; a second notice has no effect."""
     context = environment.open("alice", ID)
     for _ in range(2):
         event = events.disconnect(context, ID, now_ms(), code=code, reason=reason)
@@ -194,8 +194,8 @@ def test_a_disconnect_starts_the_grace(environment: WarmEnvironment, code: int, 
         assert "grace" in state["why"]
 
 
-def test_without_a_grace_contacts_hear_at_once(start: Callable[..., WarmEnvironment]) -> None:
-    """A disconnect is announced by the function that hears of it, once its grace is over."""
+def test_without_a_grace_contacts_are_notified_immediately(start: Callable[..., WarmEnvironment]) -> None:
+    """The function that handles a disconnect announces it, once the grace is over."""
     environment = start(grace=0)
     contacts(environment, "alice", "bob")
     context = environment.open("alice", ID)
@@ -209,8 +209,8 @@ def test_without_a_grace_contacts_hear_at_once(start: Callable[..., WarmEnvironm
 # Messages
 
 
-def test_the_first_sync_is_answered_with_a_snapshot(environment: WarmEnvironment) -> None:
-    """`sync` brings everything that the user may see, with the message's id, and announces the user."""
+def test_the_first_sync_gets_a_snapshot(environment: WarmEnvironment) -> None:
+    """`sync` returns everything that the user may see, with the message's id, and announces the user."""
     contacts(environment, "alice", "bob")
     environment.open("bob", "B=")
     context = vouched()
@@ -220,12 +220,12 @@ def test_the_first_sync_is_answered_with_a_snapshot(environment: WarmEnvironment
     assert (snapshot["type"], snapshot["id"], snapshot["resumed"]) == ("presence_snapshot", "s1", False)
     assert [(user["userId"], user["status"]) for user in snapshot["users"]] == [("bob", "online")]
     assert snapshot["self"]["connectionId"] == ID
-    [told] = [frame for frame in environment.frames("B=") if frame["type"] == "user_online"]
-    assert told["userId"] == "alice"
+    [announced] = [frame for frame in environment.frames("B=") if frame["type"] == "user_online"]
+    assert announced["userId"] == "alice"
 
 
-def test_a_heartbeat_that_missed_nothing_is_not_answered(environment: WarmEnvironment) -> None:
-    """Each answer costs: a heartbeat keeps the connection alive and posts nothing."""
+def test_a_heartbeat_that_missed_nothing_gets_no_response(environment: WarmEnvironment) -> None:
+    """Each response costs: a heartbeat keeps the connection alive and posts nothing."""
     context = environment.open("alice", ID)
     before = len(environment.management.requests)
     environment.say(context, ID, '{"action":"heartbeat","active":true}', function="heartbeat")
@@ -233,40 +233,40 @@ def test_a_heartbeat_that_missed_nothing_is_not_answered(environment: WarmEnviro
 
 
 def test_a_heartbeat_brings_a_lost_connection_back(environment: WarmEnvironment) -> None:
-    """After Redis has lost everything, one beat makes the user what they were."""
+    """After Redis has lost everything, one heartbeat restores the user."""
     context = environment.open("alice", ID)
     environment.redis.flushall()
     environment.say(context, ID, '{"action":"heartbeat","status":"busy"}', function="heartbeat")
     assert real(environment)["status"] == "busy"
 
 
-def test_an_update_reaches_contacts_and_oneself(environment: WarmEnvironment) -> None:
+def test_an_update_reaches_contacts_and_its_sender(environment: WarmEnvironment) -> None:
     """`presence_update` is one frame to each contact, and `presence_self` to the user."""
     contacts(environment, "alice", "bob")
     context = environment.open("alice", ID)
     environment.open("bob", "B=")  # last, so that no frame has just been posted to it: a second one would wait a moment
     environment.say(context, ID, '{"action":"presence_update","status":"busy","n":1}', function="update")
-    [told] = [frame for frame in environment.frames("B=") if frame["type"] == "presence_status"]
-    assert (told["userId"], told["status"]) == ("alice", "busy")
+    [announced] = [frame for frame in environment.frames("B=") if frame["type"] == "presence_status"]
+    assert (announced["userId"], announced["status"]) == ("alice", "busy")
     own = environment.frames(ID)[-1]
     assert (own["type"], own["self"]["status"], own["self"]["n"]["status"]) == ("presence_self", "busy", 1)
 
 
-def test_an_update_that_changes_nothing_is_told_only_where_it_is_numbered(environment: WarmEnvironment) -> None:
-    """The second `busy` gets no frame without an `n`, and with one the `presence_self` that has it."""
+def test_an_update_that_changes_nothing_is_confirmed_only_if_numbered(environment: WarmEnvironment) -> None:
+    """The second `busy` gets no frame without an `n`; with one it gets the `presence_self` that contains it."""
     context = environment.open("alice", ID)
-    said = '{"action":"presence_update","status":"busy"}'
-    environment.say(context, ID, said, function="update")
-    told = len(environment.frames(ID))
-    environment.say(context, ID, said, function="update")
-    assert len(environment.frames(ID)) == told
-    environment.say(context, ID, said.replace("}", ',"n":1}'), function="update")
-    [frame] = environment.frames(ID)[told:]
+    update = '{"action":"presence_update","status":"busy"}'
+    environment.say(context, ID, update, function="update")
+    before = len(environment.frames(ID))
+    environment.say(context, ID, update, function="update")
+    assert len(environment.frames(ID)) == before
+    environment.say(context, ID, update.replace("}", ',"n":1}'), function="update")
+    [frame] = environment.frames(ID)[before:]
     assert (frame["type"], frame["self"]["n"]["status"]) == ("presence_self", 1)
 
 
-def test_a_query_is_answered_to_who_asked(environment: WarmEnvironment) -> None:
-    """`get_presence` answers with records in the order asked for; strangers are offline."""
+def test_a_query_gets_its_response_on_its_own_connection(environment: WarmEnvironment) -> None:
+    """`get_presence` returns records in the requested order; strangers are offline."""
     contacts(environment, "alice", "bob")
     environment.open("bob", "B=")
     context = environment.open("alice", ID)
@@ -286,7 +286,7 @@ def test_leave_closes_the_connection(environment: WarmEnvironment) -> None:
 
 
 def test_a_message_of_a_closed_connection_closes_it(environment: WarmEnvironment) -> None:
-    """Whoever has left cannot speak, and is hung up on."""
+    """A message after `leave` is ignored, and its connection is closed."""
     context = environment.open("alice", ID)
     environment.say(context, ID, '{"action":"leave"}')
     environment.say(context, ID, '{"action":"heartbeat"}', function="heartbeat")
@@ -317,10 +317,10 @@ def test_a_message_of_a_closed_connection_closes_it(environment: WarmEnvironment
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
-def test_a_message_that_is_wrong_is_one_error_frame(
+def test_an_invalid_message_gets_one_error_frame(
     environment: WarmEnvironment, function: str, body: str, error: dict[str, str]
 ) -> None:
-    """In whichever function, an error names code, field and id, the connection stays, and nothing is written."""
+    """In each function an error names code, field and id, the connection stays open, and nothing is written."""
     context = environment.open("alice", ID)
     before, state = len(environment.management.requests), everything(environment)
     environment.say(context, ID, body, function=function)
@@ -333,7 +333,7 @@ def test_a_message_that_is_wrong_is_one_error_frame(
 
 
 def test_bytes_are_a_message_only_if_they_are_text(environment: WarmEnvironment) -> None:
-    """A body in base64 is read; what is not UTF-8 in it is an error frame."""
+    """A body in base64 is decoded; if it is not UTF-8, the client gets an error frame."""
     context = environment.open("alice", ID)
     for body, refused in (("eyJhY3Rpb24iOiJoZWFydGJlYXQifQ==", 0), ("//79", 1)):
         before = len(environment.frames(ID))
@@ -342,8 +342,8 @@ def test_bytes_are_a_message_only_if_they_are_text(environment: WarmEnvironment)
         assert [frame["type"] for frame in environment.frames(ID)[before:]] == ["error"] * refused
 
 
-def test_too_many_messages_are_told_when_to_try_again(start: Callable[..., WarmEnvironment]) -> None:
-    """Past its burst a connection is answered `rate_limited`, with the id and the time to wait."""
+def test_too_many_messages_get_the_time_to_wait(start: Callable[..., WarmEnvironment]) -> None:
+    """A connection over its burst gets `rate_limited`, with the id and the time to wait."""
     environment = start(rate_limit=0.1, rate_burst=1)
     context = environment.open("alice", ID)
     environment.say(context, ID, MESSAGES["heartbeat"], function="heartbeat")
@@ -353,8 +353,8 @@ def test_too_many_messages_are_told_when_to_try_again(start: Callable[..., WarmE
 
 
 @pytest.mark.parametrize("function", MESSAGES)
-def test_while_redis_is_away_messages_are_told_so(cut_off: WarmEnvironment, function: str) -> None:
-    """A message that cannot be carried out now is answered `unavailable`, with its id and when to try again."""
+def test_while_redis_is_away_messages_get_unavailable(cut_off: WarmEnvironment, function: str) -> None:
+    """A message that cannot be processed now gets `unavailable`, with its id and the time to wait."""
     cut_off.say(vouched(), ID, MESSAGES[function], function=function)
     [frame] = cut_off.frames(ID)
     assert frame.pop("message")
@@ -362,23 +362,23 @@ def test_while_redis_is_away_messages_are_told_so(cut_off: WarmEnvironment, func
 
 
 @pytest.mark.parametrize("function", MESSAGES)
-def test_while_redis_is_away_a_wrong_message_is_still_wrong(cut_off: WarmEnvironment, function: str) -> None:
-    """What cannot be read is not worth trying again."""
+def test_while_redis_is_away_an_invalid_message_is_still_invalid(cut_off: WarmEnvironment, function: str) -> None:
+    """An invalid message is not worth retrying."""
     cut_off.say(vouched(), ID, "rubbish", function=function)
     [frame] = cut_off.frames(ID)
     assert (frame["code"], "retryAfter" in frame) == ("invalid_message", False)
 
 
-def test_a_disconnect_fails_aloud_while_redis_is_away(cut_off: WarmEnvironment) -> None:
-    """`$disconnect` has nobody to tell: Lambda counts the error, and the TTL ends the connection."""
+def test_a_disconnect_fails_visibly_while_redis_is_away(cut_off: WarmEnvironment) -> None:
+    """`$disconnect` has no client to notify: Lambda counts the error, and the TTL ends the connection."""
     with pytest.raises(Unavailable):
         cut_off.invoke("disconnect", events.disconnect(vouched(), ID, now_ms()))
     assert cut_off.management.requests == []
 
 
 @pytest.mark.parametrize("function", sorted({route.function for route in WEBSOCKET_ROUTES}))
-def test_nobody_speaks_without_the_authorizers_word(environment: WarmEnvironment, function: str) -> None:
-    """An event without the authorizer's context is an error of ours, counted, and nothing is written."""
+def test_an_event_without_the_authorizers_context_is_an_error(environment: WarmEnvironment, function: str) -> None:
+    """An event without the authorizer's context is an internal error, counted, and nothing is written."""
     event = events.message({}, MESSAGES.get(function, ""), ID, now_ms())
     with pytest.raises(KeyError):
         environment.invoke(function, event)
@@ -389,8 +389,8 @@ def test_nobody_speaks_without_the_authorizers_word(environment: WarmEnvironment
 # The schedule
 
 
-def test_the_sweeper_settles_what_silence_left_behind(environment: WarmEnvironment) -> None:
-    """Whoever fell silent minutes ago is offline after a sweep, and a viewer who is there is told."""
+def test_the_sweeper_settles_silent_connections(environment: WarmEnvironment) -> None:
+    """A user who fell silent minutes ago is offline after a sweep, and an online viewer is notified."""
     bench = Bench(environment.redis)
     bench.clock.now = now_ms() - 600_000
     bench.service.contacts.change("alice", ["bob"])
@@ -400,7 +400,7 @@ def test_the_sweeper_settles_what_silence_left_behind(environment: WarmEnvironme
 
 
 def test_the_sweeper_of_an_empty_system_settles_nobody(environment: WarmEnvironment) -> None:
-    """Where nobody is live there is nobody to settle."""
+    """If no user is live, there is none to settle."""
     assert environment.sweep() == {"settled": 0}
 
 
@@ -408,7 +408,7 @@ def test_the_sweeper_of_an_empty_system_settles_nobody(environment: WarmEnvironm
 
 
 def test_a_start_loads_no_more_than_it_needs() -> None:
-    """No handler loads an AWS SDK, only the HTTP API loads its resolver, and settings wait for the first event."""
+    """No handler loads an AWS SDK, only the HTTP API loads its resolver, and settings are read with the first event."""
     program = (
         "import importlib, sys\n"
         f"for name in {[name for name in FUNCTIONS if name != 'api']}:\n"

@@ -1,4 +1,4 @@
-"""An endpoint on loopback and pushers that post to it, for the tests of pushing."""
+"""For the tests of pushing: an endpoint on loopback and pushers that post to it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.pushing import Clock, Counts, Make
 
 @pytest.fixture
 def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Lambda puts into the environment; the certificates are the system's."""
+    """The variables that Lambda sets; the certificates are the system's."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
     monkeypatch.setenv("AWS_REGION", "eu-central-1")
@@ -30,24 +30,24 @@ def server() -> Iterator[ManagementServer]:
 
 
 @pytest.fixture
-def meter() -> Counts:
-    """What the pushers of a test count."""
+def metrics() -> Counts:
+    """The metrics of a test's pushers."""
     return Counts()
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """By which they tell how long a connection was idle."""
+    """The clock by which pushers measure how long a connection was idle."""
     return Clock()
 
 
 @pytest.fixture
-def make(credentials: None, meter: Counts, clock: Clock) -> Iterator[Make]:
-    """Makes pushers, and lets go of their sockets in the end."""
+def make(credentials: None, metrics: Counts, clock: Clock) -> Iterator[Make]:
+    """Creates pushers, and closes their sockets in the end."""
     made: list[Pusher] = []
 
     def make(url: str, budget: float = 5.0) -> Pusher:
-        made.append(Pusher(Settings(callback_url=url, push_budget=budget), meter, clock))
+        made.append(Pusher(Settings(callback_url=url, push_budget=budget), metrics, clock))
         return made[-1]
 
     yield make
@@ -57,5 +57,5 @@ def make(credentials: None, meter: Counts, clock: Clock) -> Iterator[Make]:
 
 @pytest.fixture
 def pusher(make: Make, server: ManagementServer) -> Pusher:
-    """One that posts to `server`."""
+    """A pusher that posts to `server`."""
     return make(server.url)

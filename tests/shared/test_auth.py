@@ -1,4 +1,4 @@
-"""Whose token is this: real keys, a real issuer on loopback, and a table of attacks each of which is refused."""
+"""Verifying tokens: real keys, a real issuer on loopback, and a table of attacks, each of which is refused."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ALICE = Identity("alice", issued_at=int(NOW) - 60, expires_at=int(NOW) + 3600)
 RSA_KEY = rsa.generate_private_key(65537, 2048)
 EC_KEY = ec.generate_private_key(ec.SECP256R1())
 STRANGER = rsa.generate_private_key(65537, 2048)
-WEAK_KEY = rsa.generate_private_key(65537, 1024)  # noqa: S505 - which is what it is there for
+WEAK_KEY = rsa.generate_private_key(65537, 1024)  # noqa: S505 - weak on purpose
 P384_KEY = ec.generate_private_key(ec.SECP384R1())
 
 
@@ -48,14 +48,14 @@ def b64(data: bytes) -> str:
 
 
 def forge(header: dict[str, Any], claims: object, key: bytes = b"", digest: str = "sha256") -> str:
-    """A token of our own making, signed with an HMAC or, without a key, not at all; a string is taken as JSON."""
+    """A hand-made token, signed with an HMAC or, without a key, unsigned; a string is used as JSON."""
     payload = claims if isinstance(claims, str) else json.dumps(claims)
     signed = f"{b64(json.dumps(header).encode())}.{b64(payload.encode())}"
     return f"{signed}.{b64(hmac.digest(key, signed.encode(), digest)) if key else ''}"
 
 
 def signed(claims: object = None, **header: Any) -> str:
-    """A token with the shared secret, whatever it says."""
+    """A token with the shared secret and any claims."""
     return forge({"alg": "HS256", "typ": "JWT"} | header, CLAIMS if claims is None else claims, SECRET.encode())
 
 
@@ -65,7 +65,7 @@ def issued(
     algorithm: str = "RS256",
     **header: Any,
 ) -> str:
-    """A token as the issuer makes it: with its RSA key, unless said otherwise."""
+    """A token as the issuer makes it: with its RSA key by default."""
     return jwt.encode(claims, key, algorithm, {"kid": "rsa"} | header)
 
 
@@ -101,7 +101,7 @@ def test_a_token_with_the_shared_secret_names_its_user(by_secret: Authenticator)
     assert by_secret.verify(jwt.encode(CLAIMS, SECRET, "HS256"), NOW) == ALICE
 
 
-def test_the_runtime_may_bring_the_secret() -> None:
+def test_the_secret_may_come_from_elsewhere() -> None:
     """A secret read elsewhere is used in place of the setting."""
     settings = Settings(jwt_secret_arn="arn:aws:secretsmanager:eu-central-1:1:secret:jwt")
     assert Authenticator(settings, SECRET).verify(signed(), NOW) == ALICE
@@ -119,13 +119,13 @@ def test_one_audience_among_several_is_enough(by_keys: Authenticator) -> None:
 
 
 def test_a_token_without_iat_is_older_than_any_sign_out(by_secret: Authenticator) -> None:
-    """Only `exp` is required; without `iat` the token counts as issued at the beginning of time."""
+    """Only `exp` is required; without `iat` the token counts as issued at time zero."""
     claims = {"sub": "alice", "exp": CLAIMS["exp"]}
     assert by_secret.verify(signed(claims), NOW) == Identity("alice", 0, CLAIMS["exp"])
 
 
 def test_fractions_of_a_second_are_cut(by_secret: Authenticator) -> None:
-    """Times may have fractions; the identity has whole seconds, never later than the token's."""
+    """Times may have fractions; the identity has whole seconds, rounded down."""
     claims = CLAIMS | {"iat": NOW - 60.1, "exp": NOW + 60.9}
     assert by_secret.verify(signed(claims), NOW) == Identity("alice", int(NOW) - 61, int(NOW) + 60)
 
@@ -137,7 +137,7 @@ def test_every_user_id_of_the_protocol_is_accepted(by_secret: Authenticator, use
 
 
 def test_time_is_the_callers(by_secret: Authenticator) -> None:
-    """A token counts from `nbf` until `exp`, give or take the leeway, by the time that is passed in."""
+    """A token is valid from `nbf` until `exp`, plus or minus the leeway, by the time that is passed in."""
     token = signed({"sub": "alice", "nbf": 1000, "exp": 2000})
     for now in (1000 - LEEWAY, 1500, 2000 + LEEWAY - 0.01):
         assert by_secret.verify(token, now).expires_at == 2000
@@ -152,7 +152,7 @@ TAMPERED = ".".join([signed().split(".")[0], b64(json.dumps(CLAIMS | {"sub": "bo
 
 AGAINST_THE_SECRET: dict[str, str] = {
     "nothing": "",
-    "a word": "alice",
+    "a name": "alice",
     "dots": "..",
     "five parts": "a.b.c.d.e",
     "beyond ASCII": "jösé.jösé.jösé",
@@ -209,8 +209,8 @@ def test_no_attack_on_the_shared_secret_succeeds(by_secret: Authenticator, token
 
 
 @given(st.text(max_size=300) | st.lists(st.binary(max_size=60).map(b64), min_size=1, max_size=4).map(".".join))
-def test_no_text_does_worse_than_being_refused(text: str) -> None:
-    """Whatever is sent as a token, the answer is a refusal and no other exception."""
+def test_any_text_is_refused_without_another_error(text: str) -> None:
+    """Any text as a token leads to a refusal, and to no other exception."""
     with pytest.raises(Refused):
         Authenticator(Settings(jwt_secret=SECRET)).verify(text, NOW)
 
@@ -247,14 +247,14 @@ AGAINST_THE_KEYS: dict[str, str] = {
 
 @pytest.mark.parametrize("token", AGAINST_THE_KEYS.values(), ids=AGAINST_THE_KEYS.keys())
 def test_no_attack_on_the_published_keys_succeeds(by_keys: Authenticator, token: str) -> None:
-    """Confused algorithms, foreign keys, issuers and audiences are refused, and the true token still works."""
+    """Confused algorithms, foreign keys, issuers and audiences are refused, and the genuine token still works."""
     with pytest.raises(Refused):
         by_keys.verify(token, NOW)
     assert by_keys.verify(issued(), NOW) == ALICE
 
 
-def test_a_token_cannot_say_where_its_key_is(by_keys: Authenticator) -> None:
-    """Addresses of keys in the token are never fetched."""
+def test_a_token_cannot_name_the_address_of_its_key(by_keys: Authenticator) -> None:
+    """Key URLs in the token are never fetched."""
     with Issuer([jwk(STRANGER, "stranger")]) as elsewhere, pytest.raises(Refused):
         by_keys.verify(issued(key=STRANGER, kid="stranger", jku=elsewhere.url, x5u=elsewhere.url), NOW)
     assert elsewhere.fetches == 0
@@ -282,19 +282,19 @@ UNFIT: dict[str, tuple[dict[str, Any], Callable[[], str]]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")  # PyJWT's, when it signs with the weak key
+@pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")  # from PyJWT, when it signs with the weak key
 @pytest.mark.parametrize(("key", "token"), UNFIT.values(), ids=UNFIT.keys())
 def test_a_published_key_that_is_unfit_verifies_nothing(
     issuer: Issuer, by_keys: Authenticator, key: dict[str, Any], token: Callable[[], str]
 ) -> None:
-    """Symmetric, short, foreign and misdirected keys in the set are passed over; the others still count."""
+    """Symmetric, short, foreign and misdirected keys in the set are skipped; the others still count."""
     issuer.document = {"keys": [key, "no key", {"kty": "RSA"}, {"kty": "RSA", "kid": "x"}, jwk(RSA_KEY, "rsa")]}
     with pytest.raises(Refused):
         by_keys.verify(token(), NOW)
     assert by_keys.verify(issued(), NOW) == ALICE
 
 
-# The issuer's keys, kept
+# The issuer's keys, cached
 
 
 def test_keys_are_fetched_once_and_only_when_needed(issuer: Issuer, by_keys: Authenticator) -> None:
@@ -305,8 +305,8 @@ def test_keys_are_fetched_once_and_only_when_needed(issuer: Issuer, by_keys: Aut
     assert issuer.fetches == 1
 
 
-def test_a_new_key_is_found_and_a_made_up_one_is_not_hunted_for(issuer: Issuer, by_keys: Authenticator) -> None:
-    """An unknown key has the set fetched anew, but once in a while only, however many tokens name one."""
+def test_a_new_key_is_found_and_a_made_up_one_is_not_fetched_each_time(issuer: Issuer, by_keys: Authenticator) -> None:
+    """An unknown key makes the set be fetched again, but only once in a while, however many tokens name one."""
     by_keys.verify(issued(), NOW)
     issuer.document = {"keys": [jwk(RSA_KEY, "rsa"), jwk(STRANGER, "new")]}
     new = issued(key=STRANGER, kid="new")
@@ -330,8 +330,8 @@ def test_a_withdrawn_key_ends_with_the_next_refresh(issuer: Issuer, by_keys: Aut
 
 
 @pytest.mark.parametrize("fault", ["stopped", "500", "no JSON object", "no keys", "no usable key", "redirect"])
-def test_keys_are_kept_while_the_issuer_is_away(issuer: Issuer, by_keys: Authenticator, fault: str) -> None:
-    """An issuer that is down or answers nonsense does not lock its users out, and is asked once in a while only."""
+def test_keys_stay_valid_while_the_issuer_cannot_be_reached(issuer: Issuer, by_keys: Authenticator, fault: str) -> None:
+    """An issuer that is down or returns nonsense does not lock its users out, and is retried only once in a while."""
     by_keys.verify(issued(), NOW)
     if fault == "stopped":
         issuer.stop()
@@ -352,7 +352,7 @@ def test_keys_are_kept_while_the_issuer_is_away(issuer: Issuer, by_keys: Authent
 def test_an_issuer_that_never_answered_is_not_hammered_and_is_tried_again(
     issuer: Issuer, by_keys: Authenticator
 ) -> None:
-    """Before the first keys have come all tokens are refused; the next try, a while later, lets them in."""
+    """Before the first keys have arrived all tokens are refused; the next try, a while later, succeeds."""
     issuer.status = 503
     for second in range(10):
         with pytest.raises(Refused):
@@ -363,7 +363,7 @@ def test_an_issuer_that_never_answered_is_not_hammered_and_is_tried_again(
 
 
 def test_a_silent_issuer_costs_two_seconds(issuer: Issuer, by_keys: Authenticator) -> None:
-    """A fetch that hangs is given up before the handshake is."""
+    """A fetch that hangs is given up before the handshake times out."""
     issuer.silent = True
     started = time.monotonic()
     with pytest.raises(Refused):
@@ -371,7 +371,7 @@ def test_a_silent_issuer_costs_two_seconds(issuer: Issuer, by_keys: Authenticato
     assert 1.9 < time.monotonic() - started < 5
 
 
-# What is refused at once
+# What is refused at the start
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ def test_a_silent_issuer_costs_two_seconds(issuer: Issuer, by_keys: Authenticato
     ids=["nothing", "a short secret", "a public key", "http", "a file"],
 )
 def test_an_insecure_setup_is_refused_in_one_sentence(settings: Settings, sentence: str) -> None:
-    """What could not verify, or would let anybody in, is refused before the first token comes."""
+    """Settings that could not verify a token, or would accept any, are refused before the first token arrives."""
     with pytest.raises(SettingsError) as refusal:
         Authenticator(settings)
     assert str(refusal.value) == sentence

@@ -1,4 +1,4 @@
-"""The consistency pass: what was broken behind the service's back is found, mended, counted, and shown by health."""
+"""The consistency check finds inconsistent state, repairs and counts it; the health call reports the counts."""
 
 from __future__ import annotations
 
@@ -43,45 +43,45 @@ def bench(client: redis.Redis | RedisCluster) -> Iterator[Bench]:
         bench.open(user)
     bench.sweep(5)
     yield bench
-    bench.store._threads.shutdown()  # the client stays open, for the next test
+    bench.store._threads.shutdown()  # the client stays open for the next test
 
 
 def found(bench: Bench) -> dict[str, int]:
-    """What health shows."""
+    """The counts of the health call."""
     counts: dict[str, int] = bench.upkeep.health()["inconsistencies"]
     return counts
 
 
 def due_of(bench: Bench, user: str) -> str:
-    """The key of the due queue in which a user stands."""
+    """The key of the user's due queue."""
     return bench.store.key("user", user).partition("user:")[0] + "due"
 
 
 def passed(bench: Bench) -> None:
-    """Let one pass see everything."""
+    """Check the whole store once."""
     cursor, begins = "", True
     while begins or cursor:
         cursor, begins = bench.upkeep._check(cursor), False
 
 
 def forget_due(bench: Bench) -> None:
-    """Nobody will settle alice."""
+    """Remove alice from the due queue, so that no sweeper settles her."""
     bench.client.zrem(due_of(bench, "alice"), "alice")
 
 
 def postpone_due(bench: Bench) -> None:
-    """Alice will be settled days late."""
+    """Make alice due days late."""
     bench.client.zadd(due_of(bench, "alice"), {"alice": bench.clock() + 10**9})
 
 
 def forget_due_of_the_dead(bench: Bench) -> None:
-    """Alice's device is past its deadline, and nobody will ever look."""
+    """Remove alice from the due queue when her device is past its deadline."""
     forget_due(bench)
     bench.clock.advance(100)
 
 
 def forget_sees(bench: Bench) -> None:
-    """Bob may see alice and does not know it."""
+    """Remove alice from the users whom bob sees, although he may see her."""
     bench.client.srem(bench.store.key("sees", "bob"), "alice")
 
 
@@ -94,10 +94,8 @@ BROKEN: dict[str, tuple[Callable[[Bench], Any], str]] = {
 
 
 @pytest.mark.parametrize(("break_it", "kind"), BROKEN.values(), ids=BROKEN)
-def test_what_does_not_hang_together_is_mended_and_counted(
-    bench: Bench, break_it: Callable[[Bench], Any], kind: str
-) -> None:
-    """One pass mends it, once; a second one finds nothing."""
+def test_an_inconsistency_is_repaired_and_counted(bench: Bench, break_it: Callable[[Bench], Any], kind: str) -> None:
+    """One check repairs it; a second one finds nothing."""
     break_it(bench)
     for _ in range(2):
         passed(bench)
@@ -105,7 +103,7 @@ def test_what_does_not_hang_together_is_mended_and_counted(
     assert bench.metrics.counts[f"Inconsistencies{kind[0].upper()}{kind[1:]}"] == 1
 
 
-def test_after_mending_all_is_as_it_should_be(bench: Bench) -> None:
+def test_a_repair_has_its_effect(bench: Bench) -> None:
     """A ghost whose due entry was lost is announced offline, and a snapshot has the contact that was missing."""
     forget_due_of_the_dead(bench)
     forget_sees(bench)
@@ -116,16 +114,16 @@ def test_after_mending_all_is_as_it_should_be(bench: Bench) -> None:
     assert bench.service.get_user_contacts("bob")["sees"] == ["alice"]
 
 
-def test_somebody_due_of_whom_nothing_is_kept_is_counted_when_due(bench: Bench) -> None:
-    """The keys of a user were evicted and the due entry stayed: it goes, contacts are told, and it is counted."""
+def test_a_due_user_without_a_record_is_counted(bench: Bench) -> None:
+    """A user's keys were evicted, but not the due entry: it is removed and counted, and contacts are notified."""
     bench.client.delete(bench.store.key("user", "alice"))
     bench.sweep(100)
     assert found(bench)["dueUnknown"] == 1
     assert bench.client.zscore(due_of(bench, "alice"), "alice") is None
 
 
-def test_nothing_is_found_where_nothing_is_broken(bench: Bench) -> None:
-    """Devices, claims, graces, blocks and removed contacts, while time passes: all hangs together."""
+def test_consistent_state_has_no_findings(bench: Bench) -> None:
+    """Devices, claims, graces, blocks and removed contacts leave consistent state while time passes."""
     alice = bench.open("alice", device="phone")
     for step in range(6):
         bench.update(alice, status="busy" if step % 2 else "online", scope="user")
@@ -141,8 +139,8 @@ def test_nothing_is_found_where_nothing_is_broken(bench: Bench) -> None:
     assert found(bench) == NOTHING
 
 
-def test_a_run_looks_at_a_bounded_slice_and_the_next_goes_on(bench: Bench) -> None:
-    """However many users there are, a run asks about a few hundred, in three stages at most; in time all are seen."""
+def test_a_run_checks_a_bounded_slice_and_the_next_one_continues(bench: Bench) -> None:
+    """A run checks a few hundred users in at most three round trips; further runs check the others."""
     for number in range(1500):
         bench.service.contacts.change(f"user{number}", ["hub"], mutual=False)
     seen, cursor, runs = set[str](), "", 0
@@ -158,8 +156,8 @@ def test_a_run_looks_at_a_bounded_slice_and_the_next_goes_on(bench: Bench) -> No
     assert len(seen) == 1502
 
 
-def test_of_many_contacts_some_are_looked_at_each_minute(bench: Bench) -> None:
-    """A user with thousands of contacts costs a run no more than one with fifty; the others have their turn."""
+def test_a_run_checks_some_of_many_contacts(bench: Bench) -> None:
+    """A user with thousands of contacts costs a run no more than one with fifty; later runs check the others."""
     everybody = [f"user{number}" for number in range(200)]
     bench.service.contacts.change("alice", everybody, mutual=False)
     for viewer in everybody:
@@ -176,8 +174,8 @@ def test_of_many_contacts_some_are_looked_at_each_minute(bench: Bench) -> None:
     assert found(bench)["unseen"] == 200
 
 
-def test_the_sweeper_goes_on_where_the_last_one_stopped(bench: Bench) -> None:
-    """The cursor is kept, so that each minute another slice is looked at; one that leads nowhere begins anew."""
+def test_a_sweeper_continues_where_the_last_one_stopped(bench: Bench) -> None:
+    """The cursor is stored, so each minute checks another slice; a cursor that is not valid starts over."""
     for number in range(1500):
         bench.service.contacts.change(f"user{number}", ["hub"], mutual=False)
 

@@ -1,4 +1,4 @@
-"""Contacts: many at a time, and calls that cross."""
+"""Contacts: many in one call, and concurrent calls."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def bench() -> Iterator[Bench]:
     bench.close()
 
 
-def test_many_contacts_change_in_calls_that_hold_nobody_up(bench: Bench) -> None:
-    """Six hundred contacts come and go in parts, in the order that is said: who comes and goes in one call has gone."""
+def test_many_contacts_change_in_portions(bench: Bench) -> None:
+    """Six hundred contacts change in portions, in order: a user who is added and removed in one call is no contact."""
     users = [f"user{number:03}" for number in range(600)]
     with bench.counted() as round_trips:
         bench.service.contacts.change("alice", users, users[550:], mutual=False)
@@ -54,7 +54,7 @@ class TurnStore:
 
 
 def take_turns(bench: Bench, order: Sequence[int], *calls: Callable[[PresenceService], None]) -> None:
-    """Run calls at the same time; whose round trip is next is said by `order`, as long as that call has any left."""
+    """Run calls concurrently; `order` names the call of each next round trip, as long as it has any left."""
     turns, moved, running = list(order), threading.Condition(), set(range(len(calls)))
 
     def turn(number: int) -> None:
@@ -77,8 +77,10 @@ def take_turns(bench: Bench, order: Sequence[int], *calls: Callable[[PresenceSer
 
 
 @pytest.mark.parametrize("mutual", [True, False], ids=["mutual", "one way"])
-def test_a_contact_that_comes_and_goes_at_once_is_in_snapshots_or_is_no_contact(bench: Bench, mutual: bool) -> None:
-    """Two calls add and remove the same contact, in every order of their round trips: whoever may see knows of it."""
+def test_a_contact_that_is_added_and_removed_concurrently_is_in_snapshots_or_is_no_contact(
+    bench: Bench, mutual: bool
+) -> None:
+    """Two calls cross, in every order of their round trips: a viewer who may see the user has the user in `sees`."""
     for number, first in enumerate(itertools.combinations(range(8), 4)):
         order = [0 if place in first else 1 for place in range(8)]
         alice, bob = f"alice{number}", f"bob{number}"

@@ -1,4 +1,4 @@
-"""What becomes of work for which there is not enough time."""
+"""Delivery when there is not enough time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def bench() -> Iterator[Bench]:
 
 
 class SlowPusher:
-    """The bench's pusher on a bad day: two posts at once take four seconds, and those not begun in time are lost."""
+    """The bench's pusher on a bad day: two concurrent posts take four seconds, and posts not begun in time are lost."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
@@ -42,12 +42,12 @@ class SlowPusher:
 
 @pytest.fixture
 def slow(bench: Bench) -> PresenceService:
-    """The service, over the bench's state, with that pusher."""
+    """The service over the bench's state, with the slow pusher."""
     return PresenceService(bench.store, SlowPusher(bench), bench.settings, bench.clock, bench.metrics)
 
 
-def test_what_comes_up_while_an_event_posts_has_the_rest_of_its_time(bench: Bench, slow: PresenceService) -> None:
-    """A claim ends while it is being told: its end is told in the time that is left, long before the lease ends."""
+def test_a_change_during_an_event_is_posted_in_the_remaining_time(bench: Bench, slow: PresenceService) -> None:
+    """A claim ends while it is being announced: its end is posted in the remaining time, long before the lease ends."""
     bench.service.contacts.change("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     bench.sweep(3)
@@ -58,8 +58,8 @@ def test_what_comes_up_while_an_event_posts_has_the_rest_of_its_time(bench: Benc
     assert bench.clock() - began == bench.settings.push_budget * 1000
 
 
-def test_helping_a_neighbour_has_the_rest_of_a_heartbeats_time(bench: Bench, slow: PresenceService) -> None:
-    """A heartbeat whose answer took long tells of its neighbours' changes in the time that is left, and not beyond."""
+def test_neighbors_are_settled_in_the_rest_of_a_heartbeats_time(bench: Bench, slow: PresenceService) -> None:
+    """A heartbeat whose response took long announces its neighbors' changes in the remaining time, and not beyond."""
     bench.service.contacts.change("carol", ["bob"])
     bench.open("carol")
     alice, bob = bench.open("alice"), bench.open("bob")
@@ -71,8 +71,8 @@ def test_helping_a_neighbour_has_the_rest_of_a_heartbeats_time(bench: Bench, slo
     assert bench.clock() - began == bench.settings.push_budget * 1000
 
 
-def test_what_there_was_no_time_to_post_is_not_reported(bench: Bench) -> None:
-    """A function's time is over before it has posted a change: the change stays due, and is told after its lease."""
+def test_a_change_that_was_not_posted_is_not_reported(bench: Bench) -> None:
+    """A function's time ends before it posts a change: the change stays due, and is announced after its lease."""
     bench.service.contacts.change("alice", ["bob"])
     alice, bob = bench.open("alice"), bench.open("bob")
     bench.sweep(3)
@@ -89,10 +89,8 @@ def test_what_there_was_no_time_to_post_is_not_reported(bench: Bench) -> None:
     assert [change["status"] for change in bench.pusher.changes(bob.id)] == ["busy"]
 
 
-def test_a_sweep_that_cannot_tell_of_all_in_time_leaves_the_rest_due(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Three users end at once and there is time to tell of two: the third is told when its lease is over."""
+def test_a_sweep_without_time_for_all_users_leaves_the_rest_due(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three users go offline and there is time to announce two: the third is announced when its lease has ended."""
     monkeypatch.setattr("shared.delivery.FAN_OUT", 2)
     viewers = []
     for user in ("alice", "carol", "erin"):
@@ -104,10 +102,10 @@ def test_a_sweep_that_cannot_tell_of_all_in_time_leaves_the_rest_due(
     bench.pusher.clear()
     bench.clock.advance(6)
 
-    def told() -> int:
+    def announced() -> int:
         return sum(len(bench.pusher.changes(viewer.id)) for viewer in viewers)
 
     bench.sweep(upkeep=Upkeep(bench.store, SlowPusher(bench), bench.settings, bench.clock, bench.metrics))
-    assert told() == 4
+    assert announced() == 4
     bench.sweep(bench.settings.announce_lease)
-    assert told() == 6
+    assert announced() == 6

@@ -1,4 +1,4 @@
-"""Signing in to ElastiCache by IAM: over TLS, with a token that verifies, and not too often."""
+"""Signing in to ElastiCache with IAM: over TLS, with a token that verifies, and not too often."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ASK = [InspectUser("alice")]
 
 
 class Monotonic:
-    """A clock for pauses, in seconds, that the test moves."""
+    """A clock for pauses, in seconds, that the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -44,13 +44,13 @@ class Monotonic:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for localhost, that no system trusts."""
+    """A certificate for localhost that no system trusts."""
     return write_certificate(tmp_path_factory.mktemp("tls") / "localhost.pem")
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, certificate: Path) -> None:
-    """What Lambda puts into the environment."""
+    """Lambda's environment variables."""
     for name, value in ENVIRON.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
@@ -58,21 +58,21 @@ def environment(monkeypatch: pytest.MonkeyPatch, certificate: Path) -> None:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    """A real server, with a user for those whom the front lets through."""
+    """A real server, with the user as which the front forwards."""
     with RedisServer.start() as server:
         admit(server)
         yield server
 
 
 def admit(server: RedisServer, *more: str) -> None:
-    """Make the user behind the front, who may do what the service's user may."""
+    """Create the user behind the front, with the permissions of the service's user."""
     user, password = UPSTREAM
     with redis.Redis.from_url(server.url) as admin:
         admin.execute_command("ACL SETUSER", user, *REDIS_ACCESS.split(), *more, f">{password}")
 
 
 def before(server: RedisServer, certificate: Path, *, serverless: bool = False) -> ElastiCacheFront:
-    """A front before a server."""
+    """A front in front of a server."""
     return ElastiCacheFront(
         server.port, certificate, user=USER, cache=CACHE, environ=ENVIRON.copy(), serverless=serverless
     )
@@ -80,7 +80,7 @@ def before(server: RedisServer, certificate: Path, *, serverless: bool = False) 
 
 @pytest.fixture
 def front(server: RedisServer, certificate: Path) -> Iterator[ElastiCacheFront]:
-    """A cache that wants its users to sign in by IAM."""
+    """A cache whose users sign in with IAM."""
     with before(server, certificate) as front:
         yield front
 
@@ -99,7 +99,7 @@ def opened(url: str, monotonic: Callable[[], float] | None = None, **given: Any)
 
 
 def test_a_connection_signs_in_first_and_once(front: ElastiCacheFront) -> None:
-    """AUTH with user and token is the first that a connection sends; its later calls need none."""
+    """A connection first sends AUTH with user and token; its later calls need none."""
     with opened(front.url) as store:
         for _ in range(3):
             assert store.call(ASK, EPOCH)[0].real.status == "offline"
@@ -108,7 +108,7 @@ def test_a_connection_signs_in_first_and_once(front: ElastiCacheFront) -> None:
     assert front.sign_ins[0].token.startswith(f"{CACHE}/?Action=connect&User={USER}&X-Amz-")
 
 
-def test_a_connection_says_nothing_but_its_sign_in(server: RedisServer, front: ElastiCacheFront) -> None:
+def test_a_connection_sends_only_its_sign_in_first(server: RedisServer, front: ElastiCacheFront) -> None:
     """A new connection costs one round trip, the sign-in, and none for CLIENT SETINFO, SELECT or PING."""
     with redis.Redis.from_url(server.url) as admin, opened(front.url) as store:
         admin.config_resetstat()
@@ -119,7 +119,7 @@ def test_a_connection_says_nothing_but_its_sign_in(server: RedisServer, front: E
 def test_a_connection_that_was_cut_is_replaced_with_a_fresh_token(
     front: ElastiCacheFront, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After twelve hours ElastiCache cuts a connection: the next call signs in anew, by credentials rotated since."""
+    """After twelve hours ElastiCache cuts a connection: the next call signs in again, with the rotated credentials."""
     with opened(front.url) as store:
         store.call(ASK, EPOCH)
         front.cut()
@@ -127,7 +127,7 @@ def test_a_connection_that_was_cut_is_replaced_with_a_fresh_token(
             monkeypatch.setenv(name, "ROTATED")
             front._environ[name] = "ROTATED"  # type: ignore[index] # this test's own
         store.call(ASK, EPOCH)
-        assert store._metrics.counts["RedisFailures"] == 0  # type: ignore[attr-defined] # the bench's meter
+        assert store._metrics.counts["RedisFailures"] == 0  # type: ignore[attr-defined] # a test's metrics
     assert len(front.sign_ins) == 2
     assert "X-Amz-Credential=ROTATED%2F" in front.sign_ins[1].token
 
@@ -142,10 +142,10 @@ def test_a_connection_that_was_cut_is_replaced_with_a_fresh_token(
         ("clustercfg.presence.x2e9hv.use1.cache.amazonaws.com", False),
     ],
 )
-def test_a_token_says_whether_the_cache_is_serverless(
+def test_a_token_names_a_serverless_cache_as_such(
     server: RedisServer, certificate: Path, host: str, serverless: bool
 ) -> None:
-    """The address tells, and the name is in small letters, as ElastiCache keeps it."""
+    """The host name decides, and the cache's name is in lower case, as ElastiCache stores it."""
     with opened(f"rediss://{host}:6379", redis_iam_cache="Presence-Cache") as store:
         assert store._iam
         sign_in = ["AUTH", *store._iam.get_credentials()]
@@ -155,7 +155,7 @@ def test_a_token_says_whether_the_cache_is_serverless(
 
 
 def test_every_node_of_a_cluster_is_signed_in_to(certificate: Path) -> None:
-    """A client of a cluster signs in first, too: on its way in, and to each node that it is told of."""
+    """A client of a cluster signs in first, too: to the first node, and to each node that the cluster names."""
     with start_cluster(1) as [node], before(node, certificate) as front, redis.Redis.from_url(node.url) as admin:
         admit(node, "+cluster|slots", "+command")
         admin.config_set("cluster-announce-port", front.port)
@@ -172,21 +172,19 @@ def test_every_node_of_a_cluster_is_signed_in_to(certificate: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "tokens"),
+    ("error", "tokens"),
     [
         ("ERR service is not available", 1),
-        # redis-py takes this for a lost connection, and tries it once more.
+        # redis-py takes this for a lost connection, and tries once more.
         ("WRONGPASS invalid username-password pair or user is disabled.", 2),
     ],
 )
-def test_who_is_not_signed_in_waits_longer_each_time_and_not_in_step(
-    front: ElastiCacheFront, words: str, tokens: int
-) -> None:
-    """Each token that led to nothing doubles the pause, up to 32 s; chance shortens it, and a success ends it."""
-    monotonic, front.refusal = Monotonic(), words
+def test_a_refused_sign_in_waits_longer_each_time_with_jitter(front: ElastiCacheFront, error: str, tokens: int) -> None:
+    """Each token without a response doubles the pause, up to 32 s; jitter shortens it, and a success ends it."""
+    monotonic, front.refusal = Monotonic(), error
     with opened(front.url, monotonic) as store:
         for call in range(1, 8):
-            with pytest.raises(Unavailable, match=words.partition(" ")[2]):
+            with pytest.raises(Unavailable, match=error.partition(" ")[2]):
                 store.call(ASK, EPOCH)
             assert len(front.sign_ins) == call * tokens
             longest = PAUSE * 2 ** min(call * tokens, MAX_DOUBLINGS)
@@ -203,7 +201,7 @@ def test_who_is_not_signed_in_waits_longer_each_time_and_not_in_step(
 
 
 def test_a_cache_that_cannot_be_reached_is_tried_each_second(front: ElastiCacheFront) -> None:
-    """Where no token was asked for nothing is throttled, so the pause does not grow."""
+    """Without a token nothing is throttled, so the pause does not grow."""
     monotonic = Monotonic()
     with opened("rediss://localhost:1", monotonic) as store:
         for _ in range(3):
@@ -213,7 +211,7 @@ def test_a_cache_that_cannot_be_reached_is_tried_each_second(front: ElastiCacheF
             monotonic.now += PAUSE
 
 
-def test_a_cache_whose_certificate_nobody_vouches_for_gets_no_token(
+def test_a_cache_with_an_untrusted_certificate_gets_no_token(
     front: ElastiCacheFront, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without AWS_CA_BUNDLE the system's certificates decide, and the token is not sent to a stranger."""
@@ -236,8 +234,8 @@ def test_a_cache_whose_certificate_nobody_vouches_for_gets_no_token(
         ("rediss://user@cache:6379", "redis_url must name no user and no password if redis_iam_user is given"),
     ],
 )
-def test_a_url_that_does_not_fit_iam_is_refused_at_once(url: str, sentence: str, cluster: bool) -> None:
-    """IAM needs TLS, and its token is the only password; the refusal does not repeat the one in the URL."""
+def test_a_url_that_does_not_fit_iam_is_refused_at_the_start(url: str, sentence: str, cluster: bool) -> None:
+    """IAM needs TLS, and its token is the only password; the error does not repeat the password in the URL."""
     with pytest.raises(SettingsError, match=sentence) as refused, opened(url, redis_cluster=cluster):
         pass
     assert "secret" not in str(refused.value)

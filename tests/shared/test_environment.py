@@ -1,4 +1,4 @@
-"""What a warm environment keeps, and how the errors of messages are answered."""
+"""What a warm environment keeps, and how it responds to errors of messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ALICE = events.vouched("alice", 1_732_400_000, 4_102_444_800)
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[WarmEnvironment]:
-    """An environment whose Redis does not answer: nothing here needs it."""
+    """An environment whose Redis does not respond: nothing here needs it."""
     with (
         nobody_there() as url,
         warm_environment(monkeypatch, redis_url=url, log_key="a key for the log") as environment,
@@ -37,7 +37,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[WarmEnvironment]:
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
-    """What the environment's logger writes; it took hold of standard output when it was made."""
+    """What the environment's logger writes; it opened standard output when it was created."""
     stream = io.StringIO()
     handler = cast("logging.StreamHandler[TextIO]", runtime.logger.registered_handler)
     before = handler.setStream(stream)
@@ -51,8 +51,8 @@ def lines(written: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in written.splitlines()]
 
 
-def test_redis_away_is_a_warning_with_its_reason(environment: WarmEnvironment, log: io.StringIO) -> None:
-    """A message that found Redis away is one warning that says why, and the user is a hash in it."""
+def test_unavailable_is_logged_as_a_warning_with_its_reason(environment: WarmEnvironment, log: io.StringIO) -> None:
+    """A message that cannot reach Redis is one warning with the reason and the user's pseudonym."""
     environment.say(ALICE, ID, '{"action":"heartbeat","id":"b1"}', function="heartbeat")
     [line] = lines(log.getvalue())
     assert (line["level"], line["message"], line["user"]) == ("WARNING", "unavailable", pseudonym("alice"))
@@ -61,7 +61,7 @@ def test_redis_away_is_a_warning_with_its_reason(environment: WarmEnvironment, l
 
 
 def test_a_refused_message_is_answered_with_its_error(environment: WarmEnvironment) -> None:
-    """A refusal becomes one error frame on the connection that spoke, and the invocation succeeds."""
+    """A refusal becomes one error frame on the sender's connection, and the invocation succeeds."""
 
     @message_entrypoint
     def handler(event: Event) -> None:
@@ -81,7 +81,7 @@ def test_a_refused_message_is_answered_with_its_error(environment: WarmEnvironme
 
 @pytest.mark.parametrize("body", ["{}", "rubbish", '{"id":5}', "[" * 3000])
 def test_unavailable_names_the_message_where_it_has_an_id(environment: WarmEnvironment, body: str) -> None:
-    """Whatever the message was, `unavailable` is answered; an id is only given back where there is one."""
+    """Any message is answered with `unavailable`; the id is returned only if the message has one."""
 
     @message_entrypoint
     def handler(event: Event) -> None:
@@ -92,8 +92,8 @@ def test_unavailable_names_the_message_where_it_has_an_id(environment: WarmEnvir
     assert (frame["code"], frame["retryAfter"], "id" in frame) == ("unavailable", 1000, False)
 
 
-def test_an_environment_makes_its_service_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The service, its connections and its metrics are made with the first event and kept for the next."""
+def test_an_environment_creates_its_service_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service, its connections and its metrics are created with the first event and reused for the next."""
     with RedisServer.start() as server, warm_environment(monkeypatch, redis_url=server.url) as environment:
         environment.open("alice", ID)
         service, metrics = cached.service(), runtime.metrics()

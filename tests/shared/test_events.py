@@ -1,4 +1,4 @@
-"""Events as API Gateway sends them, read into the service's own words."""
+"""Events as API Gateway sends them, read into the service's own types."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ALICE = vouched("alice", 1_732_400_000, 1_732_403_600)
 
 
 def test_all_events_of_a_connection_are_about_the_same_connection() -> None:
-    """`$connect`, a message and `$disconnect` give the same connection, whose facts are the authorizer's."""
+    """`$connect`, a message and `$disconnect` give the same connection, with the authorizer's context."""
     context = vouched(
         "alice", 1_732_400_000, 1_732_403_600, deviceId="d1", deviceType="mobile", status="busy", active="false"
     )
@@ -35,16 +35,16 @@ def test_all_events_of_a_connection_are_about_the_same_connection() -> None:
     assert not expected.polling
 
 
-def test_what_a_message_says_about_its_sender_is_not_read() -> None:
-    """A message that names another user is still one of the user whom the authorizer vouched for."""
+def test_a_messages_own_claims_about_its_sender_are_ignored() -> None:
+    """A message that names another user still belongs to the user of the authorizer's context."""
     event = message(ALICE, '{"action":"heartbeat","userId":"mallory","connectionId":"x"}')
     event["queryStringParameters"] = {"userId": "mallory"}
     assert connection_of(event).user_id == "alice"
     assert connection_of(event).id == "BFaT_fALIAMCKug="
 
 
-def test_an_event_that_no_authorizer_vouched_for_is_an_error() -> None:
-    """Without the authorizer's context there is no connection: better no answer than somebody's."""
+def test_an_event_without_an_authorizers_context_is_an_error() -> None:
+    """Without the authorizer's context there is no connection, so there is no response either."""
     event = message(ALICE, "{}")
     del event["requestContext"]["authorizer"]
     with pytest.raises(KeyError):
@@ -52,7 +52,7 @@ def test_an_event_that_no_authorizer_vouched_for_is_an_error() -> None:
 
 
 def test_a_handshake_is_read_from_the_query() -> None:
-    """Everything that the protocol's URL can say is read, the same before and in `$connect`."""
+    """Every parameter of the protocol's URL is read, in the same way before and in `$connect`."""
     query = {
         "v": "1",
         "token": "a.b.c",
@@ -79,7 +79,7 @@ def test_a_handshake_is_read_from_the_query() -> None:
 
 
 def test_a_handshake_without_a_query_has_the_protocols_defaults() -> None:
-    """A `$connect` without a query is of this version, on the web, active, and of no device."""
+    """A `$connect` without a query is of this version, on the web, active, and without a device."""
     handshake = Handshake.of(connect(ALICE), "query")
     handshake.check()
     assert handshake.token == ""
@@ -87,7 +87,7 @@ def test_a_handshake_without_a_query_has_the_protocols_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "word"),
+    ("query", "name"),
     [
         ({"v": "2"}, "v=2"),
         ({"v": "1.0"}, "v=1.0"),
@@ -100,10 +100,10 @@ def test_a_handshake_without_a_query_has_the_protocols_defaults() -> None:
         ({"active": "1"}, "active"),
     ],
 )
-def test_a_malformed_handshake_is_refused_by_name(query: dict[str, str], word: str) -> None:
-    """What the protocol does not know is refused, by name, and never gets into the context either."""
+def test_a_malformed_handshake_is_refused_by_name(query: dict[str, str], name: str) -> None:
+    """An unknown value is refused with the parameter's name, and never gets into the context."""
     handshake = Handshake.of(connect(ALICE, query=query), "query")
-    with pytest.raises(HandshakeRefused, match=word):
+    with pytest.raises(HandshakeRefused, match=name):
         handshake.check()
     context = handshake.context("alice", 5, 6)
     assert (context["deviceId"], context["status"], context["active"]) == ("", "", "true")
@@ -119,7 +119,7 @@ def test_an_unknown_device_type_is_the_web_and_a_long_platform_is_cut() -> None:
 
 @pytest.mark.parametrize("name", ["Sec-WebSocket-Protocol", "sec-websocket-protocol"])
 def test_a_token_may_travel_as_a_subprotocol(name: str) -> None:
-    """Where the deployment says so, the token is the second subprotocol offered, however the header is spelt."""
+    """If the deployment chose so, the token is the second subprotocol offered, in any spelling of the header."""
     event = connect(ALICE, query={"token": "other"}, headers={name: "presence.v1, a.b.c"})
     assert Handshake.of(event, "subprotocol").token == "a.b.c"
     assert accepted_protocol(event) == {"Sec-WebSocket-Protocol": "presence.v1"}
@@ -133,20 +133,20 @@ def test_without_a_second_subprotocol_there_is_no_token(offered: str) -> None:
 
 
 def test_a_token_is_read_from_one_place_only() -> None:
-    """A token in the place that the deployment did not choose is no token."""
+    """A token in a place that the deployment did not choose is ignored."""
     event = authorize({"token": "query"}, {"Sec-WebSocket-Protocol": "presence.v1, header"})
     assert Handshake.of(event, "query").token == "query"
     assert Handshake.of(event, "subprotocol").token == "header"
 
 
 def test_a_protocol_that_was_not_offered_is_not_accepted() -> None:
-    """The answer names no protocol that the client did not offer, or a browser would hang up."""
+    """The response names no protocol that the client did not offer, because a browser would close the connection."""
     assert accepted_protocol(connect(ALICE)) == {}
     assert accepted_protocol(connect(ALICE, headers={"Sec-WebSocket-Protocol": "chat"})) == {}
 
 
-def test_the_authorizers_answers_are_about_this_one_handshake() -> None:
-    """Allow and deny name the method that was asked for and nothing wider, and a denial says nothing else."""
+def test_the_authorizers_responses_are_about_this_one_handshake() -> None:
+    """Allow and deny name the requested method and nothing wider, and a denial has nothing else."""
     event = authorize()
     allowed = policy(event, "alice", {"userId": "alice"})
     [statement] = allowed["policyDocument"]["Statement"]
@@ -158,8 +158,8 @@ def test_the_authorizers_answers_are_about_this_one_handshake() -> None:
     assert "context" not in denied
 
 
-def test_a_body_is_text_however_it_was_carried() -> None:
-    """A body that came in base64 is decoded, bytes that are no UTF-8 become text, and no body is empty text."""
+def test_a_body_is_text_in_any_encoding() -> None:
+    """A body in base64 is decoded, bytes that are not UTF-8 become text, and a missing body is empty text."""
     assert body_of(message(ALICE, "héllo")) == "héllo"
     assert body_of(message(ALICE, base64.b64encode("héllo".encode()).decode(), base64=True)) == "héllo"
     assert body_of(message(ALICE, base64.b64encode(b"\xff\xfe{").decode(), base64=True)).endswith("{")

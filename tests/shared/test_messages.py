@@ -1,4 +1,4 @@
-"""What clients may say: every message of the protocol, and for each wrong one the error that names its field."""
+"""What clients send: every message of the protocol, and for each wrong one the error that names its field."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def refusal(body: str) -> MessageRefused:
 
 
 @pytest.mark.parametrize("body", NO_MESSAGE.values(), ids=NO_MESSAGE.keys())
-def test_what_is_no_json_object_is_no_message(body: str) -> None:
-    """Whatever is no JSON object is answered with one `invalid_message` that blames no field."""
+def test_a_body_that_is_not_a_json_object_is_refused(body: str) -> None:
+    """A body that is not a JSON object is answered with one `invalid_message` that names no field."""
     refused = refusal(body)
     assert (refused.code, refused.field, refused.id) == ("invalid_message", None, None)
     assert str(refused) in (
@@ -44,22 +44,22 @@ def test_what_is_no_json_object_is_no_message(body: str) -> None:
 
 
 @pytest.mark.parametrize("action", WRONG_ACTION, ids=str)
-def test_an_action_that_the_protocol_does_not_know_is_named(action: Any) -> None:
-    """An action that the protocol does not know is answered with those that it does."""
+def test_an_unknown_action_is_refused(action: Any) -> None:
+    """The error for an unknown action lists the actions of the protocol."""
     refused = refusal(json.dumps({"action": action, "id": "q1"}))
     assert (refused.code, refused.field, refused.id) == ("unknown_action", "action", "q1")
     assert all(known in str(refused) for known in ACTIONS)
 
 
-def test_a_message_without_an_action_is_told_so() -> None:
-    """A message without an action is told that it lacks one."""
+def test_a_message_without_an_action_is_refused() -> None:
+    """The error names the missing field."""
     refused = refusal('{"id":"q1"}')
     assert (refused.code, refused.field, refused.id) == ("invalid_message", "action", "q1")
 
 
 @pytest.mark.parametrize(("action", "fields", "field"), WRONG_FIELD, ids=lambda part: str(part)[:40])
 def test_a_wrong_field_is_named(action: str, fields: dict[str, Any], field: str) -> None:
-    """A field of the wrong type, size or content is named, with a path where it lies within another."""
+    """A field of the wrong type, size or content is named, with a path if it is nested."""
     refused = refusal(json.dumps({"action": action, "id": "q1", **fields}))
     assert (refused.code, refused.field) == ("invalid_message", field)
     assert refused.id == (None if field == "id" else "q1")
@@ -79,8 +79,8 @@ def test_the_largest_message_is_4096_bytes_however_few_its_characters() -> None:
     assert refusal(message % ("é" * (room // 2 + 1))).code == "too_large"
 
 
-def test_each_message_is_read_as_what_it_is() -> None:
-    """Each action gives its own type, with what it says and the protocol's defaults for what it does not."""
+def test_each_action_has_its_type() -> None:
+    """Each action gives its own type, with the given fields and the protocol's defaults for the others."""
     assert parse_message('{"action":"sync","seq":12,"replaces":"Df14mfUXIAMCIyg="}') == Sync(
         action="sync", seq=12, replaces="Df14mfUXIAMCIyg="
     )
@@ -94,7 +94,7 @@ def test_each_message_is_read_as_what_it_is() -> None:
 
 
 def test_an_absent_field_is_not_a_null() -> None:
-    """`customStatus: null` clears and an absent one changes nothing, so the two can be told apart."""
+    """`customStatus: null` clears and an absent one changes nothing, so the two must differ."""
     absent = parse_message('{"action":"presence_update","status":"busy"}')
     cleared = parse_message('{"action":"presence_update","customStatus":null}')
     assert "customStatus" not in absent.model_fields_set
@@ -109,7 +109,7 @@ def test_unknown_fields_are_ignored() -> None:
     assert update.model_dump(exclude_unset=True) == {"action": "presence_update", "status": "busy"}
 
 
-def test_a_misspelt_custom_status_is_refused() -> None:
+def test_a_misspelled_custom_status_is_refused() -> None:
     """Ignoring `txt` would leave an empty custom status, which clears the one that was."""
     refused = refusal('{"action":"presence_update","customStatus":{"txt":"hi"},"id":"q1"}')
     assert refused.frame() == {
@@ -123,14 +123,14 @@ def test_a_misspelt_custom_status_is_refused() -> None:
 
 @pytest.mark.parametrize("fields", [{}, {"scope": "user"}, {"n": 3}, {"statos": "busy"}], ids=str)
 def test_an_update_of_nothing_is_refused(fields: dict[str, Any]) -> None:
-    """An update that names neither a status nor a custom status is a mistake, as it is over HTTP."""
+    """An update without a status and without a custom status is refused, as it is over HTTP."""
     refused = refusal(json.dumps({"action": "presence_update", "id": "q1", **fields}))
     assert (refused.code, refused.field, refused.id) == ("invalid_message", None, "q1")
     assert str(refused) == "give at least one of status, customStatus"
 
 
 @pytest.mark.parametrize(
-    ("action", "fields", "words"),
+    ("action", "fields", "error"),
     [
         ("get_presence", {"userIds": ["u"] * 101}, "at most 100 users"),
         ("get_presence", {"userIds": []}, "at least one user"),
@@ -151,9 +151,9 @@ def test_an_update_of_nothing_is_refused(fields: dict[str, Any]) -> None:
     ],
     ids=lambda part: str(part)[:40],
 )
-def test_what_is_wrong_is_said_in_the_protocols_words(action: str, fields: dict[str, Any], words: str) -> None:
-    """An error speaks of users, characters and times, and not of the types that read them."""
-    assert str(refusal(json.dumps({"action": action, **fields}))) == words
+def test_an_error_uses_the_terms_of_the_protocol(action: str, fields: dict[str, Any], error: str) -> None:
+    """An error is about users, characters and times, and not about the types that read them."""
+    assert str(refusal(json.dumps({"action": action, **fields}))) == error
 
 
 def test_text_and_emoji_are_measured_in_code_points() -> None:
@@ -164,13 +164,13 @@ def test_text_and_emoji_are_measured_in_code_points() -> None:
 
 @pytest.mark.parametrize("user_id", ["a", "A-Z.0_9~:@|+=-", "...", ".a", "auth0|5f7c8", "tenant:user", "u" * 128])
 def test_user_ids_of_every_common_form_are_allowed(user_id: str) -> None:
-    """Ids as identity providers make them are user ids."""
+    """Ids as identity providers create them are valid user ids."""
     assert USER_ID.match(user_id)
 
 
 @pytest.mark.parametrize("user_id", ["", ".", "..", "a b", "a/b", "a%20", "{a}", "a*", "a\n", "\n", "ä", "u" * 129])
-def test_what_would_be_another_path_or_key_is_no_user_id(user_id: str) -> None:
-    """What would mean something else in a path or a key is no user id."""
+def test_text_with_a_meaning_in_paths_or_keys_is_no_user_id(user_id: str) -> None:
+    """Characters that would change a path or a key are refused in user ids."""
     assert not USER_ID.match(user_id)
 
 
@@ -178,12 +178,12 @@ def test_what_would_be_another_path_or_key_is_no_user_id(user_id: str) -> None:
     "body", ["", "[]", "{}", '{"id":5}', '{"id":"%s"}' % ("x" * 65), '{"id":"\\u0007"}', "[" * 4000]
 )
 def test_an_id_that_cannot_be_used_is_none(body: str) -> None:
-    """Where no usable `id` can be read there is none, and reading it never fails."""
+    """Without a usable `id` the result is None, and reading never fails."""
     assert id_of(body) is None
 
 
-def test_a_refusal_says_what_it_knows_and_nothing_else() -> None:
-    """An error frame has a field, an id and a time to wait only where there is one."""
+def test_a_refusal_has_only_the_fields_that_are_known() -> None:
+    """An error frame has a field, an id and a time to wait only if there is one."""
     assert MessageRefused("too_large", "too large").frame() == {
         "type": "error",
         "code": "too_large",
@@ -199,7 +199,7 @@ def test_a_refusal_says_what_it_knows_and_nothing_else() -> None:
 
 
 def test_a_thousand_broken_messages_are_refused_and_none_breaks_anything(rng: random.Random) -> None:
-    """A thousand good messages, each broken at random, are either still messages or refused in the protocol's words."""
+    """A thousand good messages, each broken at random, are either still messages or refused with a documented error."""
     good = [
         '{"action":"sync","seq":12,"replaces":"Df14mfUXIAMCIyg="}',
         '{"action":"presence_update","status":"busy","customStatus":{"text":"café","emoji":"🎧","until":99}}',

@@ -11,7 +11,7 @@ from shared.metrics import FLUSH_SECONDS, MAX_VALUES, Metrics
 
 
 class Monotonic:
-    """A clock in seconds that the test moves."""
+    """A clock in seconds that the test advances."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -51,8 +51,8 @@ def test_numbers_are_written_together_every_few_seconds(capsys: pytest.CaptureFi
     assert (line["Connections"], line["PostsSent"], line["RedisTime"]) == ([3.0], [40.0], [1.235] * 3)
 
 
-def test_nothing_is_written_twice_and_nothing_where_nothing_happened(capsys: pytest.CaptureFixture[str]) -> None:
-    """After a flush the numbers begin at nothing, and a quiet environment writes nothing at all."""
+def test_nothing_is_written_twice_and_nothing_without_events(capsys: pytest.CaptureFixture[str]) -> None:
+    """After a flush the numbers start at zero, and a quiet environment writes nothing."""
     clock = Monotonic()
     metrics = Metrics("Presence", "update", clock)
     for second in range(1, 60):
@@ -68,7 +68,7 @@ def test_nothing_is_written_twice_and_nothing_where_nothing_happened(capsys: pyt
 
 
 def test_a_line_stays_within_what_the_format_allows(capsys: pytest.CaptureFixture[str]) -> None:
-    """Of very many durations as many are kept as one line may hold, and all of the counts."""
+    """Of very many durations, as many are written as one line may hold; all counts are written."""
     clock = Monotonic()
     metrics = Metrics("Presence", "update", clock)
     for _ in range(1000):

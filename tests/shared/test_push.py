@@ -26,15 +26,15 @@ from tests.support.pushing import ALICE, BOB, CAROL, Clock, Counts, Make, frames
 
 
 def test_every_frame_arrives_once_and_in_the_order_of_its_connection(
-    server: ManagementServer, pusher: Pusher, meter: Counts
+    server: ManagementServer, pusher: Pusher, metrics: Counts
 ) -> None:
     """Three hundred frames to seven connections arrive once each, and each connection gets its own in order."""
     given = frames(300, to=7)
     assert pusher.post(given) == set()
     for connection_id in {frame.connection_id for frame in given}:
         assert server.posted(connection_id) == [frame.data for frame in given if frame.connection_id == connection_id]
-    assert +meter.counts == {"PostsSent": 300}
-    assert [name for name, _ in meter.times] == ["PostTime"]
+    assert +metrics.counts == {"PostsSent": 300}
+    assert [name for name, _ in metrics.times] == ["PostTime"]
 
 
 def test_a_large_frame_arrives_whole(server: ManagementServer, pusher: Pusher) -> None:
@@ -60,14 +60,14 @@ def test_sixteen_posts_are_in_flight_and_no_more(server: ManagementServer, pushe
     assert len(server.links) == MAX_IN_FLIGHT
 
 
-def test_no_frames_need_nothing(make: Make, meter: Counts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_frames_need_nothing(make: Make, metrics: Counts, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without frames no endpoint and no credentials are needed, and nothing is counted."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     pusher = make("")
     assert pusher.post([]) == set()
     pusher.close([])
-    assert meter.counts == {}
-    assert meter.times == []
+    assert metrics.counts == {}
+    assert metrics.times == []
 
 
 @pytest.mark.parametrize("url", ["", "api.example.com/live", "wss://api.example.com/live", "https:///live"])
@@ -114,7 +114,7 @@ def test_credentials_are_read_at_each_call(
 
 
 def test_gone_names_exactly_the_connections_that_are_gone(
-    server: ManagementServer, pusher: Pusher, meter: Counts
+    server: ManagementServer, pusher: Pusher, metrics: Counts
 ) -> None:
     """After a 410 no other frame of that connection is sent, and no other connection is affected."""
     server.answer = lambda received: 410 if received.connection_id == BOB else 200
@@ -122,21 +122,21 @@ def test_gone_names_exactly_the_connections_that_are_gone(
     assert pusher.post(given) == {BOB}
     assert len(server.posted(BOB)) == 1
     assert len(server.posted(ALICE)) == len(server.posted(CAROL)) == 3
-    assert +meter.counts == {"PostsSent": 6, "PostsGone": 1}
+    assert +metrics.counts == {"PostsSent": 6, "PostsGone": 1}
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_temporary_error_is_retried_until_it_has_passed(
-    server: ManagementServer, pusher: Pusher, meter: Counts, status: int
+    server: ManagementServer, pusher: Pusher, metrics: Counts, status: int
 ) -> None:
     """Two throttled or failed responses, then success: the frame is delivered, and the next one follows it."""
     trouble = itertools.chain([status, status], itertools.repeat(200))
     server.answer = lambda received: next(trouble)
     assert pusher.post([Post(ALICE, b"1"), Post(ALICE, b"2")]) == set()
     assert server.posted(ALICE) == [b"1", b"1", b"1", b"2"]
-    assert meter.counts["PostsSent"] == 2
-    assert meter.counts["PostsThrottled"] == (2 if status == 429 else 0)
-    assert meter.counts["PostsFailed"] == 0
+    assert metrics.counts["PostsSent"] == 2
+    assert metrics.counts["PostsThrottled"] == (2 if status == 429 else 0)
+    assert metrics.counts["PostsFailed"] == 0
 
 
 def test_retries_wait_longer_each_time(server: ManagementServer, pusher: Pusher) -> None:
@@ -152,35 +152,37 @@ def test_retries_wait_longer_each_time(server: ManagementServer, pusher: Pusher)
 
 
 def test_a_lasting_error_ends_with_the_budget_and_raises_nothing(
-    server: ManagementServer, make: Make, meter: Counts
+    server: ManagementServer, make: Make, metrics: Counts
 ) -> None:
     """A connection that always gets 500: the call ends when its budget does, and its frames count as failed."""
     server.answer = lambda received: 500 if received.connection_id == BOB else 200
     started = time.monotonic()
     assert make(server.url, budget=0.4).post([Post(ALICE, b"1"), Post(BOB, b"1"), Post(BOB, b"2")]) == set()
     assert 0.4 <= time.monotonic() - started < 1.5
-    assert +meter.counts == {"PostsSent": 1, "PostsFailed": 2}
+    assert +metrics.counts == {"PostsSent": 1, "PostsFailed": 2}
 
 
-def test_a_call_ends_when_its_caller_has_no_time_left(server: ManagementServer, pusher: Pusher, meter: Counts) -> None:
+def test_a_call_ends_when_its_caller_has_no_time_left(
+    server: ManagementServer, pusher: Pusher, metrics: Counts
+) -> None:
     """A caller that has less time than the budget waits no longer than that, for posting and for closing."""
     server.answer = server.hang
     started = time.monotonic()
     pusher.post(frames(1), within=0.2)
     pusher.close([ALICE], within=0.2)
     assert 0.4 <= time.monotonic() - started < 1.5
-    assert +meter.counts == {"PostsFailed": 1, "ClosesFailed": 1}
+    assert +metrics.counts == {"PostsFailed": 1, "ClosesFailed": 1}
 
 
 @pytest.mark.parametrize("status", [400, 403, 413])
 def test_a_refusal_is_counted_and_not_repeated(
-    server: ManagementServer, pusher: Pusher, meter: Counts, status: int
+    server: ManagementServer, pusher: Pusher, metrics: Counts, status: int
 ) -> None:
     """A malformed, forbidden or oversized post is sent once; the connection's next frame is still sent."""
     server.answer = lambda received: status if received.body == b"bad" else 200
     assert pusher.post([Post(ALICE, b"bad"), Post(ALICE, b"good")]) == set()
     assert server.posted(ALICE) == [b"bad", b"good"]
-    assert +meter.counts == {"PostsSent": 1, "PostsFailed": 1}
+    assert +metrics.counts == {"PostsSent": 1, "PostsFailed": 1}
 
 
 def test_failures_are_logged_once_and_without_ids(
@@ -192,7 +194,7 @@ def test_failures_are_logged_once_and_without_ids(
     assert [record.getMessage() for record in caplog.records] == ["2 POST requests failed: {'403': 2}"]
 
 
-def test_one_hanging_client_delays_no_other(server: ManagementServer, make: Make, meter: Counts) -> None:
+def test_one_hanging_client_delays_no_other(server: ManagementServer, make: Make, metrics: Counts) -> None:
     """A post without a response costs the frames of its own connection; all others arrive as usual."""
 
     def answer(received: Received) -> int:
@@ -209,20 +211,22 @@ def test_one_hanging_client_delays_no_other(server: ManagementServer, make: Make
     others = [received.at - started for received in server.requests if received.connection_id != BOB]
     assert len(others) == 200
     assert max(others) < 0.9
-    assert +meter.counts == {"PostsSent": 200, "PostsFailed": 2}
+    assert +metrics.counts == {"PostsSent": 200, "PostsFailed": 2}
 
 
-def test_a_hanging_post_is_given_up_before_the_budget(server: ManagementServer, pusher: Pusher, meter: Counts) -> None:
+def test_a_hanging_post_is_given_up_before_the_budget(
+    server: ManagementServer, pusher: Pusher, metrics: Counts
+) -> None:
     """A single post waits a second for its response, not the whole budget, and is not repeated."""
     server.answer = server.hang
     started = time.monotonic()
     pusher.post([Post(ALICE, b"1"), Post(ALICE, b"2")])
     assert 1.0 <= time.monotonic() - started < 3.0
     assert server.posted(ALICE) == [b"1"]
-    assert +meter.counts == {"PostsFailed": 2}
+    assert +metrics.counts == {"PostsFailed": 2}
 
 
-def test_many_hanging_clients_delay_no_other(server: ManagementServer, pusher: Pusher, meter: Counts) -> None:
+def test_many_hanging_clients_delay_no_other(server: ManagementServer, pusher: Pusher, metrics: Counts) -> None:
     """Forty posts without a response come first: the two hundred behind them arrive within 1.5 seconds."""
     hanging = {f"Hang{number:04}Qw=" for number in range(40)}
     server.answer = lambda received: server.hang(received) if received.connection_id in hanging else 200
@@ -232,7 +236,7 @@ def test_many_hanging_clients_delay_no_other(server: ManagementServer, pusher: P
     others = [received.at - started for received in server.requests if received.connection_id not in hanging]
     assert len(others) == 200
     assert max(others) < 1.5
-    assert +meter.counts == {"PostsSent": 200, "PostsFailed": 40}
+    assert +metrics.counts == {"PostsSent": 200, "PostsFailed": 40}
 
 
 def test_for_a_minute_a_client_that_hung_comes_last_and_has_little_time(
@@ -271,7 +275,7 @@ def test_clients_that_hung_take_turns(server: ManagementServer, pusher: Pusher) 
     assert len(tried[0] | tried[1]) == MAX_IN_FLIGHT + 4
 
 
-def test_a_late_response_is_ignored(server: ManagementServer, make: Make, meter: Counts) -> None:
+def test_a_late_response_is_ignored(server: ManagementServer, make: Make, metrics: Counts) -> None:
     """The late response to a post that was given up is not taken for the response to the next call's post."""
     release = threading.Event()
 
@@ -286,13 +290,13 @@ def test_a_late_response_is_ignored(server: ManagementServer, make: Make, meter:
     assert pusher.post([Post(ALICE, b"slow")]) == set()
     release.set()
     assert pusher.post([Post(ALICE, b"next")]) == {ALICE}
-    assert +meter.counts == {"PostsFailed": 1, "PostsGone": 1}
+    assert +metrics.counts == {"PostsFailed": 1, "PostsGone": 1}
 
 
 # Closing connections
 
 
-def test_close_deletes_each_connection(server: ManagementServer, pusher: Pusher, meter: Counts) -> None:
+def test_close_deletes_each_connection(server: ManagementServer, pusher: Pusher, metrics: Counts) -> None:
     """Closing is a DELETE. A connection that was gone already counts as closed, a forbidden one as failed."""
     server.answer = lambda received: {ALICE: 204, BOB: 410, CAROL: 403}[received.connection_id]
     pusher.close([ALICE, BOB, CAROL])
@@ -301,7 +305,7 @@ def test_close_deletes_each_connection(server: ManagementServer, pusher: Pusher,
         ("DELETE", BOB),
         ("DELETE", CAROL),
     }
-    assert +meter.counts == {"ConnectionsClosed": 2, "ClosesFailed": 1}
+    assert +metrics.counts == {"ConnectionsClosed": 2, "ClosesFailed": 1}
 
 
 # HTTP connections
@@ -326,55 +330,57 @@ def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_retries")
-def test_connections_closed_between_calls_are_replaced(server: ManagementServer, pusher: Pusher, meter: Counts) -> None:
+def test_connections_closed_between_calls_are_replaced(
+    server: ManagementServer, pusher: Pusher, metrics: Counts
+) -> None:
     """If the endpoint closed all idle sockets, as after a freeze, no frame is lost and none is retried."""
     pusher.post(frames(64))
     server.close_links()
     assert pusher.post(frames(64)) == set()
     assert len(server.requests) == 128
-    assert +meter.counts == {"PostsSent": 128}
+    assert +metrics.counts == {"PostsSent": 128}
 
 
-def test_a_connection_lost_under_a_post_is_replaced(server: ManagementServer, pusher: Pusher, meter: Counts) -> None:
+def test_a_connection_lost_under_a_post_is_replaced(server: ManagementServer, pusher: Pusher, metrics: Counts) -> None:
     """If the endpoint closes the socket instead of responding, the post is sent again on another."""
     answers: Iterator[int | None] = itertools.chain([None], itertools.repeat(200))
     server.answer = lambda received: next(answers)
     assert pusher.post([Post(ALICE, b"1"), Post(ALICE, b"2")]) == set()
     assert server.posted(ALICE) == [b"1", b"1", b"2"]
     assert len(server.links) == 2
-    assert +meter.counts == {"PostsSent": 2}
+    assert +metrics.counts == {"PostsSent": 2}
 
 
 def test_an_endpoint_that_does_not_speak_http_delivers_nothing(
-    server: ManagementServer, make: Make, meter: Counts, caplog: pytest.LogCaptureFixture
+    server: ManagementServer, make: Make, metrics: Counts, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its response counts as a lost connection: retried within the budget, then counted."""
     server.answer = lambda received: [b"SSH-2.0-OpenSSH_9.2\r\n\r\n"]
     make(server.url, budget=0.3).post([Post(ALICE, b"{}")])
-    assert +meter.counts == {"PostsFailed": 1}
+    assert +metrics.counts == {"PostsFailed": 1}
     assert "no HTTP" in caplog.text
 
 
-def test_an_endpoint_that_is_not_there_fails_everything_quickly(make: Make, meter: Counts) -> None:
+def test_an_endpoint_that_is_not_there_fails_everything_quickly(make: Make, metrics: Counts) -> None:
     """No process listens: a thousand frames are given up within two seconds, and nothing is raised."""
     with ManagementServer() as server:
         url = server.url
     started = time.monotonic()
     assert make(url).post(frames(1000)) == set()
     assert time.monotonic() - started < 2.0
-    assert +meter.counts == {"PostsFailed": 1000}
+    assert +metrics.counts == {"PostsFailed": 1000}
 
 
-def test_an_endpoint_that_never_responds_fails_everything_quickly(make: Make, meter: Counts) -> None:
+def test_an_endpoint_that_never_responds_fails_everything_quickly(make: Make, metrics: Counts) -> None:
     """An endpoint that accepts connections but no TLS handshake costs the connect timeout once, not the budget."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as mute:
         started = time.monotonic()
         assert make(f"https://127.0.0.1:{mute.getsockname()[1]}/live").post(frames(1000)) == set()
         assert CONNECT_TIMEOUT <= time.monotonic() - started < 4.0
-    assert +meter.counts == {"PostsFailed": 1000}
+    assert +metrics.counts == {"PostsFailed": 1000}
 
 
-def test_one_working_connection_is_enough(server: ManagementServer, pusher: Pusher, meter: Counts) -> None:
+def test_one_working_connection_is_enough(server: ManagementServer, pusher: Pusher, metrics: Counts) -> None:
     """When no other socket can be opened, all frames go through the one that is open."""
     pusher.post([Post(ALICE, b"{}")])
     server.refuse_links()
@@ -386,21 +392,21 @@ def test_one_working_connection_is_enough(server: ManagementServer, pusher: Push
 
     server.answer = answer
     pusher.post(frames(40))
-    assert +meter.counts == {"PostsSent": 41}
+    assert +metrics.counts == {"PostsSent": 41}
     assert len(server.links) == 1
 
 
-def test_an_endpoint_that_comes_back_is_used_again(make: Make, meter: Counts) -> None:
+def test_an_endpoint_that_comes_back_is_used_again(make: Make, metrics: Counts) -> None:
     """If one call finds the endpoint unreachable, the next call tries it again."""
     with ManagementServer() as first:
         pusher = make(first.url)
         pusher.post([Post(ALICE, b"{}")])
     pusher.post([Post(ALICE, b"{}")])
-    assert +meter.counts == {"PostsSent": 1, "PostsFailed": 1}
+    assert +metrics.counts == {"PostsSent": 1, "PostsFailed": 1}
     with ManagementServer(port=first.port) as second:
         pusher.post([Post(ALICE, b"{}")])
         assert second.posted(ALICE) == [b"{}"]
-    assert +meter.counts == {"PostsSent": 2, "PostsFailed": 1}
+    assert +metrics.counts == {"PostsSent": 2, "PostsFailed": 1}
 
 
 @pytest.fixture(scope="module")
@@ -422,7 +428,7 @@ def secure_server(certificate: Path) -> Iterator[ManagementServer]:
 def test_posts_through_tls(
     secure_server: ManagementServer,
     make: Make,
-    meter: Counts,
+    metrics: Counts,
     certificate: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -433,16 +439,16 @@ def test_posts_through_tls(
     secure_server.close_links()
     pusher.post(frames(64))
     assert len(secure_server.requests) == 128
-    assert +meter.counts == {"PostsSent": 128}
+    assert +metrics.counts == {"PostsSent": 128}
 
 
 def test_an_untrusted_certificate_gets_nothing(
-    secure_server: ManagementServer, make: Make, meter: Counts, caplog: pytest.LogCaptureFixture
+    secure_server: ManagementServer, make: Make, metrics: Counts, caplog: pytest.LogCaptureFixture
 ) -> None:
     """No request is sent, the frames count as failed, and the log gives the reason."""
     make(secure_server.url).post(frames(20))
     assert secure_server.requests == []
-    assert +meter.counts == {"PostsFailed": 20}
+    assert +metrics.counts == {"PostsFailed": 20}
     assert "SSLCertVerificationError" in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""The table of events and functions: complete, without twins, and with a handler behind each name."""
+"""The table of events and functions: complete, without duplicates, and with a handler for each name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_every_action_of_the_protocol_has_its_route_and_no_route_is_for_anything
     assert sorted(keys) == sorted([*ACTIONS, "$connect", "$disconnect", "$default"])
 
 
-def test_no_http_route_is_there_twice() -> None:
+def test_no_http_route_is_listed_twice() -> None:
     """A method and a path name one row."""
     rows = [(route.method, re.sub(r"\{\w+\}", "{}", route.path)) for route in HTTP_ROUTES]
     assert len(set(rows)) == len(rows)
@@ -32,14 +32,14 @@ def test_every_http_path_is_of_version_1_and_its_parameters_are_whole_segments()
 
 
 def test_only_health_and_the_document_are_open_and_nobody_but_the_backend_touches_other_users() -> None:
-    """Without credentials one learns how the service is and what it can be asked; users' paths are the backend's."""
+    """Without credentials, only the health and the API's description are readable; users' paths are the backend's."""
     assert [route.path for route in HTTP_ROUTES if route.access == "open"] == ["/v1/health", "/v1/openapi.json"]
     for route in HTTP_ROUTES:
         if route.path.startswith(("/v1/users/", "/v1/graph")):
             assert route.access == "backend", route
 
 
-def test_every_function_is_woken_by_something_and_has_a_handler() -> None:
+def test_every_function_has_an_event_and_a_handler() -> None:
     """Each folder of `functions` is named in the table and has a handler, and the table names no other."""
     folders = sorted(path.parent.name for path in FOLDER.glob("*/handler.py"))
     assert list(FUNCTIONS) == folders
@@ -47,8 +47,8 @@ def test_every_function_is_woken_by_something_and_has_a_handler() -> None:
         assert callable(importlib.import_module(f"functions.{name}.handler").handler)
 
 
-def test_the_authorizer_and_the_sweeper_are_woken_by_nothing_else() -> None:
-    """The function that decides on tokens has no route of its own, and the sweeper only its schedule."""
+def test_the_authorizer_and_the_sweeper_have_no_other_event() -> None:
+    """The authorizer has no route of its own, and the sweeper only its schedule."""
     routed = {route.function for route in (*WEBSOCKET_ROUTES, *HTTP_ROUTES)}
     assert AUTHORIZER not in routed
     assert routed.isdisjoint(schedule.function for schedule in SCHEDULES)

@@ -1,4 +1,4 @@
-"""What every handler has: its log, its secrets, and how `@entrypoint` treats errors."""
+"""What every handler has: its log, its secrets, and how `@entrypoint` handles errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ALICE = events.vouched("alice", 1_732_400_000, 4_102_444_800)
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[WarmEnvironment]:
-    """An environment whose Redis does not answer: nothing here needs it."""
+    """An environment whose Redis does not respond: nothing here needs it."""
     with (
         nobody_there() as url,
         warm_environment(monkeypatch, redis_url=url, log_key="a key for the log") as environment,
@@ -36,7 +36,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[WarmEnvironment]:
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
-    """What the environment's logger writes; it took hold of standard output when it was made."""
+    """What the environment's logger writes; it opened standard output when it was created."""
     stream = io.StringIO()
     handler = cast("logging.StreamHandler[TextIO]", runtime.logger.registered_handler)
     before = handler.setStream(stream)
@@ -51,7 +51,7 @@ def lines(written: str) -> list[dict[str, Any]]:
 
 
 def test_a_pseudonym_is_the_same_for_the_same_user_and_key_alone(environment: WarmEnvironment) -> None:
-    """Logs name users by a hash that is the same in every environment of a deployment, and another with another key."""
+    """Logs name users by a hash that is the same in every environment of a deployment, and differs with another key."""
     first = pseudonym("alice")
     assert first == pseudonym("alice") != pseudonym("bob")
     assert len(first) == 16
@@ -67,7 +67,7 @@ def test_a_pseudonym_is_the_same_for_the_same_user_and_key_alone(environment: Wa
 def test_a_failure_is_logged_with_request_connection_and_pseudonym(
     environment: WarmEnvironment, log: io.StringIO
 ) -> None:
-    """An error of ours is one log line that can be followed up, without the user's id; Lambda hears of it too."""
+    """An error is one log line with its request and connection, without the user's id; it is raised to Lambda, too."""
 
     @entrypoint
     def handler(event: Event, context: Any) -> Any:
@@ -84,8 +84,8 @@ def test_a_failure_is_logged_with_request_connection_and_pseudonym(
     assert environment.management.requests == []
 
 
-def test_an_answer_passes_through(environment: WarmEnvironment) -> None:
-    """What a handler answers is what Lambda gets; the handler keeps its name."""
+def test_a_response_passes_through(environment: WarmEnvironment) -> None:
+    """Lambda gets what a handler returns; the handler keeps its name."""
 
     @entrypoint
     def handler(event: Event, context: Any) -> Any:
@@ -97,10 +97,10 @@ def test_an_answer_passes_through(environment: WarmEnvironment) -> None:
 
 @pytest.mark.parametrize("error", [Unavailable("away"), MessageRefused("invalid_message", "no")])
 @pytest.mark.parametrize("event", [events.connect(ALICE, ID), events.disconnect(ALICE, ID), {}], ids=["c", "d", "s"])
-def test_where_there_is_no_message_there_is_nobody_to_answer(
+def test_an_error_without_a_message_is_not_answered(
     environment: WarmEnvironment, event: Event, error: Exception
 ) -> None:
-    """On `$connect`, `$disconnect` and the schedule such an error goes on to Lambda, and nothing is posted."""
+    """On `$connect`, `$disconnect` and the schedule such an error is raised to Lambda, and nothing is posted."""
 
     @entrypoint
     def handler(event: Event, context: Any) -> Any:
@@ -112,7 +112,7 @@ def test_where_there_is_no_message_there_is_nobody_to_answer(
 
 
 def test_secrets_are_read_by_their_arns_once(environment: WarmEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Secrets that a deployment names by ARN take the place of what the environment says, and are read once."""
+    """Secrets that a deployment names by ARN replace the environment's variables, and are read once."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     with mock_aws():
         secrets = boto3.client("secretsmanager")

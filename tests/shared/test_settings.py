@@ -1,4 +1,4 @@
-"""The settings: what a deployment may set, what is refused, and that a function gets what was meant."""
+"""The settings: what a deployment may set, what is refused, and what a function gets."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def test_settings_that_cannot_work_together_are_refused_with_one_sentence(
 
 @pytest.mark.parametrize(("name", "value"), OUT_OF_RANGE)
 def test_a_value_out_of_range_is_refused_by_the_name_of_its_variable(name: str, value: str) -> None:
-    """A value that cannot be is refused, by the name of the variable that holds it."""
+    """An invalid value is refused, with the name of its variable."""
     with pytest.raises(SettingsError, match=rf"^PRESENCE_{name.upper()}: [^\n]+$"):
         Settings.from_env({f"PRESENCE_{name.upper()}": value})
 
 
 def test_the_limits_themselves_are_allowed() -> None:
-    """The cross-checks refuse what is beyond a limit, and not the limit itself."""
+    """The cross-checks refuse values beyond a limit, and not the limit itself."""
     Settings(heartbeat_interval=30, device_ttl=75)
     Settings(heartbeat_interval=599.9, device_ttl=1499.75)
     Settings(announce_lease=5.1, push_budget=5)
@@ -77,7 +77,7 @@ def test_the_limits_themselves_are_allowed() -> None:
     Settings(grace=0)
 
 
-def test_nothing_set_is_the_documented_default() -> None:
+def test_an_unset_setting_has_its_documented_default() -> None:
     """Without any variable each setting has the default that the documentation gives."""
     settings = Settings.from_env({"PATH": "/bin", "presence_grace": "3"})
     assert settings == Settings()
@@ -88,14 +88,14 @@ def test_nothing_set_is_the_documented_default() -> None:
     assert settings.status_priority == ("online", "busy", "away")
 
 
-def test_a_misspelt_variable_is_refused() -> None:
-    """A variable that names no setting is refused: nobody would notice otherwise that it does nothing."""
+def test_a_misspelled_variable_is_refused() -> None:
+    """A variable that names no setting is refused: otherwise nobody would notice that it has no effect."""
     with pytest.raises(SettingsError, match=r"^PRESENCE_DEVICE_TIL is not a setting$"):
         Settings.from_env({"PRESENCE_DEVICE_TIL": "90"})
 
 
 def test_what_was_set_comes_back_in_a_functions_environment() -> None:
-    """What `to_env` writes, `from_env` reads back as the same settings, every one of them set."""
+    """`from_env` reads the output of `to_env` back as the same settings, every one of them set."""
     settings = Settings(
         heartbeat_interval=20.5,
         device_ttl=60,
@@ -126,7 +126,7 @@ def test_what_was_set_comes_back_in_a_functions_environment() -> None:
         cors_origins=("https://a.example", "https://b.example"),
         log_key="k",
     )
-    assert settings.model_fields_set == set(Settings.model_fields), "a new setting belongs in this test"
+    assert settings.model_fields_set == set(Settings.model_fields), "a new setting is missing from this test"
     environment = settings.to_env()
     assert all(name.startswith("PRESENCE_") for name in environment)
     assert Settings.from_env(environment) == settings
@@ -138,7 +138,7 @@ def test_an_environment_holds_only_what_was_set() -> None:
 
 
 def test_secrets_do_not_show_when_settings_are_printed() -> None:
-    """No secret shows when settings are printed: of tokens, of the log's hashes, or the password in a Redis URL."""
+    """No secret shows when settings are printed: for tokens, for the log's hashes, or the password in a Redis URL."""
     shown = repr(Settings(jwt_secret="of tokens", log_key="of logs", redis_url="rediss://:of-redis@cache.example"))
     assert "of tokens" not in shown
     assert "of logs" not in shown

@@ -1,4 +1,4 @@
-"""The one way to Redis: round trips, what a failure is, and that a script, a node or a slot may go away."""
+"""The store: round trips, failures, and scripts, nodes or slots that go away."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ USERS = [f"user{number}" for number in range(40)]
 
 
 class Monotonic:
-    """A clock for pauses, in seconds, that the test moves."""
+    """A clock for pauses, in seconds, that the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -53,7 +53,7 @@ def connect(user: str, now: int = EPOCH) -> Connect:
 
 @contextmanager
 def opened(url: str, monotonic: Callable[[], float] = time.monotonic, **given: Any) -> Iterator[Store]:
-    """A store on a URL, as the service opens it; pauses go by `monotonic`."""
+    """A store on a URL, as the service opens it; `monotonic` measures pauses."""
     store = Store.connect(Settings(redis_url=url, **given), Counts())
     store._monotonic = monotonic
     yield store
@@ -76,7 +76,7 @@ def cluster() -> Iterator[list[RedisServer]]:
 
 @pytest.fixture
 def own() -> Iterator[RedisServer]:
-    """A real server that the test may maltreat."""
+    """A real server that the test may stop or reconfigure."""
     with RedisServer.start() as server:
         yield server
 
@@ -99,11 +99,11 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
             yield store
 
 
-# Stages --------------------------------------------------------------------------------------------------------------
+# Round trips ----------------------------------------------------------------------------------------------------------
 
 
-def test_answers_come_in_the_order_of_the_requests(store: Store) -> None:
-    """Requests about many users, spread over all buckets and nodes, are answered in their own order."""
+def test_responses_come_in_the_order_of_the_commands(store: Store) -> None:
+    """Commands about many users, spread over all buckets and nodes, are answered in their own order."""
     answers = store.call([connect(user) for user in USERS], EPOCH)
     assert answers == [LIVE] * len(USERS)
     store.call([BucketStatus(bucket=bucket, loaded=True) for bucket in range(store.buckets)], EPOCH)
@@ -113,14 +113,14 @@ def test_answers_come_in_the_order_of_the_requests(store: Store) -> None:
     assert store.call([], EPOCH) == []
 
 
-def test_requests_about_one_user_run_in_their_order(store: Store) -> None:
-    """Two requests about one user in one stage see each other: the second finds what the first did."""
+def test_commands_about_one_user_run_in_their_order(store: Store) -> None:
+    """Of two commands about one user in one round trip, the second finds what the first did."""
     leave = Leave("alice", id="alice=")
     [first], _, [third] = call_together(store, EPOCH, [connect("alice")], [leave], [connect("alice")])
     assert (first.result, third.result) == ("live", "closed")
 
 
-def test_a_stage_is_one_script_call_for_each_bucket(server: RedisServer) -> None:
+def test_a_round_trip_is_one_script_call_for_each_bucket(server: RedisServer) -> None:
     """Forty users in sixteen buckets are sixteen script calls, sent together."""
     with opened(server.url) as store:
         store._opened().flushall()
@@ -132,13 +132,13 @@ def test_a_stage_is_one_script_call_for_each_bucket(server: RedisServer) -> None
         )
 
 
-def test_very_many_requests_are_several_calls_so_that_others_get_a_turn(server: RedisServer) -> None:
-    """More requests about one bucket than a script call may hold are split, and still answered in order."""
+def test_very_many_commands_are_several_script_calls(server: RedisServer) -> None:
+    """More commands about one bucket than a script call may hold are split, and still answered in order."""
     with opened(server.url, buckets=1) as store:
         store._opened().flushall()
         store.call([BucketStatus(bucket=0, loaded=True)], EPOCH)
         users = [f"user{number}" for number in range(2 * MAX_PER_CALL + 1)]
-        store.call([ReadView("user0", viewer="user0")], EPOCH)  # the server then knows the script
+        store.call([ReadView("user0", viewer="user0")], EPOCH)  # afterwards the server has the script
         store._opened().config_resetstat()
         views = store.call([ReadView(user, viewer=user) for user in users], EPOCH)
         assert [view.user_id for view in views] == users
@@ -146,7 +146,7 @@ def test_very_many_requests_are_several_calls_so_that_others_get_a_turn(server: 
 
 
 def test_all_keys_of_a_user_lie_in_one_slot(cluster: list[RedisServer]) -> None:
-    """Whatever is kept about a user is kept in one slot, so that one script can change it."""
+    """A user's keys share one slot, so that one script can change them."""
     with redis.Redis.from_url(cluster[0].url) as client:
         store = Store(client, Settings(), Counts())
         for user in ["alice", "a{b}c", "ü@x"]:
@@ -155,7 +155,7 @@ def test_all_keys_of_a_user_lie_in_one_slot(cluster: list[RedisServer]) -> None:
 
 
 def test_fifty_threads_have_one_winner(store: Store) -> None:
-    """Fifty functions settle a user with an announcement due at the same moment: one of them is to announce it."""
+    """Fifty functions settle a user with an announcement due at the same moment: one of them gets the lease."""
     buckets = [BucketStatus(bucket=bucket, loaded=True) for bucket in range(store.buckets)]
     call_together(store, EPOCH, buckets, [EditRelations("alice", edits=[("bob", "contact")])], [connect("alice")])
     start = threading.Barrier(50)
@@ -172,7 +172,7 @@ def test_fifty_threads_have_one_winner(store: Store) -> None:
 
 
 def test_a_flushed_script_is_sent_again_within_the_call(server: RedisServer) -> None:
-    """After SCRIPT FLUSH the next call succeeds all the same, and the one after it needs nothing."""
+    """After SCRIPT FLUSH the next call sends the script again and succeeds; later calls do not send it."""
     with opened(server.url) as store:
         store._opened().flushall()
         for _ in range(3):
@@ -184,7 +184,7 @@ def test_a_flushed_script_is_sent_again_within_the_call(server: RedisServer) -> 
 
 
 def test_every_node_of_a_cluster_gets_the_script(cluster: list[RedisServer]) -> None:
-    """After SCRIPT FLUSH on one node of three, that one is given the script again."""
+    """After SCRIPT FLUSH on one node of three, that node gets the script again."""
     with opened(cluster[0].url, redis_cluster=True) as store:
         store.call([connect(user) for user in USERS], EPOCH)
         with redis.Redis.from_url(cluster[1].url) as node:
@@ -193,7 +193,7 @@ def test_every_node_of_a_cluster_gets_the_script(cluster: list[RedisServer]) -> 
 
 
 def test_a_restarted_server_is_used_again_with_nothing_remembered() -> None:
-    """Redis restarts, empty: after the pause the same store works on, without script, connections or data."""
+    """Redis restarts, empty: after the pause the same store works again, without script, connections or data."""
     port, monotonic = free_port(), Monotonic()
     with RedisServer.start(port), opened(f"redis://127.0.0.1:{port}", monotonic) as store:
         store.call([connect("alice")], EPOCH)
@@ -205,18 +205,18 @@ def test_a_restarted_server_is_used_again_with_nothing_remembered() -> None:
         assert store.call([connect("alice")], EPOCH) == [LIVE]
 
 
-def test_an_idle_connection_that_the_server_closed_is_replaced_at_once(server: RedisServer) -> None:
-    """An environment wakes up from a freeze and its connection is closed: the call goes through, and nobody notices."""
+def test_an_idle_connection_that_the_server_closed_is_replaced(server: RedisServer) -> None:
+    """A frozen environment resumes and finds its connection closed: the call succeeds without a failure."""
     with opened(server.url) as store:
         store.call([connect("alice")], EPOCH)
         with redis.Redis.from_url(server.url) as other:
             other.client_kill_filter(_type="normal", skipme=True)
         assert store.call([connect("alice")], EPOCH) == [LIVE]
-        assert store._metrics.counts["RedisFailures"] == 0  # type: ignore[attr-defined] # the bench's meter
+        assert store._metrics.counts["RedisFailures"] == 0  # type: ignore[attr-defined] # a test's metrics
 
 
-def test_a_fault_in_the_script_is_not_taken_for_a_redis_that_is_away(server: RedisServer) -> None:
-    """An error of ours in the script is raised as such: to try again would not help."""
+def test_an_error_in_the_script_does_not_count_as_unavailable(server: RedisServer) -> None:
+    """An error of ours in the script is raised as such: a retry would not help."""
     with opened(server.url) as store:
         with pytest.raises(ResponseError, match="nil"):
             store.call([Connect("alice", connection={})], EPOCH)  # type: ignore[typeddict-item]
@@ -227,7 +227,7 @@ def test_a_fault_in_the_script_is_not_taken_for_a_redis_that_is_away(server: Red
 
 
 def test_after_a_failure_no_call_is_tried_for_a_second() -> None:
-    """Redis is away: a second long every call fails at once, then one tries again, and a success ends it."""
+    """Redis cannot be reached: for a second each call fails immediately, then one tries; a success ends the pause."""
     port, monotonic = free_port(), Monotonic()
     with opened(f"redis://127.0.0.1:{port}", monotonic) as store:
         with pytest.raises(Unavailable, match="ConnectionError"):
@@ -239,11 +239,11 @@ def test_after_a_failure_no_call_is_tried_for_a_second() -> None:
                 monotonic.now += PAUSE / 4
             monotonic.now += PAUSE / 4
             assert store.call([connect("alice")], EPOCH) == [LIVE]
-        assert store._metrics.counts["RedisFailures"] == 1  # type: ignore[attr-defined] # the bench's meter
+        assert store._metrics.counts["RedisFailures"] == 1  # type: ignore[attr-defined] # a test's metrics
 
 
 def test_a_redis_that_hangs_is_waited_for_once_and_not_for_long(own: RedisServer) -> None:
-    """Redis stops answering: one call waits about a second, the next not at all; when it answers again all is well."""
+    """Redis stops responding: one call waits about a second, the next not at all; later calls succeed again."""
     monotonic = Monotonic()
     with opened(own.url, monotonic) as store:
         store.call([connect("alice")], EPOCH)
@@ -272,14 +272,14 @@ REFUSALS = {
 
 
 def order(client: redis.Redis, *commands: str) -> None:
-    """Send commands as an operator types them."""
+    """Send commands in the way an operator types them."""
     for command in commands:
         client.execute_command(*command.split())  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("commands", REFUSALS.values(), ids=REFUSALS.keys())
 def test_a_redis_that_refuses_us_is_unavailable(own: RedisServer, commands: list[str]) -> None:
-    """A failover, a full memory, a password: whatever Redis refuses for reasons of its own is `Unavailable`."""
+    """During a failover, with full memory or with another password, a refusal of Redis is `Unavailable`."""
     with redis.Redis.from_url(own.url) as client, opened(own.url, Monotonic()) as store:
         store.call([connect("alice")], EPOCH)
         order(client, *commands)
@@ -288,7 +288,7 @@ def test_a_redis_that_refuses_us_is_unavailable(own: RedisServer, commands: list
 
 
 def test_a_redis_busy_with_a_script_is_unavailable(own: RedisServer) -> None:
-    """Somebody's endless script blocks Redis: it is `Unavailable`, and no fault of our script."""
+    """Another client's endless script blocks Redis: that is `Unavailable`, and not an error of our script."""
     with redis.Redis.from_url(own.url) as client, opened(own.url, Monotonic()) as store:
         store.call([connect("alice")], EPOCH)
         order(client, "CONFIG SET busy-reply-threshold 1")
@@ -306,7 +306,7 @@ def test_a_redis_busy_with_a_script_is_unavailable(own: RedisServer) -> None:
 
 
 def refusal(call: Callable[[], object]) -> str:
-    """With which words a call is refused, if it is."""
+    """The error of a call that is refused; "" if it is not."""
     try:
         call()
     except ResponseError as error:
@@ -315,7 +315,7 @@ def refusal(call: Callable[[], object]) -> str:
 
 
 def test_a_connection_made_before_a_failover_is_not_used_after_it(own: RedisServer) -> None:
-    """The server we knew is a replica now: the next try connects anew, to whichever server has the name by then."""
+    """The server is a replica now: the next try opens a connection, to the server that has the name by then."""
     monotonic = Monotonic()
     with redis.Redis.from_url(own.url) as client, opened(own.url, monotonic) as store:
         before = store._opened().client_id()
@@ -329,15 +329,15 @@ def test_a_connection_made_before_a_failover_is_not_used_after_it(own: RedisServ
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:6379", "127.0.0.1:6379", "https://cache", "cache", ""])
-def test_what_is_no_url_of_a_redis_is_refused_at_once(url: str) -> None:
-    """A URL that cannot be one of Redis is refused when the environment starts, by name."""
+def test_an_invalid_redis_url_is_refused_at_the_start(url: str) -> None:
+    """A URL that cannot be one of Redis is refused when the environment starts, with the name of the setting."""
     with pytest.raises(SettingsError, match="redis_url"):
         Store.connect(Settings(redis_url=url), Counts())
 
 
 @pytest.mark.parametrize("url", ["redis://h:1/0", "rediss://user:secret@h:1", "unix:///run/redis.sock"])
 def test_nothing_is_sent_before_the_first_call(url: str) -> None:
-    """To make a store connects to nothing: an environment can start while Redis is away."""
+    """Creating a store opens no connection: an environment can start while Redis cannot be reached."""
     Store.connect(Settings(redis_url=url), Counts()).close()
 
 
@@ -345,7 +345,7 @@ def test_nothing_is_sent_before_the_first_call(url: str) -> None:
 
 
 def test_another_bucket_count_is_refused_in_one_sentence(store: Store) -> None:
-    """A service with another bucket count would find nobody, so it is refused, and changes nothing."""
+    """A service with another bucket count would find no user, so it is refused, and changes nothing."""
     store.call([connect(user) for user in USERS], EPOCH)
     other = Store(store._opened(), Settings(buckets=8), Counts())
     with pytest.raises(SettingsError) as refused:
@@ -357,10 +357,10 @@ def test_another_bucket_count_is_refused_in_one_sentence(store: Store) -> None:
 
 
 def test_users_are_paged_through(store: Store) -> None:
-    """Page by page, on one node or three, everybody comes up of whom the application told something, nobody else."""
-    told = [f"told{number}" for number in range(300)]
+    """Page by page, on one node or three, the pages have the users with facts from the application, and no others."""
+    related = [f"related{number}" for number in range(300)]
     store.call([connect(user) for user in USERS], EPOCH)
-    store.call([EditRelations(user, edits=[("somebody", "contact")]) for user in told], EPOCH)
+    store.call([EditRelations(user, edits=[("somebody", "contact")]) for user in related], EPOCH)
     found: set[str] = set()
     cursor, pages = "", 0
     while pages == 0 or cursor:
@@ -368,11 +368,11 @@ def test_users_are_paged_through(store: Store) -> None:
         found |= users
         pages += 1
         assert pages < 500
-    assert found == set(told)
+    assert found == set(related)
 
 
-def test_it_tells_what_redis_forgets(own: RedisServer) -> None:
-    """The policy is Redis's own word; a Redis that does not say it is none that is away."""
+def test_the_eviction_policy_is_returned(own: RedisServer) -> None:
+    """The policy has Redis's own name; a Redis that does not report it is not unavailable."""
     with opened(own.url) as store, redis.Redis.from_url(own.url) as admin:
         assert store.eviction_policy() == "volatile-lru"
         admin.config_set("maxmemory-policy", "allkeys-lfu")
@@ -384,8 +384,8 @@ def test_it_tells_what_redis_forgets(own: RedisServer) -> None:
             store.eviction_policy()
 
 
-def test_of_several_nodes_the_worst_policy_is_told(cluster: list[RedisServer]) -> None:
-    """One node that forgets contacts is enough to lose some."""
+def test_the_worst_policy_of_several_nodes_is_returned(cluster: list[RedisServer]) -> None:
+    """One node that evicts contacts is enough to lose some."""
     with opened(cluster[0].url, redis_cluster=True) as store, redis.Redis.from_url(cluster[2].url) as admin:
         assert store.eviction_policy() == "volatile-lru"
         admin.config_set("maxmemory-policy", "allkeys-lru")
@@ -397,7 +397,7 @@ def test_of_several_nodes_the_worst_policy_is_told(cluster: list[RedisServer]) -
 
 
 def owner_of(store: Store, nodes: list[RedisServer], bucket: int) -> int:
-    """Which of the nodes has a bucket, as its store knows."""
+    """The node that has a bucket, as the store sees it."""
     cluster = store._opened()
     assert isinstance(cluster, RedisCluster)
     node = cluster.get_node_from_key(f"presence:{{{bucket}}}:meta")  # type: ignore[no-untyped-call]
@@ -405,7 +405,7 @@ def owner_of(store: Store, nodes: list[RedisServer], bucket: int) -> int:
 
 
 def move_bucket(nodes: list[RedisServer], bucket: int, owner: int) -> None:
-    """Let the node after its owner have a bucket's slot, without what was in it."""
+    """Move a bucket's slot from its owner to the next node, without its keys."""
     with redis.Redis.from_url(nodes[owner].url) as client:
         client.delete(*client.scan_iter(f"presence:{{{bucket}}}:*"))
         slot = client.cluster("KEYSLOT", f"presence:{{{bucket}}}:meta")
@@ -417,7 +417,7 @@ def move_bucket(nodes: list[RedisServer], bucket: int, owner: int) -> None:
 
 
 def test_a_closed_store_leaves_no_connection_open(cluster: list[RedisServer]) -> None:
-    """After `close` no node of the cluster has a connection of ours any more."""
+    """After `close` no node of the cluster has a connection of ours."""
     with opened(cluster[0].url, redis_cluster=True) as store:
         store.call([connect(user) for user in USERS], EPOCH)
     for server in cluster:
@@ -428,7 +428,7 @@ def test_a_closed_store_leaves_no_connection_open(cluster: list[RedisServer]) ->
 
 
 def test_a_moved_slot_is_followed_and_nothing_else_runs_twice() -> None:
-    """A slot moves to another node between two calls: the next call finds it, and other buckets' scripts ran once."""
+    """A slot moves to another node between two calls: the next call finds it, and other buckets' scripts run once."""
     with start_cluster(3) as nodes, opened(nodes[0].url, redis_cluster=True) as store:
         store.call([connect(user) for user in USERS], EPOCH)
         moved = store.bucket_of(USERS[0])
@@ -438,12 +438,12 @@ def test_a_moved_slot_is_followed_and_nothing_else_runs_twice() -> None:
         again = store.call(numbers, EPOCH + 5)
         for user, first, second in zip(USERS, answers, again, strict=True):
             if store.bucket_of(user) != moved:
-                assert first.last == EPOCH + 1, "the feed rose once"
+                assert first.last == EPOCH + 1, "the feed grew once"
             assert second.last == first.last + 1
 
 
-def test_a_cluster_that_is_away_is_unavailable_and_found_when_it_comes() -> None:
-    """Neither at the start nor later does a cluster that is away do more than be `Unavailable`."""
+def test_a_cluster_that_cannot_be_reached_is_unavailable_until_it_returns() -> None:
+    """A cluster that cannot be reached is `Unavailable`, at the start and later."""
     monotonic = Monotonic()
     with opened(f"redis://127.0.0.1:{free_port()}", monotonic, redis_cluster=True) as store:
         with pytest.raises(Unavailable):
@@ -462,7 +462,7 @@ def test_a_cluster_that_is_away_is_unavailable_and_found_when_it_comes() -> None
 
 
 def test_one_dead_node_of_three_does_not_stop_the_buckets_of_the_others() -> None:
-    """A node without replica dies: users on the others are served on, users on it are `Unavailable`."""
+    """A node without a replica dies: users on the other nodes are served, users on it are `Unavailable`."""
     monotonic = Monotonic()
     with start_cluster(3) as nodes, opened(nodes[0].url, monotonic, redis_cluster=True) as store:
         store.call([connect(user) for user in USERS], EPOCH)

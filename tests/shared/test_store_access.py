@@ -21,7 +21,7 @@ OF_THE_STORE = {"eval", "evalsha", "info", "scan"}
 
 @pytest.fixture
 def admin() -> Iterator[redis.Redis]:
-    """An operator at a real server that has the service's user."""
+    """An operator's connection to a real server that has the service's user."""
     with RedisServer.start() as server, redis.Redis.from_url(server.url) as admin:
         admin.execute_command("ACL SETUSER", USER, *REDIS_ACCESS.split(), f">{PASSWORD}")
         yield admin
@@ -29,7 +29,7 @@ def admin() -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def client(admin: redis.Redis) -> Iterator[redis.Redis]:
-    """The service's user at that server."""
+    """A connection of the service's user to that server."""
     port = admin.connection_pool.connection_kwargs["port"]
     url = f"redis://{USER}:{PASSWORD}@127.0.0.1:{port}/0"
     with redis.Redis.from_url(url, protocol=2, driver_info=None) as client:
@@ -37,7 +37,7 @@ def client(admin: redis.Redis) -> Iterator[redis.Redis]:
 
 
 def test_every_command_of_the_script_is_allowed_and_no_other() -> None:
-    """What the script calls, and what the store sends, is what the access string names."""
+    """The access string names the commands that the scripts call and the store sends."""
     script = assemble("everything", Settings()).text
     called = {name.lower() for name in re.findall(r"\bp?call\('([A-Z]+)'", script)}
     allowed = set(re.findall(r"\+(\S+)", REDIS_ACCESS))
@@ -47,7 +47,7 @@ def test_every_command_of_the_script_is_allowed_and_no_other() -> None:
 
 
 def test_the_service_works_as_this_user(admin: redis.Redis, client: redis.Redis) -> None:
-    """Everything that the service can be asked for, done as this user, meets no refusal."""
+    """Redis refuses this user no command of any operation of the service."""
     bench = Bench(client)
     service = bench.service
     service.contacts.change("alice", ["bob", "carol"])
@@ -79,7 +79,7 @@ def test_the_service_works_as_this_user(admin: redis.Redis, client: redis.Redis)
 
 
 def test_this_user_may_do_nothing_else(client: redis.Redis) -> None:
-    """Other keys, whatever tells of the server or changes it, and scripts that would do it for it, are refused."""
+    """Other keys and commands about the server are refused, and so are scripts that use them."""
     for command in [
         "GET presence:{0}:meta",
         "HGETALL another",

@@ -1,11 +1,11 @@
-"""What CloudFormation and Secrets Manager answer to an operator's tools, on loopback, as their documentation has it.
+"""CloudFormation and Secrets Manager on loopback, as far as an operator's tools use them and AWS documents them.
 
     with Aws() as aws:
         aws.deploy("Presence", {"HttpUrl": "http://…"}, secret="…")   # the secret's ARN is the output TokenSecretArn
         aws.stacks["Presence"].status = "ROLLBACK_COMPLETE"
         aws.environment                                               # what leads a program here
 
-It knows stacks and secrets that a test has put there, and nothing of what they stand for; and who asks.
+It serves the stacks and secrets that a test created, and STS's GetCallerIdentity.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Stack:
     why: str = ""
 
     def document(self) -> str:
-        """The answer to DescribeStacks."""
+        """The response to DescribeStacks."""
         outputs = "".join(
             f"<member><OutputKey>{key}</OutputKey><OutputValue>{escape(value)}</OutputValue></member>"
             for key, value in self.outputs.items()
@@ -52,9 +52,9 @@ class Stack:
 
 
 class Aws:
-    """An account in the region for which calls to this machine are signed, too.
+    """An account, in the region that requests to this machine are signed for.
 
-    Its operator has `keys`; everybody else is refused.
+    Only requests signed with `keys` are accepted.
     """
 
     def __init__(self, keys: KeyPair | None = None) -> None:
@@ -79,7 +79,7 @@ class Aws:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What AWS's tools need to find this, and its operator's keys."""
+        """The variables with which AWS's tools find this server, and its operator's keys."""
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": self.keys.access_key_id,
@@ -88,7 +88,7 @@ class Aws:
         }
 
     def deploy(self, name: str, outputs: Mapping[str, str], secret: str = "") -> Stack:
-        """Make a stack with these outputs, and with a secret where one is given."""
+        """Create a stack with these outputs and, if given, a secret."""
         stack = self.stacks[name] = Stack(name, dict(outputs))
         if secret:
             arn = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{name}-AbCdEf"
@@ -97,7 +97,7 @@ class Aws:
         return stack
 
     def answer(self, authorization: str, action: str, body: str) -> tuple[int, str]:
-        """Status and text of an answer to a signed request."""
+        """Status and body of the response to a signed request."""
         scope = re.match(r"AWS4-HMAC-SHA256 Credential=(\w+)/\d{8}/([a-z0-9-]+)/(\w+)/aws4_request", authorization)
         if scope is None or scope[1] != self.keys.access_key_id:
             return _fault(action, 403, "InvalidClientTokenId", "The security token included in the request is invalid.")
@@ -107,15 +107,15 @@ class Aws:
             if arn not in self.secrets:
                 return _fault(action, 400, "AccessDeniedException", "You may not read this secret.")
             return 200, json.dumps({"ARN": arn, "SecretString": self.secrets[arn]})
-        asked = {name: values[0] for name, values in parse_qs(body).items()}
-        if asked["Action"] == "GetCallerIdentity":
+        parameters = {name: values[0] for name, values in parse_qs(body).items()}
+        if parameters["Action"] == "GetCallerIdentity":
             account = f"<GetCallerIdentityResult><Account>{ACCOUNT}</Account></GetCallerIdentityResult>"
             return 200, f"<GetCallerIdentityResponse>{account}</GetCallerIdentityResponse>"
-        assert asked["Action"] == "DescribeStacks"
-        stack = self.stacks.get(asked["StackName"]) if scope[2] == REGION else None
+        assert parameters["Action"] == "DescribeStacks"
+        stack = self.stacks.get(parameters["StackName"]) if scope[2] == REGION else None
         if stack is None:
-            words = f"Stack with id {asked['StackName']} does not exist"
-            return _fault(action, 400, "ValidationError", words)
+            message = f"Stack with id {parameters['StackName']} does not exist"
+            return _fault(action, 400, "ValidationError", message)
         return 200, stack.document()
 
 
@@ -145,4 +145,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """A test reads what comes of a call, not a log."""
+        """Tests check responses, not a log."""

@@ -1,4 +1,4 @@
-"""Messages that are wrong, one for each way in which they can be: no JSON, no message, a field that cannot be."""
+"""Invalid messages, one for each kind of mistake: not JSON, not a message, a field with an invalid value."""
 
 from __future__ import annotations
 

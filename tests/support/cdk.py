@@ -1,4 +1,4 @@
-"""The CDK's command line, as the Makefile's words start it, towards whatever AWS an environment leads to."""
+"""The CDK's command line, as the Makefile runs it, against the AWS that the environment names."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 CLI = ROOT / "infra" / "cdk-cli" / "node_modules" / ".bin" / "cdk"
 LIMIT = 240.0
-"""Seconds that a command may take: a synthesis takes ten when the machine is not busy."""
+"""Seconds that a command may take: a synthesis takes ten on an idle machine."""
 
 
 class Cdk:
     """Runs commands.
 
     Args:
-        environment: what leads AWS's tools to an account.
-        directory: where; commands about no app need none, and lose no time with one.
+        environment: the variables that point AWS's tools to an account.
+        directory: the working directory; commands that need no app run faster outside of one.
     """
 
     def __init__(self, environment: Mapping[str, str], directory: Path = ROOT) -> None:
@@ -34,7 +34,7 @@ class Cdk:
         }
 
     def __call__(self, *arguments: str | Path) -> str:
-        """Run a command, which must succeed; gives what it said."""
+        """Run a command, which must succeed; returns its output."""
         done = subprocess.run(
             [CLI, *arguments, "--no-notices", "--no-color"],
             cwd=self._directory,

@@ -1,4 +1,4 @@
-"""The Chromium that tests drive: the system's own, so that nobody downloads one. As a program it says where none is."""
+"""The system's Chromium, which tests drive, so that nothing is downloaded. As a program, reports if it is missing."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
-"""Without a sandbox it runs as root too, in a container; it opens pages of this machine alone, and asks nobody else."""
+"""Without Chromium's sandbox it also runs as root in a container. It opens only pages of this machine."""
 
 
 def find() -> str | None:
-    """The program, or None: what the environment names, and nothing else if it does; or what is installed."""
+    """The executable, or None. If the environment names one, only that one counts."""
     given = os.environ.get(VARIABLE)
     return next((found for name in ([given] if given else NAMES) if (found := shutil.which(name))), None)
 

@@ -1,7 +1,7 @@
-"""Clients of the service that are not ours: `ws` of npm, each in a process of its own, and Python's `websockets`.
+"""Clients of the service that we did not write: npm's `ws`, each in its own process, and Python's `websockets`.
 
-`Client` owes the service what docs/protocol.md says (a first sync, heartbeats, `seq`, the highest `rev`), remembers
-what it is told, and lets a test wait for it. What ought to be told is the tests' business.
+`Client` does what docs/protocol.md requires of a client (a first sync, heartbeats, `seq`, the highest `rev`), records
+what it receives, and lets a test wait for it. What it should receive is for the tests to decide.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 PATIENCE = 60.0
-"""Seconds that a test waits for what happens at once when all is well and the machine is not busy."""
+"""Seconds that a test waits for what happens immediately on an idle machine."""
 DRIVER = Path(__file__).parents[1] / "third_party_clients" / "ws.mjs"
 LONGEST_LINE = 1024 * 1024
 
@@ -29,7 +29,7 @@ Frame = dict[str, Any]
 
 
 class HandshakeRefused(Exception):
-    """The service did not let a client in."""
+    """The service refused a handshake."""
 
     def __init__(self, status: int) -> None:
         super().__init__(str(status))
@@ -37,7 +37,7 @@ class HandshakeRefused(Exception):
 
 
 class Closed(Exception):
-    """The connection is over; `code` is 1006 where no close frame came."""
+    """The connection ended; `code` is 1006 if no close frame came."""
 
     def __init__(self, code: int) -> None:
         super().__init__(str(code))
@@ -45,10 +45,10 @@ class Closed(Exception):
 
 
 class Socket(Protocol):
-    """A WebSocket, whoever wrote it."""
+    """A WebSocket, whichever library provides it."""
 
     subprotocol: str
-    """The one that the service chose, or ""."""
+    """The subprotocol that the service chose, or ""."""
 
     async def send(self, text: str) -> None: ...
 
@@ -56,14 +56,14 @@ class Socket(Protocol):
         """The next text frame; raises Closed."""
 
     async def close(self) -> None:
-        """Close it from this side, as a page does that is left; nothing is waited for."""
+        """Close it from this side, as a page does when it is left. Does not wait."""
 
     async def end(self) -> None:
-        """Let nothing of it be left."""
+        """Release everything that belongs to it."""
 
 
 class NodeSocket:
-    """`ws` of npm, in a process of its own: what happens to the process happens to the client."""
+    """npm's `ws` in its own process: what happens to the process happens to the client."""
 
     def __init__(self, process: Process) -> None:
         self.subprotocol = ""
@@ -77,10 +77,10 @@ class NodeSocket:
             )
         )
         try:
-            said = await socket._hear()
-            if "refused" in said:
-                raise HandshakeRefused(said["refused"])
-            socket.subprotocol = said["open"]
+            event = await socket._next_event()
+            if "refused" in event:
+                raise HandshakeRefused(event["refused"])
+            socket.subprotocol = event["open"]
         except BaseException:
             await socket.end()
             raise
@@ -90,7 +90,7 @@ class NodeSocket:
         self._order({"send": text})
 
     async def receive(self) -> str:
-        text: str = (await self._hear())["frame"]
+        text: str = (await self._next_event())["frame"]
         return text
 
     async def close(self) -> None:
@@ -98,28 +98,28 @@ class NodeSocket:
 
     async def end(self) -> None:
         with contextlib.suppress(ProcessLookupError):
-            self._process.kill()  # which ends one that is stopped, too
+            self._process.kill()  # also ends a stopped process
         assert self._process.stdin is not None
         self._process.stdin.close()
         await self._process.wait()
-        # Its pipe may still be open when the loop that reads it ends, and asyncio has no public word for that.
+        # The pipe may still be open when the loop that reads it ends; asyncio has no public method to close it.
         self._process._transport.close()  # type: ignore[attr-defined]
 
     def signal(self, number: signal.Signals) -> None:
-        """Do something to the process that the client is."""
+        """Send a signal to the client's process."""
         self._process.send_signal(number)
 
     def _order(self, order: dict[str, Any]) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
 
-    async def _hear(self) -> dict[str, Any]:
+    async def _next_event(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = await self._process.stdout.readline()
-        said: dict[str, Any] = json.loads(line) if line else {"closed": 1006}
-        if "closed" in said:
-            raise Closed(said["closed"])
-        return said
+        event: dict[str, Any] = json.loads(line) if line else {"closed": 1006}
+        if "closed" in event:
+            raise Closed(event["closed"])
+        return event
 
 
 class PythonSocket:
@@ -155,31 +155,31 @@ class PythonSocket:
 
 
 class Client:
-    """A user's connection, and everything that it was told.
+    """A user's connection, and everything it received.
 
     Args:
-        user: whose it is.
-        socket: what it speaks through, already open.
-        active: whether its heartbeats say that the person uses the device.
+        user: the user's id.
+        socket: the open WebSocket.
+        active: whether its heartbeats report that the person uses the device.
     """
 
     def __init__(self, user: str, socket: Socket, *, active: bool = True) -> None:
         self.user = user
         self.socket = socket
         self.frames: list[Frame] = []
-        """All that came, in order."""
+        """All frames, in order of arrival."""
         self.own: Frame = {}
         """The newest `self`."""
         self.records: dict[str, Frame] = {}
-        """The record with the highest `rev` of everybody that it was told about."""
+        """The record with the highest `rev` of each user, from all frames."""
         self.code: int | None = None
-        """The code with which the connection ended, once it has."""
+        """The code with which the connection ended, once it has ended."""
         self.status: str | None = None
-        """The status that heartbeats carry, for a service that lost it."""
+        """The status that heartbeats carry, in case the service lost it."""
         self._active = active
         self._changes: defaultdict[str, deque[Frame]] = defaultdict(deque)
         self._answers: defaultdict[str, deque[Frame]] = defaultdict(deque)
-        self._heard: dict[str, int] = {}
+        self._seq_of: dict[str, int] = {}
         self._seq = 0
         self._early: set[int] = set()
         self._news = asyncio.Condition()
@@ -187,7 +187,7 @@ class Client:
         self._beater: asyncio.Task[None] | None = None
 
     async def sync(self) -> Frame:
-        """Say the first word of a connection, and beat from then on; gives the snapshot."""
+        """Send the first message of a connection and start heartbeats; returns the snapshot."""
         await self.send("sync")
         snapshot = await self.answer("presence_snapshot")
         if self._beater is None:
@@ -199,31 +199,31 @@ class Client:
         await self.send_text(json.dumps({"action": action, **fields}))
 
     async def send_text(self, text: str) -> None:
-        """Send anything."""
+        """Send any text."""
         await self.socket.send(text)
 
     async def change(self, user: str, patience: float = PATIENCE) -> Frame:
-        """The next change of a contact that this client was told and nobody has asked for yet."""
+        """The next change of a contact that this client received and the test has not read yet."""
         changes = self._changes[user]
         await self.until(lambda: bool(changes), patience)
         return changes.popleft()
 
     def unread(self, user: str) -> list[Frame]:
-        """The changes of a contact that nobody has asked for yet."""
+        """The changes of a contact that the test has not read yet."""
         return list(self._changes[user])
 
     async def answer(self, kind: str) -> Frame:
-        """The next frame of a type that tells of no contact's change."""
+        """The next frame of a type that is not a contact's change."""
         answers = self._answers[kind]
         await self.until(lambda: bool(answers))
         return answers.popleft()
 
     def waiting(self, kind: str) -> int:
-        """How many frames of a type nobody has asked for yet; "gateway" is the type of those that have none."""
+        """How many frames of a type the test has not read yet; frames without a type count as "gateway"."""
         return len(self._answers[kind])
 
     async def query(self, *users: str) -> list[Frame]:
-        """What `get_presence` answers about these users."""
+        """The response to `get_presence` for these users."""
         await self.send("get_presence", userIds=users)
         found: list[Frame] = (await self.answer("presence"))["users"]
         return found
@@ -233,37 +233,37 @@ class Client:
         await self.until(lambda: n in self.own["n"].values())
 
     async def until(self, holds: Callable[[], bool], patience: float = PATIENCE) -> None:
-        """Wait for frames until something holds."""
+        """Wait for frames until a condition holds."""
         async with asyncio.timeout(patience), self._news:
             await self._news.wait_for(holds)
 
     async def until_more_than(self, frames: int) -> None:
-        """Wait for the next frame after so many."""
+        """Wait until more than this many frames have arrived."""
         await self.until(lambda: len(self.frames) > frames)
 
     async def sees(self, statuses: Mapping[str, str]) -> None:
-        """Wait until these are the statuses of all whom this client may see, however it learns of them."""
+        """Wait until these are the statuses of all users this client may see, whichever frames bring them."""
         await self.until(lambda: {user: record["status"] for user, record in self.records.items()} == statuses)
 
     async def until_closed(self) -> int:
-        """Wait until the connection is over; gives the code with which it ended."""
+        """Wait until the connection has ended; returns the close code."""
         await self.until(lambda: self.code is not None)
         assert self.code is not None
         return self.code
 
     async def close(self) -> None:
-        """Close the connection, as a page does that is left."""
+        """Close the connection, as a page does when it is left."""
         await self.fall_silent()
         await self.socket.close()
 
     async def kill(self) -> None:
-        """End the client's process, without a word from itself; its system closes the socket."""
+        """Kill the client's process without a farewell; its system closes the socket."""
         assert isinstance(self.socket, NodeSocket)
         await self.fall_silent()
         self.socket.signal(signal.SIGKILL)
 
     async def cut_off(self) -> None:
-        """Let the client be silent for ever, with its socket open: it takes what comes, as far as anybody can tell."""
+        """Stop the client's process with its socket open: to the service, frames still seem to arrive."""
         assert isinstance(self.socket, NodeSocket)
         await self.fall_silent()
         self.socket.signal(signal.SIGSTOP)
@@ -275,7 +275,7 @@ class Client:
             await asyncio.gather(self._beater, return_exceptions=True)
 
     async def end(self) -> None:
-        """Let nothing of it be left."""
+        """Release everything that belongs to it."""
         await self.fall_silent()
         await self.socket.end()
         await self._listener
@@ -317,26 +317,26 @@ class Client:
         if self._is_news(event):
             self.records[event["userId"]] = event
             self._changes[event["userId"]].append(event)
-        self._heard[event["userId"]] = max(seq, self._heard.get(event["userId"], 0))
+        self._seq_of[event["userId"]] = max(seq, self._seq_of.get(event["userId"], 0))
 
     def _replace(self, snapshot: Frame) -> None:
-        """Take a snapshot for all there is, except what was told since it was made."""
+        """Replace all records by a snapshot's, except those that changed after it was made."""
         assert snapshot["parts"] == 1
         if snapshot["resumed"]:
             return
-        told_since = {user for user, seq in self._heard.items() if seq > snapshot["seq"]}
-        said = {record["userId"]: record for record in snapshot["users"]}
-        for user in self.records.keys() - said.keys() - told_since:
+        changed_since = {user for user, seq in self._seq_of.items() if seq > snapshot["seq"]}
+        received = {record["userId"]: record for record in snapshot["users"]}
+        for user in self.records.keys() - received.keys() - changed_since:
             del self.records[user]
-        self.records |= {user: record for user, record in said.items() if self._is_news(record)}
+        self.records |= {user: record for user, record in received.items() if self._is_news(record)}
 
     def _is_news(self, record: Frame) -> bool:
-        """Whether a record is newer than the one that is known; one of a stranger has no `rev`, and always is."""
+        """Whether a record is newer than the known one. A stranger's has no `rev` and always counts as newer."""
         known = self.records.get(record["userId"], {})
         return bool("rev" not in record or record["rev"] > known.get("rev", -1))
 
     def _number(self, frame: Frame) -> None:
-        """Keep the highest number that was received without a hole."""
+        """Keep the highest number up to which no frame is missing."""
         if frame.get("type") == "presence_snapshot":
             self._seq = max(self._seq, frame["seq"])
         elif "seq" in frame:

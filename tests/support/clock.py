@@ -1,4 +1,4 @@
-"""The clock of tests: it stands still until a test moves it."""
+"""The clock of tests: it stands still until a test advances it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ EPOCH = 1_732_400_000_000
 
 
 class Clock:
-    """A time in ms. Calling it reads it, as the service's clock; `seconds` reads it in seconds."""
+    """A time in ms. Calling it reads it, like the service's clock; `seconds` reads it in seconds."""
 
     def __init__(self, now: int = EPOCH) -> None:
         self.now = now

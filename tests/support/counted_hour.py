@@ -1,8 +1,8 @@
-"""Hours of the service in seconds, in which everything is counted that AWS would bill.
+"""Simulates hours of the service in seconds and counts everything that AWS would bill.
 
 Clients are real WebSockets, the gateway is that of `presence run`, the functions are the deployed handlers, and the
-state is in a real Redis. The clock jumps from one event to the next, in the pauses of the sweeper, so an hour has all
-its heartbeats, deadlines and looks.
+state is in a real Redis. The clock jumps from one event to the next while the sweeper sleeps, so an hour has all
+its heartbeats, deadlines and sweeps.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Counted:
         self.calls: Counter[str] = Counter()
         """Script calls, likewise."""
         self.scripts_in_redis = 0
-        """Script calls, as Redis itself counted them."""
+        """Script calls, as Redis itself counts them."""
         self.metrics: set[str] = set()
         """The names of the functions' metrics."""
 
@@ -86,7 +86,7 @@ class World:
     """The service and its clients.
 
     Attributes:
-        counted: since the last `begin`.
+        counted: counts since the last `begin`.
         clock: the time, in ms.
     """
 
@@ -140,7 +140,7 @@ class World:
         snapshot = await asyncio.wait_for(answered, PATIENCE)
         socket.id = snapshot["self"]["connectionId"]
         if replaces:
-            assert snapshot["resumed"], "a client that missed nothing is told nothing again"
+            assert snapshot["resumed"], "a client that missed nothing must get nothing again"
             await self._until("disconnect", self.counted.invocations["disconnect"] + 1, replaces.client.wait_closed())
         return socket
 
@@ -170,16 +170,16 @@ class World:
     # Time
 
     def at(self, seconds: float, deed: Callable[[], Awaitable[object]]) -> None:
-        """Let something happen so many seconds from now."""
+        """Schedule something this many seconds from now."""
         heapq.heappush(self._todo, (self.clock.now + round(seconds * 1000), next(self._ids), deed))
 
     def begin(self) -> None:
-        """Count from here."""
+        """Start counting."""
         self.counted = Counted()
         self.environment.client.config_resetstat()
 
     async def live(self, seconds: float) -> Counted:
-        """Let so much time pass, with sweepers at work; gives what was counted since `begin`."""
+        """Let this much time pass with sweepers running; returns the counts since `begin`."""
         self._end, self._next_run = self.clock.now + round(seconds * 1000), self.clock.now
         loop = asyncio.get_running_loop()
 
@@ -208,7 +208,7 @@ class World:
             self.environment.client.hset("presence:{0}:meta", "sweeper", "a newer run")
 
     async def end(self) -> None:
-        """Close every client, and hear what was still on its way: each frame that was posted has arrived."""
+        """Close every client after receiving every frame that was posted to it."""
         self.counted = Counted()
         for opened, listening in self._listening.items():
             await opened.client.close()

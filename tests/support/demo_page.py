@@ -1,8 +1,8 @@
-"""The demo page as somebody has it before them, in a real browser.
+"""The demo page as its user sees it, in a real browser.
 
 page = await DemoPage.open(context, f"{url}/demo/", "alice")
-await page.sees("bob", "online")                  # waits until it does
-await page.statuses("bob")                        # ["offline", "online"]: everything that was on the screen
+await page.sees("bob", "online")                  # waits for it
+await page.statuses("bob")                        # ["offline", "online"]: every status that was on the screen
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from playwright.async_api import BrowserContext, Locator, Page, expect
 
 PATIENCE = 30_000
-"""Milliseconds that a test waits for something to be seen: on a busy machine all of it is slow."""
+"""Milliseconds that a test waits for something to appear: a busy machine is slow."""
 expect.set_options(timeout=PATIENCE)
 RECORDER = """
   window.statuses = {};
@@ -37,7 +37,7 @@ class DemoPage:
 
     @classmethod
     async def open(cls, context: BrowserContext, address: str, user: str, **query: str) -> Self:
-        """A new tab with this user's page; it is not waited for what the service says."""
+        """A new tab with this user's page. Does not wait for the service."""
         page = await context.new_page()
         await page.goto(f"{address}?{urlencode({'me': user} | query)}")
         return cls(page, user)
@@ -46,34 +46,34 @@ class DemoPage:
         """A contact's item in the list."""
         return self.page.locator(f'#contacts > [data-user="{user}"]')
 
-    def fact(self, word: str) -> Locator:
-        """What is said about the connection under a word."""
-        return self.page.locator(f'#facts dt:text-is("{word}") + dd')
+    def fact(self, label: str) -> Locator:
+        """What the page shows about the connection under a label."""
+        return self.page.locator(f'#facts dt:text-is("{label}") + dd')
 
     async def is_connected(self, how: str = "Live") -> Self:
-        """Wait until the page says that it is, and how."""
+        """Wait until the page shows that it is connected, and how."""
         await expect(self.page.locator("#connection")).to_have_text(how)
         return self
 
-    async def sees(self, user: str, status: str, words: str | None = None) -> None:
-        """Wait until a contact's dot, and perhaps the words beside it, say this."""
+    async def sees(self, user: str, status: str, text: str | None = None) -> None:
+        """Wait until a contact's dot, and the text beside it if given, show this status."""
         await expect(self.contact(user)).to_have_attribute("data-status", status)
-        if words is not None:
-            await expect(self.contact(user).locator(".status")).to_have_text(words)
+        if text is not None:
+            await expect(self.contact(user).locator(".status")).to_have_text(text)
 
     async def statuses(self, user: str) -> list[str]:
-        """Every status of a contact that was on the screen since the page was loaded, in order; `gone` is none."""
+        """Every status of a contact that was on the screen since the page loaded, in order, including `gone`."""
         seen: list[str] = await self.page.evaluate("user => statuses[user] ?? []", user)
         return seen
 
     async def has_moved_from(self, connection_id: str) -> str:
-        """Wait until another connection is used and live; gives its id."""
+        """Wait until another connection is live; returns its id."""
         await expect(self.page.locator("body")).not_to_have_attribute("data-connection-id", connection_id)
         await self.is_connected()
         return await self.connection_id()
 
     async def cut(self, connection_id: str) -> None:
-        """Cut anybody's connection, as a network does."""
+        """Cut a connection, as a network failure does. It may be anyone's."""
         body = {"connectionId": connection_id}
         answer = await self.page.evaluate(
             "async body => (await fetch('/demo/lose', { method: 'POST', body: JSON.stringify(body) })).json()", body
@@ -81,7 +81,7 @@ class DemoPage:
         assert answer == {"lost": True}
 
     async def connection_id(self) -> str:
-        """The connection that is used."""
+        """The id of the connection in use."""
         found: str = await self.page.evaluate("document.body.dataset.connectionId")
         return found
 
@@ -92,7 +92,7 @@ class DemoPage:
         await expect(buttons.get_by_role("radio", name=choice)).to_be_checked()
 
     async def switch(self, name: str, on: bool = True) -> None:
-        """Turn a switch."""
+        """Turn a switch on or off."""
         await self.page.get_by_role("switch", name=name).set_checked(on)
 
     async def press(self, name: str) -> None:
@@ -101,6 +101,6 @@ class DemoPage:
 
 
 NewContext = Callable[..., Awaitable[BrowserContext]]
-"""Makes a browser of somebody's own, with an empty storage: `await new_context(color_scheme="dark")`."""
+"""Makes a browser context with its own empty storage: `await new_context(color_scheme="dark")`."""
 Enter = Callable[..., Awaitable[DemoPage]]
 """Opens a user's page and waits until it is live: `await enter("alice")`, `await enter("alice", context)`."""

@@ -1,6 +1,6 @@
-"""A service to be tested from outside, wherever it runs: where it is, who may call it, and whose tokens it takes.
+"""A service to test from outside, wherever it runs: its addresses, its settings, and the credentials for it.
 
-It is a `presence run` that a test has started, or what `--url` and `--ws-url` lead to. Nothing here looks inside.
+Either a `presence run` that a test started, or the service at `--url` and `--ws-url`. Nothing here looks inside.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from shared.settings import Settings
 from tests.support.presence_run import PresenceRun
 
 HTTP_PATIENCE = 40.0
-"""Seconds: API Gateway itself gives up after 30."""
+"""In seconds: API Gateway itself gives up after 30."""
 SHORT_TIMES = {
     "PRESENCE_HEARTBEAT_INTERVAL": "0.5",
     "PRESENCE_DEVICE_TTL": "3",
@@ -35,42 +35,42 @@ SHORT_TIMES = {
     "PRESENCE_PUSH_BUDGET": "2",
     "PRESENCE_ANNOUNCE_LEASE": "3",
 }
-"""Settings with which nothing takes long."""
+"""Settings with short durations."""
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """Where a service is, and what is needed to be its users and its application's backend."""
+    """Where a service runs, and the credentials of its users and of the application's backend."""
 
     url: str
     ws_url: str
     settings: Settings
-    """Its settings, as far as tests go by them: durations."""
+    """The durations of its settings, which tests rely on."""
     identity_provider: IdentityProvider
     credentials: Credentials
     region: str
 
     @classmethod
     def started(cls, service: PresenceRun, environment: Mapping[str, str]) -> Self:
-        """The run that a test has started with these settings."""
+        """A run that a test started with these settings."""
         return cls._of_run(Home(service.directory / ".presence"), service.run, Settings.from_env(environment))
 
     @classmethod
     def given(cls, url: str, ws_url: str) -> Self:
-        """What two URLs lead to.
+        """The service at two URLs.
 
-        Its settings are those of this environment, as `PRESENCE_*`, the secret of tokens among them, and calls are
-        signed with the credentials that AWS tools find here; the run of this directory is known without either.
+        Its settings are the `PRESENCE_*` variables of this environment, with the secret for tokens, and requests are
+        signed with the credentials that AWS tools find here. A run in this directory needs neither.
         """
         run, settings = Home().run(), Settings.from_env()
         if run and run.url == url.rstrip("/"):
             return cls._of_run(Home(), run, settings)
         session = Session()
         credentials = session.get_credentials()
-        assert credentials, "no AWS credentials are found to sign the backend's calls with"
+        assert credentials, "found no AWS credentials to sign the backend's requests with"
         in_host = re.search(r"\.execute-api\.([a-z0-9-]+)\.amazonaws\.com", url)
         region = in_host[1] if in_host else os.environ.get("AWS_REGION") or session.get_config_variable("region")
-        assert region, "no region is found to sign the backend's calls for: set AWS_REGION"
+        assert region, "found no region to sign the backend's requests for: set AWS_REGION"
         return cls(url.rstrip("/"), ws_url, settings, IdentityProvider.find(Home(), os.environ), credentials, region)
 
     @classmethod
@@ -80,29 +80,29 @@ class Deployment:
         return cls(run.url, run.ws_url, settings, IdentityProvider.find(home, {}), credentials, run.region)
 
     async def call(self, method: str, path: str, body: Any = None, *, signed: bool = True) -> tuple[int, Any]:
-        """Status and JSON of a call of the HTTP API."""
+        """Status and JSON of a request to the HTTP API."""
         return await asyncio.to_thread(self._call, method, self.url + path, body, signed)
 
     async def call_as(
         self, user: str, method: str, path: str, body: Any = None, *, token: str | None = None
     ) -> tuple[int, Any]:
-        """Status and JSON of a call by a user, with their own token or the one that is given."""
+        """Status and JSON of a user's request, with the user's own token or the given one."""
         headers = {"Authorization": f"Bearer {token or self.identity_provider.token(user)}"}
         return await asyncio.to_thread(self._call, method, self.url + path, body, False, headers)
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """The JSON of a call by the backend that succeeds, tried again while Redis is away, as backends do."""
+        """The JSON of a backend request that succeeds. It is retried while Redis is unavailable, as backends do."""
         status, answer = await self.call(method, path, body)
         for _ in range(10):
             if status != 503:
                 break
-            await asyncio.sleep(1)  # what its Retry-After says
+            await asyncio.sleep(1)  # the value of its Retry-After header
             status, answer = await self.call(method, path, body)
         assert status < 300, answer
         return answer
 
     def handshake(self, user: str, token: str | None = None, **query: str) -> tuple[str, list[str]]:
-        """The URL and the subprotocols with which a user connects; an empty token is left out."""
+        """The URL and the subprotocols with which a user connects; an empty token is omitted."""
         token = self.identity_provider.token(user) if token is None else token
         if self.identity_provider.token_source == "subprotocol":
             return f"{self.ws_url}?{urlencode(query)}", ["presence.v1", token] if token else []
@@ -125,7 +125,7 @@ class Deployment:
 
 
 def of(user: str, what: str) -> str:
-    """The path of something that belongs to a user."""
+    """The path of a user's resource."""
     return f"/v1/users/{quote(user, safe='')}/{what}"
 
 

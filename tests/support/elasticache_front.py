@@ -1,6 +1,6 @@
-"""What stands before a cache at AWS: TLS 1.3 and sign-in by IAM, before a real Redis server on loopback.
+"""Stands in for ElastiCache: TLS 1.3 and sign-in by IAM, in front of a real Redis server on loopback.
 
-A token is verified with botocore's signer. Everything after the sign-in is the server's own; the front neither reads
+A token is verified with botocore's signer. After the sign-in everything goes to the server; the front neither reads
 nor changes it.
 """
 
@@ -26,7 +26,7 @@ from botocore.credentials import Credentials
 HOST = "localhost"
 LIFE = timedelta(minutes=15)
 UPSTREAM = ("presence", "password of the user behind the front")
-"""The user of the server as whom the front signs in those that it lets through, and the password."""
+"""The server's user as which the front signs in accepted clients, and the password."""
 
 
 class SignIn(NamedTuple):
@@ -40,9 +40,9 @@ class ElastiCacheFront:
     """`with ElastiCacheFront(...) as front`: a cache at `front.url`.
 
     Attributes:
-        sign_ins: every connection that sent AUTH first, in order.
+        sign_ins: every AUTH that came first on a connection, in order.
         firsts: the name of each connection's first command.
-        refusal: what every sign-in is refused with, while it is not "".
+        refusal: the error that every sign-in gets, unless it is "".
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class ElastiCacheFront:
         return f"rediss://{HOST}:{self.port}/0"
 
     def cut(self) -> None:
-        """End every connection without a word, as ElastiCache does twelve hours after the sign-in."""
+        """End every connection without notice, as ElastiCache does twelve hours after the sign-in."""
         done = threading.Event()
 
         def abort() -> None:
@@ -95,7 +95,7 @@ class ElastiCacheFront:
 
     async def _main(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        # Without the loop's own complaint about clients that hang up during the handshake: tests have such clients.
+        # Suppresses the loop's error log about clients that hang up during the handshake: tests have such clients.
         self._loop.set_exception_handler(lambda _loop, _context: None)
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         self.port = server.sockets[0].getsockname()[1]
@@ -122,14 +122,14 @@ class ElastiCacheFront:
         try:
             parts = ("AUTH", *UPSTREAM)
             upstream.write(f"*{len(parts)}\r\n".encode() + b"".join(f"${len(p)}\r\n{p}\r\n".encode() for p in parts))
-            async with asyncio.TaskGroup() as both:  # the server's answer to AUTH is the client's
+            async with asyncio.TaskGroup() as both:  # the client gets the server's own response to AUTH
                 both.create_task(_pump(reader, upstream))
                 both.create_task(_pump(behind, writer))
         finally:
             upstream.close()
 
     def _judge(self, command: list[str]) -> str:
-        """With which words the first command of a connection is refused; "" if it is let through."""
+        """The error with which the first command of a connection is refused; "" if it is accepted."""
         self.firsts.append(command[0].upper())
         if self.firsts[-1] != "AUTH" or len(command) != 3:
             return "NOAUTH Authentication required."

@@ -1,4 +1,4 @@
-"""Events as API Gateway sends them, key for key: what a handler gets, without a gateway.
+"""Events as API Gateway sends them, key for key: a handler's input, without a gateway.
 
 The shapes are those of captured events (AWS's developer guide and the fixtures of Powertools for AWS Lambda): a
 `$connect` has headers and no body, a message has a body and no headers, a `$disconnect` may have a code and a reason,
@@ -33,7 +33,7 @@ def vouched(user_id: str, issued_at: int, expires_at: int, **more: str) -> dict[
 
 
 def authorize(query: dict[str, str] | None = None, headers: dict[str, str] | None = None) -> Event:
-    """What a REQUEST authorizer gets before `$connect`."""
+    """The event of a REQUEST authorizer, before `$connect`."""
     query, headers = query or {}, {"Connection": "upgrade", "Upgrade": "websocket", **(headers or {})}
     return {
         "type": "REQUEST",
@@ -55,7 +55,7 @@ def connect(
     query: dict[str, str] | None = None,
     headers: dict[str, str] | None = None,
 ) -> Event:
-    """What `$connect` gets: without a query there are no query keys at all, and there is never a `body`."""
+    """The event of `$connect`: without a query it has no query keys at all, and it never has a `body`."""
     headers = {
         "Host": f"{API}.execute-api.eu-central-1.amazonaws.com",
         "Sec-WebSocket-Version": "13",
@@ -82,7 +82,7 @@ def message(
     route: str = "$default",
     base64: bool = False,
 ) -> Event:
-    """What a message's route gets: `requestContext`, `body` and `isBase64Encoded`, and nothing else."""
+    """The event of a message's route: `requestContext`, `body` and `isBase64Encoded`, and nothing else."""
     context = _context(route, "MESSAGE", connection_id, connected_at, authorizer)
     return {"requestContext": context | {"messageId": "BFaT_cdXIAMCKug="}, "body": body, "isBase64Encoded": base64}
 
@@ -95,7 +95,7 @@ def disconnect(
     code: int = 1005,
     reason: str = "Client-side close frame status not set",
 ) -> Event:
-    """What `$disconnect` gets."""
+    """The event of `$disconnect`."""
     context = _context("$disconnect", "DISCONNECT", connection_id, connected_at, authorizer)
     return {
         "headers": {"Host": f"{API}.execute-api.eu-central-1.amazonaws.com", "x-api-key": "", "x-restapi": ""},

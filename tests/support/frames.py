@@ -1,4 +1,4 @@
-"""Frames of the service to bob, who sees alice."""
+"""Frames from the service to bob, who sees alice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SEQ = 1000
 
 
 def own(*, every: float = 30, life: float = 6600, **fields: Any) -> dict[str, Any]:
-    """What the service says of oneself; its clock is far from any clock of ours. Seconds."""
+    """`self` in a snapshot. Durations in seconds. The service's clock differs from ours by a wide margin."""
     device = {"connectionId": "K1=", "connectedAt": 5_000_000}
     return {
         "userId": "bob",
@@ -22,7 +22,7 @@ def own(*, every: float = 30, life: float = 6600, **fields: Any) -> dict[str, An
 
 
 def snapshot(seq: int = SEQ, id: str | None = None, **of_self: Any) -> dict[str, Any]:
-    """One that knows alice."""
+    """A snapshot with alice as the only contact."""
     alice = {"userId": "alice", "status": "online", "rev": 1}
     return {
         "type": "presence_snapshot",
@@ -37,5 +37,5 @@ def snapshot(seq: int = SEQ, id: str | None = None, **of_self: Any) -> dict[str,
 
 
 def event(seq: int, rev: int = 2, status: str = "busy") -> dict[str, Any]:
-    """Alice changed."""
+    """A change of alice."""
     return {"type": "presence_status", "seq": seq, "userId": "alice", "status": status, "rev": rev}

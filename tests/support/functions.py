@@ -1,4 +1,4 @@
-"""Functions with a scripted handler, in each of the ways to run them, and a connection to the handler.
+"""Functions with a scripted handler, in each execution mode, and a connection to the handler.
 
 Used by the tests of `functions.py`, `environment.py` and `inprocess.py` in `local/awslambda/`.
 """
@@ -15,15 +15,15 @@ from local.awslambda.functions import LAPTOP, Function, Functions, Invoker, Poli
 from local.awslambda.inprocess import InProcess
 
 PATIENCE = 20.0
-"""Seconds that a test waits for what happens soon when all is well."""
+"""Seconds that a test waits for what normally happens soon."""
 HANDLER = "tests.support.handlers.handler"
 WORKERS = ("extension", "plain Python") if importlib.util.find_spec("runtime_client") else ("plain Python",)
-"""The ways to run a worker: with the extension of AWS's client where there is one, and with its stand-in."""
+"""The execution modes of a worker: with AWS's runtime client if it is installed, and with its stand-in."""
 MODES = (*WORKERS, "in process")
 
 
 class Lines:
-    """What functions wrote; waits for a line."""
+    """Lines that functions wrote. Tests can wait for one."""
 
     def __init__(self) -> None:
         self.written: list[tuple[str, str]] = []
@@ -41,7 +41,7 @@ class Lines:
 
 
 class Telephone:
-    """Where the handler's `call` arrives: a test holds it as long as it likes, and hears when its process ends."""
+    """Accepts the handler's `call`: a test can hold it as long as it likes, and can tell when its process ends."""
 
     def __init__(self) -> None:
         self._calls: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
@@ -68,15 +68,15 @@ class Telephone:
 
 
 class Line:
-    """One call of a handler."""
+    """A handler's open call."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
 
-    def say(self, word: str) -> None:
-        """Let the handler go on."""
-        self._writer.write(word.encode() + b"\n")
+    def say(self, text: str) -> None:
+        """Let the handler continue."""
+        self._writer.write(text.encode() + b"\n")
 
     async def dead(self) -> None:
         """Wait until the handler's process has ended."""
@@ -94,7 +94,7 @@ async def running(
     environment: Mapping[str, str] | None = None,
     **functions: Function,
 ) -> AsyncIterator[Any]:
-    """An invoker of `functions`, by default of one that is called `f`."""
+    """An invoker of `functions`, by default of one named `f`."""
     given = functions or {"f": Function(HANDLER)}
     environment = environment or {}
     if mode == "in process":
@@ -108,5 +108,5 @@ async def running(
 
 
 def start(invoker: Invoker, event: dict[str, Any], name: str = "f") -> asyncio.Task[Any]:
-    """Invoke a function without waiting for its answer."""
+    """Invoke a function without waiting for its response."""
     return asyncio.create_task(invoker.invoke(name, event))

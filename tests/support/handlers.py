@@ -1,6 +1,6 @@
-"""A Lambda handler for the tests of `local`: it does what the event tells it to, well or badly.
+"""A Lambda handler for the tests of `local`: it does what the event requests, well or badly.
 
-It is imported inside sandboxes, by the name `tests.support.handlers.handler`; nothing here knows a test.
+Execution environments import it as `tests.support.handlers.handler`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ kept: list[socket.socket] = []
 
 def handler(event: dict[str, Any], context: Any) -> Any:
     """Do `event["do"]`, one of the functions below."""
-    global served  # noqa: PLW0603 - what a warm sandbox keeps from one event to the next
+    global served  # noqa: PLW0603 - what a warm execution environment keeps from one event to the next
     served += 1
     deeds: dict[str, Callable[[dict[str, Any], Any], Any]] = {
         "answer": lambda event, _: event["value"],
@@ -37,14 +37,14 @@ def handler(event: dict[str, Any], context: Any) -> Any:
 
 
 def fail(event: dict[str, Any], _: Any) -> None:
-    """Raise, from `depth` calls down."""
+    """Raise an error `depth` calls deep."""
     if event.get("depth"):
         fail({**event, "depth": event["depth"] - 1}, _)
     raise LookupError(event["message"])
 
 
 def tell(_: dict[str, Any], context: Any) -> dict[str, Any]:
-    """What the handler sees around it."""
+    """What the handler finds in its environment."""
     return {
         "name": context.function_name,
         "arn": context.invoked_function_arn,
@@ -54,7 +54,7 @@ def tell(_: dict[str, Any], context: Any) -> dict[str, Any]:
         "environment": dict(os.environ),
         "served": served,
         "thread": threading.current_thread().name,
-        "directory": os.getcwd(),  # noqa: PTH109 - what the system says, not what pathlib makes of it
+        "directory": os.getcwd(),  # noqa: PTH109 - as the system returns it, not as pathlib changes it
     }
 
 
@@ -65,19 +65,19 @@ def write(event: dict[str, Any], _: Any) -> None:
 
 
 def call(event: dict[str, Any], _: Any) -> dict[str, Any]:
-    """Call the test at `port` and wait to be told a word; with `keep`, stay on the line afterwards."""
+    """Call the test at `port` and wait for a line; with `keep`, leave the connection open afterwards."""
     line = socket.create_connection(("127.0.0.1", event["port"]))
     if event.get("keep"):
         kept.append(line)
-    with line.makefile("rb") as words:
-        said = words.readline().decode().strip()
+    with line.makefile("rb") as lines:
+        received = lines.readline().decode().strip()
     if not event.get("keep"):
         line.close()
-    return {"said": said, "served": served}
+    return {"said": received, "served": served}
 
 
 def answer_another_event(*_: Any) -> int:
-    """Answer an event that this sandbox was never given; what the Runtime API thinks of it."""
+    """Respond to an event that this execution environment did not receive; returns the Runtime API's status."""
     api = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
     api.request("POST", "/2018-06-01/runtime/invocation/another/response", b"{}")
     status = api.getresponse().status

@@ -1,6 +1,6 @@
-"""Calls of the HTTP API, made to the function itself: by the backend, or by a user with a token.
+"""Requests to the HTTP API, handled by the function itself: from the backend, or from a user with a token.
 
-Every answer is held against the OpenAPI document's promise for errors: they are problem details.
+Every error is checked to be problem details, as the OpenAPI document promises.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ BODIES: dict[tuple[str, str], str] = {
     ("PUT", "/v1/users/{id}/privacy"): '{"invisible":true}',
     ("PUT", "/v1/users/{id}/status"): '{"status":"busy"}',
 }
-"""A body that each call accepts which needs one."""
+"""A valid body for each route that needs one."""
 QUERIES = {("GET", "/v1/presence"): "?userIds=bob"}
-"""What has to stand in the address besides."""
+"""The query string of each route that needs one."""
 
 
 def token(user: str, *, issued: float = 0, lasts: float = 3600, key: str = SECRET, **claims: Any) -> str:
@@ -38,47 +38,47 @@ def token(user: str, *, issued: float = 0, lasts: float = 3600, key: str = SECRE
 
 
 def bearer(user: str, **how: Any) -> dict[str, str]:
-    """The header with which a user calls."""
+    """The Authorization header of a user."""
     return {"authorization": f"Bearer {token(user, **how)}"}
 
 
 def ask(environment: WarmEnvironment, method: str, target: str, body: Any = None, **more: Any) -> tuple[int, Any]:
-    """Make a call of the backend; gives the status, and the body read from JSON."""
+    """Make a backend request; returns the status and the parsed body."""
     answer = environment.invoke("api", request(method, target, _text(body), **more))
-    said: Any = json.loads(answer["body"]) if answer["body"] else None
+    content: Any = json.loads(answer["body"]) if answer["body"] else None
     if answer["statusCode"] >= 400:
         assert answer["headers"]["Content-Type"] == "application/problem+json"
-        assert said["type"] == "about:blank"
-        assert said["status"] == answer["statusCode"]
-        assert said["title"]
-        assert said["detail"]
-    return answer["statusCode"], said
+        assert content["type"] == "about:blank"
+        assert content["status"] == answer["statusCode"]
+        assert content["title"]
+        assert content["detail"]
+    return answer["statusCode"], content
 
 
 def ask_as(environment: WarmEnvironment, user: str, method: str, target: str, body: Any = None) -> tuple[int, Any]:
-    """Make a call of a user."""
+    """Make a user's request."""
     return ask(environment, method, target, body, signed=False, headers=bearer(user))
 
 
 def target_of(route: HttpRoute) -> str:
-    """A route's address, as it should be called, about alice or bob."""
+    """A valid path for a route, about alice or bob."""
     return route.path.replace("{id}", "alice").replace("{userId}", "bob") + QUERIES.get((route.method, route.path), "")
 
 
 def body_of(route: HttpRoute) -> str | None:
-    """A body that a route accepts, if it needs one."""
+    """A valid body for a route, if it needs one."""
     return BODIES.get((route.method, route.path))
 
 
 def ask_route(environment: WarmEnvironment, route: HttpRoute, **more: Any) -> tuple[int, Any]:
-    """Make the call of a route as it should be made: by the backend about alice, or by alice."""
+    """Make a route's request with the right credentials: as the backend about alice, or as alice."""
     if route.access == "user":
         more = {"signed": False, "headers": bearer("alice"), **more}
     return ask(environment, route.method, target_of(route), body_of(route), **more)
 
 
 def name(route: HttpRoute) -> str:
-    """How a route is called in the names of tests."""
+    """A route's name in test ids."""
     return f"{route.method} {route.path}"
 
 

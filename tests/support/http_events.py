@@ -1,7 +1,7 @@
-"""Events as an HTTP API sends them (payload format 2.0), key for key: what the function gets, without a gateway.
+"""Events as an HTTP API sends them (payload format 2.0), key for key: the function's input, without a gateway.
 
 The shape is that of API Gateway's developer guide ("Create AWS Lambda proxy integrations for HTTP APIs"): keys without
-a value are left out, header names are lower-case, and path and parameters are percent-decoded, once.
+a value are omitted, header names are lower-case, and path and parameters are percent-decoded once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SIGNED = {
     "userArn": "arn:aws:iam::123456789012:user/backend",
     "userId": "AIDACKCEVSQ6C2EXAMPLE",
 }
-"""Whose signature API Gateway has verified, on a route with an IAM authorizer."""
+"""The caller whose signature API Gateway verified, on a route with an IAM authorizer."""
 
 
 def request(
@@ -40,8 +40,8 @@ def request(
     Args:
         method: the HTTP method.
         target: path and query, percent-encoded, as the client sends them.
-        body: text as it comes with a JSON content type; bytes come in base64, as with any other.
-        signed: whether it comes through a route with an IAM authorizer.
+        body: text, as with a JSON content type; bytes arrive in base64, as with any other.
+        signed: whether the request came through a route with an IAM authorizer.
         headers: further headers.
     """
     raw_path, _, raw_query = target.partition("?")
@@ -80,7 +80,7 @@ def request(
 
 
 def _route(method: str, raw_path: str) -> tuple[str, dict[str, str]]:
-    """The route that fits, and its parameters; where none does, as if a route took whatever comes."""
+    """The matching route and its parameters; if none matches, a route that accepts any path."""
     segments = raw_path.split("/")
     for route in HTTP_ROUTES:
         template = route.path.split("/")

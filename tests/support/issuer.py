@@ -1,6 +1,6 @@
-"""An issuer of tokens on loopback, as far as a verifier meets it: the keys that it publishes over HTTP.
+"""A token issuer on loopback, as a verifier sees it: the keys that it publishes over HTTP.
 
-It signs nothing; a test holds the private keys.
+It signs nothing; tests hold the private keys.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any, Self
 
 
 class Issuer:
-    """`with Issuer(keys) as issuer`: publishes `issuer.document` at `issuer.url`, and counts who asks."""
+    """`with Issuer(keys) as issuer`: publishes `issuer.document` at `issuer.url`, and counts the requests."""
 
     def __init__(self, keys: list[dict[str, Any]]) -> None:
         self.document: object = {"keys": keys}
         self.fetches = 0
         self.status = 200
         self.silent = False
-        """Whether it hears a question and says nothing, until it stops."""
+        """Whether it accepts requests and never responds, until it stops."""
         self._stopping = threading.Event()
         self._httpd = _Httpd(("127.0.0.1", 0), _Handler)
         self._httpd.issuer = self
@@ -28,7 +28,7 @@ class Issuer:
         self.url = f"http://127.0.0.1:{self._httpd.server_port}/jwks.json"
 
     def stop(self) -> None:
-        """Nobody listens afterwards."""
+        """Afterwards nothing listens."""
         self._stopping.set()
         self._httpd.shutdown()
         self._httpd.server_close()

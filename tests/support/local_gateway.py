@@ -1,4 +1,4 @@
-"""The local gateway on a real port, with functions whose answers a test writes down.
+"""The local gateway on a real port, with functions whose results the test scripts.
 
 Used by the tests of everything in `local/apigateway`.
 """
@@ -32,14 +32,14 @@ from shared.routes import AUTHORIZER, HTTP_ROUTES, WEBSOCKET_ROUTES, HttpRoute, 
 
 REGION = "eu-central-1"
 PATIENCE = 10.0
-"""Seconds that a test waits for something that happens at once when all is well."""
+"""Seconds that a test waits for what normally happens immediately."""
 
 Event = dict[str, Any]
 Answer = Callable[[Event], Awaitable[Any]]
 
 
 def allow(**context: Any) -> Event:
-    """An authorizer's answer that lets everybody in."""
+    """An authorizer's result that lets every client in."""
     statement = {"Action": "execute-api:Invoke", "Effect": "Allow", "Resource": "*"}
     return {
         "principalId": "alice",
@@ -49,9 +49,9 @@ def allow(**context: Any) -> Event:
 
 
 class ScriptedFunctions:
-    """An `Invoker` whose functions answer what `answers` holds for them, and that remembers every event.
+    """An `Invoker` whose functions return what `answers` holds for them. It records every event.
 
-    An answer is a value, an exception to raise, or a coroutine function of the event.
+    An entry of `answers` is a value, an exception to raise, or a coroutine function of the event.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class ScriptedFunctions:
         return [event for function, event in self.events if function == name]
 
     async def event(self, name: str, number: int = 1) -> Event:
-        """The `number`th event that function `name` got, as soon as it has."""
+        """The `number`th event that function `name` received; waits for it."""
         async with asyncio.timeout(PATIENCE), self._happened:
             await self._happened.wait_for(lambda: len(self.events_of(name)) >= number)
         return self.events_of(name)[number - 1]
@@ -80,7 +80,7 @@ class ScriptedFunctions:
 
 @dataclass
 class Gateway:
-    """A running gateway and everything a test needs to speak to it."""
+    """A running gateway and everything a test needs to talk to it."""
 
     port: int
     functions: ScriptedFunctions
@@ -151,7 +151,7 @@ async def running_gateway(
 
 
 def crash(message: str = "division by zero", error_type: str = "ZeroDivisionError") -> FunctionError:
-    """What invoking a function raises when its handler did."""
+    """The error that invoking a function raises when its handler raised one."""
     return FunctionError(error_type, message)
 
 
@@ -160,7 +160,7 @@ def crash(message: str = "division by zero", error_type: str = "ZeroDivisionErro
 
 @contextlib.asynccontextmanager
 async def connected(gateway: Gateway, url: str = "", **options: Any) -> AsyncIterator[ClientConnection]:
-    """A client of the library `websockets`."""
+    """A client of the `websockets` library."""
     async with websockets.connect(url or gateway.websocket_url, **options) as client:
         yield client
 
@@ -174,25 +174,25 @@ async def identified(gateway: Gateway, **options: Any) -> AsyncIterator[tuple[Cl
 
 
 async def received_text(client: ClientConnection) -> str | bytes:
-    """The client's next frame, as it came."""
+    """The client's next frame, as text or bytes."""
     async with asyncio.timeout(PATIENCE):
         return await client.recv()
 
 
 async def received(client: ClientConnection) -> Any:
-    """The client's next frame."""
+    """The client's next frame, parsed."""
     return json.loads(await received_text(client))
 
 
 async def closed(client: ClientConnection) -> tuple[int | None, str | None]:
-    """Code and reason with which the client was closed."""
+    """The code and the reason of the client's close frame."""
     async with asyncio.timeout(PATIENCE):
         await client.wait_closed()
     return client.close_code, client.close_reason
 
 
 async def refusal(gateway: Gateway, path: str = "/live?token=t", **options: Any) -> tuple[int, Event]:
-    """Status and body with which a handshake is refused."""
+    """The status and the body with which a handshake is refused."""
     async with aiohttp.ClientSession() as session:
         headers = {
             "Upgrade": "websocket",
@@ -211,19 +211,19 @@ def the_connection(gateway: Gateway) -> Connection:
 
 
 def reason_of(event: Event) -> tuple[int, str]:
-    """Why a `$disconnect` event says that the connection ended."""
+    """The close code and the reason in a `$disconnect` event."""
     context = event["requestContext"]
     return context["disconnectStatusCode"], context["disconnectReason"]
 
 
 async def exchange(gateway: Gateway) -> None:
-    """A whole HTTP exchange: after it the gateway has seen what happened to sockets before."""
+    """A whole HTTP exchange: after it the gateway has processed what happened on sockets before."""
     async with aiohttp.ClientSession() as session, session.get(gateway.url + "/v1/nothing") as response:
         assert response.status == 404
 
 
 async def raw_handshake(gateway: Gateway) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A socket on which a handshake was sent, and no answer read yet."""
+    """A socket on which a handshake was sent and no response was read yet."""
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(
         b"GET /live?token=t HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -233,7 +233,7 @@ async def raw_handshake(gateway: Gateway) -> tuple[asyncio.StreamReader, asyncio
 
 
 class WarpedLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time a test moves: timers go off as if the time had passed, sockets work as ever."""
+    """An event loop whose time a test advances: timers fire as if the time had passed, sockets work as usual."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -241,7 +241,7 @@ class WarpedLoop(asyncio.SelectorEventLoop):
 
     @classmethod
     def run(cls, scenario: Callable[[Self], Awaitable[None]]) -> None:
-        """Run a scenario that takes its loop."""
+        """Run a scenario, which gets its loop."""
 
         async def main() -> None:
             loop = asyncio.get_running_loop()
@@ -255,5 +255,5 @@ class WarpedLoop(asyncio.SelectorEventLoop):
         return super().time() + self._ahead
 
     def warp(self, seconds: float) -> None:
-        """Let time pass in no time. Not within `asyncio.timeout`, which would believe it."""
+        """Advance the time without waiting. Not within `asyncio.timeout`, which would expire."""
         self._ahead += seconds

@@ -1,6 +1,6 @@
-"""Random texts that are no messages of the protocol, each wrong in its own way, and messages with slips of the pen.
+"""Random texts that are not messages of the protocol, each wrong in its own way, and messages with typos.
 
-Whatever `malformed` makes is wrong by the way it is made, so a test need not ask the service's own parser.
+Whatever `malformed` makes is invalid by construction, so that no test depends on the service's own parser.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 LARGEST = 4096
-"""Bytes of a message, at most."""
+"""The largest size of a message, in bytes."""
 WRONG_VALUES: dict[tuple[str, str], list[Any]] = {
     ("sync", "seq"): [-1, 1.5, "7", True, 10**15, 10**300, [], {}],
     ("sync", "replaces"): ["", "a b", "ä", 7, [], "x" * 129],
@@ -26,12 +26,12 @@ WRONG_VALUES: dict[tuple[str, str], list[Any]] = {
     ("presence_update", "n"): [0, -3, 2**31 + 1, "1", 1.5, []],
     ("get_presence", "userIds"): [[], "bob", {}, [7], [""], ["."], ["a/b"], ["x" * 129], ["a"] * 101, [["bob"]]],
 }
-"""What a field must not be, by action and field."""
+"""Invalid values of fields, by action and field."""
 CONTROL = [chr(code) for code in (*range(32), *range(127, 160), 0x2028, 0x2029)]
 
 
 def message(rng: random.Random) -> dict[str, Any]:
-    """A message that is one; a connection that sends it lives on."""
+    """A valid message; a connection stays open after it."""
     return rng.choice(
         [
             {"action": "sync", "seq": rng.randrange(10**14), "id": word(rng)},
@@ -44,12 +44,12 @@ def message(rng: random.Random) -> dict[str, Any]:
 
 
 def malformed(rng: random.Random) -> str:
-    """A text that is no message."""
+    """A text that is not a message."""
     return rng.choice(KINDS)(rng)
 
 
 def slip(rng: random.Random) -> str:
-    """A message in which up to three characters were struck out, added or changed; it may still be one."""
+    """A message with up to three characters removed, added or changed; it may still be valid."""
     text = list(json.dumps(message(rng)))
     for _ in range(rng.randint(1, 3)):
         place = rng.randrange(len(text))
@@ -64,54 +64,54 @@ def word(rng: random.Random) -> str:
 
 
 def noise(rng: random.Random) -> str:
-    """Characters of any kind; no JSON begins with a letter like this one."""
+    """Random characters after an x, with which no JSON begins."""
     return "x" + "".join(chr(rng.randrange(0xD800)) for _ in range(rng.randint(0, 200)))
 
 
 def broken_off(rng: random.Random) -> str:
-    """The beginning of a message."""
+    """The beginning of a message, cut off."""
     text = json.dumps(message(rng))
     return text[: rng.randrange(1, len(text))]
 
 
 def something_else(rng: random.Random) -> str:
-    """JSON, and no object."""
+    """JSON that is not an object."""
     return json.dumps(rng.choice([None, True, rng.random(), rng.getrandbits(80), word(rng), [message(rng)], []]))
 
 
 def deep(rng: random.Random) -> str:
-    """More depth than a parser may like, closed or not."""
+    """JSON nested deeper than a parser may accept, closed or not."""
     depth = rng.randint(100, LARGEST // 8)
     opening, closing = rng.choice([("[", "]"), ('{"a":', "}"), ('{"action":', "}")])
     return opening * depth + rng.choice(["", "0" + closing * depth])
 
 
 def no_action(rng: random.Random) -> str:
-    """An object that says nothing about what it wants, or not in a word."""
+    """An object without an action, or with one that is not a string."""
     rest = {name: value for name, value in message(rng).items() if name != "action"}
     return json.dumps(rest | rng.choice([{}, {"action": None}, {"action": 7}, {"action": ["sync"]}, {"action": {}}]))
 
 
 def unknown_action(rng: random.Random) -> str:
-    """A wish that the service does not know."""
+    """An action that the protocol does not have."""
     wish = rng.choice(["", "Sync", "sync ", "$connect", "$disconnect", "$default", "\u0000", "no-" + word(rng)])
     return json.dumps(message(rng) | {"action": wish})
 
 
 def wrong_value(rng: random.Random) -> str:
-    """A field that is of another type, too long, too large or too small."""
+    """A field of the wrong type, too long, too large or too small."""
     (action, field), values = rng.choice(list(WRONG_VALUES.items()))
     return json.dumps({"action": action, "userIds": ["bob"], field: rng.choice(values)})
 
 
 def no_number(rng: random.Random) -> str:
-    """A number that JSON does not have, or that is none of a frame."""
+    """A number that JSON does not have, or that no frame may contain."""
     number = rng.choice(["NaN", "Infinity", "-0x1", "1e999", "01", "1" * 2000, "--1"])
     return f'{{"action":"sync","seq":{number}}}'
 
 
 def control_character(rng: random.Random) -> str:
-    """A character that nobody could see."""
+    """An invisible control character."""
     text = word(rng) + rng.choice(CONTROL) + word(rng)
     return json.dumps(
         rng.choice(
@@ -125,12 +125,12 @@ def control_character(rng: random.Random) -> str:
 
 
 def half_a_character(rng: random.Random) -> str:
-    """Half of a surrogate pair, which is no Unicode."""
+    """Half of a surrogate pair, which is not valid Unicode."""
     return f'{{"action":"sync","id":"{word(rng)}\\ud8{rng.randrange(256):02x}"}}'
 
 
 def too_large(rng: random.Random) -> str:
-    """A message, but for its size."""
+    """A valid message, except for its size."""
     return json.dumps(message(rng) | {"more": "x" * rng.randint(LARGEST, 4 * LARGEST)})
 
 

@@ -72,7 +72,7 @@ class ManagementServer:
         self._thread = threading.Thread(target=self._httpd.serve_forever, kwargs={"poll_interval": 0.01})
 
     def hang(self, received: Received) -> None:
-        """An answer that never comes: it blocks until the server stops."""
+        """A response that never comes: it blocks until the server stops."""
         self.stopping.wait(timeout=30)
 
     def posted(self, connection_id: str) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""The metrics of tests: everything that is counted or timed is kept."""
+"""Metrics for tests: everything that is counted or timed is kept in memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 
 
 class Counts:
-    """Keeps what was counted, under `counts`, and what was timed (in ms), under `times`."""
+    """Keeps counters under `counts`, and durations (in ms) under `times`."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -17,5 +17,5 @@ class Counts:
         self.counts[name] += amount  # type: ignore[assignment]
 
     def time(self, name: str, ms: float) -> None:
-        """Keep how long something took."""
+        """Record a duration."""
         self.times[name].append(ms)

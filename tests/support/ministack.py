@@ -1,12 +1,12 @@
-"""MiniStack, an AWS that others wrote, as a process of its own on loopback; its code is run and never imported.
+"""MiniStack, a third-party AWS emulator, as a separate process on loopback. Its code runs and is never imported.
 
 with MiniStack.start(directory) as aws:
     keys = aws.user("operator", {"Effect": "Allow", "Action": "*", "Resource": "*"})
-    aws.environment(keys)          # what leads AWS's tools there, as that user
-    aws.client("lambda", keys)     # boto3, the same
+    aws.environment(keys)          # variables for AWS's tools, as that user
+    aws.client("lambda", keys)     # a boto3 client, as that user
 
-It verifies signatures, evaluates policies, and runs functions as children with its own Python. Where it differs from
-AWS is said in `ministack_differences.py`.
+It verifies signatures, evaluates policies, and runs functions as child processes with its own Python.
+`ministack_differences.py` lists where it differs from AWS.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ from tests.support.presence_run import await_gone, descendants
 ROOT = Path(__file__).parent.parent.parent
 PYTHON = ROOT / ".venv-ministack" / "bin" / "python"
 VERSION = "1.5.33"
-"""What `ministack_differences.py` was written about."""
+"""The version that `ministack_differences.py` describes."""
 ACCOUNT = "123456789012"
 REGION = "eu-west-1"
 START_LIMIT = 60.0
-"""Seconds that it may take to be ready: it takes one when the machine is not busy."""
+"""Seconds that it may take to start: it takes one on an idle machine."""
 CONFIG = Config(connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 1})
 
 
 class MiniStack:
-    """A running one, with an account of nobody's; a context manager that ends it, and all functions with it.
+    """A running MiniStack with an empty account; a context manager that ends it and all its functions.
 
-    It cannot outlive this process: a shell reads from a pipe, and kills it with its children when the pipe is closed,
-    which the system does however this process ends.
+    It cannot outlive this process: a shell reads from a pipe, and kills it with its children when the pipe closes.
+    The system closes the pipe however this process ends.
     """
 
     def __init__(self, directory: Path, port: int) -> None:
         self.url = f"http://{HOST}:{port}"
         self.log = directory / "log"
         self.root = KeyPair.create()
-        """Whoever has these may do everything, and their signatures are not looked at."""
+        """These credentials may do anything, and their signatures are not verified."""
         self._port = port
         environment = {
-            "PATH": os.environ["PATH"],  # And nothing else of ours: functions inherit what it has.
+            "PATH": os.environ["PATH"],  # Nothing else of ours: functions inherit this environment.
             "HOME": str(directory),
             "TMPDIR": str(directory),
             "STATE_DIR": str(directory / "state"),
@@ -62,7 +62,7 @@ class MiniStack:
             "AUTH": "true",
             "BIND_HOST": HOST,
             "GATEWAY_PORT": str(port),
-            "IOT_MTLS_ENABLED": "0",  # It would listen on a port that is not ours to choose.
+            "IOT_MTLS_ENABLED": "0",  # It would listen on a port that we cannot choose.
             "SFTP_ENABLED": "0",
             "MINISTACK_ACCOUNT_ID": ACCOUNT,
             "MINISTACK_REGION": REGION,
@@ -87,9 +87,9 @@ class MiniStack:
 
     @classmethod
     def start(cls, directory: Path) -> Self:
-        """Start one whose files are in this directory, and see that it is the one that is known, and strict."""
+        """Start one with its files in this directory; check that it is the expected version and verifies signatures."""
         assert PYTHON.exists(), f"{PYTHON} is missing: `make test` installs it"
-        tries = 3  # Between finding a free port and using it, somebody else may have taken it.
+        tries = 3  # Between finding a free port and using it, another process may take it.
         while True:
             aws = cls(directory, free_port())
             try:
@@ -109,28 +109,28 @@ class MiniStack:
         self.stop()
 
     def stop(self) -> None:
-        """End it at once: it has nothing to save. Functions that run end, too."""
+        """End it and its running functions. It has nothing to save."""
         functions = self.functions()
         self._guard.communicate()
         self._process.wait()
         left = await_gone(functions)
-        assert left == set(), f"functions are left: {left}"
+        assert left == set(), f"functions are still running: {left}"
 
     def functions(self) -> set[int]:
-        """The ids of the processes that functions run in."""
+        """The ids of the processes in which functions run."""
         return descendants(self._process.pid)
 
-    def words(self) -> str:
-        """The last that it said."""
+    def last_output(self) -> str:
+        """The end of its output."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-30:])
 
     def python_version(self) -> str:
-        """What it runs functions with, like 3.13."""
+        """The Python version of its functions, like 3.13."""
         version = "import sys; print('%d.%d' % sys.version_info[:2])"
         return subprocess.run([PYTHON, "-I", "-c", version], capture_output=True, text=True, check=True).stdout.strip()
 
     def user(self, name: str, *statements: Mapping[str, Any]) -> KeyPair:
-        """Make an IAM user who may do what these statements of a policy say; gives its access key."""
+        """Create an IAM user with a policy of these statements; returns an access key."""
         iam = self.client("iam", self.root)
         iam.create_user(UserName=name)
         if statements:
@@ -140,7 +140,7 @@ class MiniStack:
         return KeyPair(key["AccessKeyId"], key["SecretAccessKey"])
 
     def client(self, service: str, keys: KeyPair) -> Any:
-        """AWS's own client of a service."""
+        """AWS's own client for a service."""
         return boto3.session.Session().client(
             service,  # type: ignore[call-overload]
             endpoint_url=self.url,
@@ -151,7 +151,7 @@ class MiniStack:
         )
 
     def environment(self, keys: KeyPair) -> dict[str, str]:
-        """What leads AWS's tools here as a user, and nowhere else, whatever is configured on this machine."""
+        """The variables that point AWS's tools here as a user, whatever this machine's configuration."""
         inherited = {n: v for n, v in os.environ.items() if not n.startswith(("AWS_", "PRESENCE_", "CDK_"))}
         return inherited | {
             "AWS_ENDPOINT_URL": self.url,
@@ -164,7 +164,7 @@ class MiniStack:
         }
 
     def get(self, path: str) -> tuple[int, Any]:
-        """Status and JSON of a request without any credentials."""
+        """Status and JSON of an unauthenticated request."""
         try:
             with urllib.request.urlopen(self.url + path, timeout=30) as response:  # noqa: S310 - http, as above
                 return response.status, json.load(response)
@@ -173,11 +173,11 @@ class MiniStack:
                 return error.code, error.read()
 
     def _check(self) -> None:
-        assert self._is_ready(), f"MiniStack did not start: {self.words()}"
+        assert self._is_ready(), f"MiniStack did not start: {self.last_output()}"
         _, about = self.get("/_ministack/health")
         assert (about["version"], about["auth"]) == (VERSION, "enabled")
         status, _ = self.get("/?Action=ListUsers&Version=2010-05-08")
-        assert status == 403, f"a call of IAM that nobody signed is answered {status}"
+        assert status == 403, f"an unsigned request to IAM returned {status}"
 
     def _is_ready(self) -> bool:
         until = time.monotonic() + START_LIMIT
@@ -190,14 +190,14 @@ class MiniStack:
 
 
 def listens(pid: int, port: int) -> bool:
-    """Whether it is this process, and no other, that listens on a port of the loopback interface."""
+    """Whether this very process listens on a port of the loopback interface."""
     table = Path(f"/proc/{pid}/net/tcp")
     if not table.exists():  # not Linux
-        asked = ["lsof", "-nP", f"-iTCP@{HOST}:{port}", "-sTCP:LISTEN", "-t"]
-        said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
-        return said.split() == [str(pid)]
+        command = ["lsof", "-nP", f"-iTCP@{HOST}:{port}", "-sTCP:LISTEN", "-t"]
+        output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        return output.split() == [str(pid)]
     rows = (line.split() for line in table.read_text().splitlines())
-    # 127.0.0.1 as the kernel writes it, and 0A for "listens"; a socket's owner is who has its inode open.
+    # The kernel writes 127.0.0.1 in hex, and 0A for "listens"; a socket's owner is the process that has its inode open.
     inodes = {row[9] for row in rows if (row[1], row[3]) == (f"0100007F:{port:04X}", "0A")}
     opened = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():

@@ -1,7 +1,7 @@
-"""Where MiniStack is not AWS, as far as a test has to forgive it: one table, and what is done about each row.
+"""Where MiniStack differs from AWS, as far as tests must allow for it: one table, and how each row is handled.
 
-A row that no longer holds makes a test fail: whoever meets that removes the row. As a plugin of pytest
-(`-p tests.support.ministack_differences`) it marks the end-to-end tests that cannot hold.
+A row that no longer applies makes a test fail; then remove the row. As a plugin of pytest
+(`-p tests.support.ministack_differences`) it marks the end-to-end tests that cannot pass.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from infra.bundle import LOCK
 
 
 class Differs(Enum):
-    """All differences that are forgiven."""
+    """All differences that tests allow for."""
 
     PLAIN_HTTP = "It is reached over HTTP; what CDK's bootstrap makes refuses uploads that are not encrypted."
     ADDRESSES = "The addresses of APIs lead to AWS; its own are paths: /_aws/execute-api/API/STAGE."
     METRIC_MATH = "It refuses an alarm over an expression."
     REF_OF_SECRET = "`Ref` of a secret is its name and not its ARN; `Fn::GetAtt` of `Id` is the ARN in both."
     OPERATING_SYSTEM = "It runs functions on this machine as it is; elsewhere than on Linux they need other wheels."
-    STATUS_OF_CONNECT = "With whatever status $connect refuses a handshake, the client is told 403."
+    STATUS_OF_CONNECT = "With whatever status $connect refuses a handshake, the client gets 403."
     OWN_ROUTES = "A message whose action is the name of one of the gateway's own routes wakes that route."
 
 
 EXPRESSIONS = {"Presence/Monitoring/Errors", "Presence/Monitoring/PostsFail", "Presence/Monitoring/Throttles"}
-"""The alarms that METRIC_MATH is about: they watch the first metric of their expression instead."""
+"""The alarms that METRIC_MATH affects: they watch the first metric of their expression instead."""
 
 FORGIVEN = {
-    "test_what_the_protocol_does_not_know_opens_no_connection": Differs.STATUS_OF_CONNECT,
+    "test_an_invalid_handshake_opens_no_connection": Differs.STATUS_OF_CONNECT,
     "test_the_gateways_own_routes_are_no_actions": Differs.OWN_ROUTES,
 }
 """End-to-end tests that fail there, each for one reason."""
 NOT_RUN = {Differs.OWN_ROUTES}
-"""Such a test would wait for an answer until its patience ends; `tests/deployment` sees faster that none comes."""
+"""Such a test would wait for a response until it times out; `tests/deployment` detects a missing one sooner."""
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Expect the tests to fail that cannot hold; one that holds after all is a failure."""
+    """Mark the tests that cannot pass as expected failures; if one passes, it counts as a failure."""
     names = {item: item.name.partition("[")[0] for item in items}
     missing = FORGIVEN.keys() - set(names.values())
     if missing:
@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 
 
 def let_in_plain_http(s3: Any) -> None:
-    """Take away what makes the bootstrap's one bucket refuse uploads; `s3` is a client of whom it cannot refuse."""
+    """Remove the policy with which the bootstrap's bucket refuses uploads; `s3` is a client that it cannot refuse."""
     [bucket] = s3.list_buckets()["Buckets"]
     [statement] = json.loads(s3.get_bucket_policy(Bucket=bucket["Name"])["Policy"])["Statement"]
     assert (statement["Effect"], statement["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
@@ -63,7 +63,7 @@ def let_in_plain_http(s3: Any) -> None:
 
 
 def fit(assembly: Path, url: str) -> None:
-    """Change what CDK has written so that MiniStack at `url` takes it, after a look that it is what it ought to be."""
+    """Change CDK's output so that MiniStack at `url` accepts it, after checking that it has the expected form."""
     path = assembly / "Presence.template.json"
     template = json.loads(path.read_text())
     _give_addresses(template, url)
@@ -104,7 +104,7 @@ def _give_addresses(template: Any, url: str) -> None:
 def _watch_one_metric(template: Any) -> None:
     alarms = metrics_of_expressions(template)
     paths = {template["Resources"][name]["Metadata"]["aws:cdk:path"].removesuffix("/Resource") for name in alarms}
-    assert paths == EXPRESSIONS, "the table of differences has other alarms"
+    assert paths == EXPRESSIONS, "the alarms over expressions differ from the table"
     for alarm in alarms.values():
         [first, *_] = [metric["MetricStat"] for metric in alarm.pop("Metrics") if "MetricStat" in metric]
         alarm |= {**first["Metric"], "Period": first["Period"], "Statistic": first["Stat"]}

@@ -1,7 +1,7 @@
-"""`presence run` as a person starts it: a program in a directory, which is ready when it says so.
+"""`presence run` as a person starts it: a program in a directory, which reports when it is ready.
 
 with presence_run(tmp_path) as service:      # a free port, its own Redis
-    service.run.url, service.run.ws_url      # where it is
+    service.run.url, service.run.ws_url      # its addresses
     service.command("token", "alice")        # any other command, in the same directory
     service.children()                       # process ids
 """
@@ -23,12 +23,12 @@ from typing import Any
 from cli.home import Home, Run
 
 PATIENCE = 60.0
-"""Seconds that a test waits for a start or an end: it takes seconds when the machine is busy with other tests."""
+"""Seconds that a test waits for a start or an end: a busy machine needs seconds."""
 READY = "presence is ready"
 
 
 class PresenceRun:
-    """A started `presence run`; `port=0` and so on are for the test to say."""
+    """A started `presence run`. The test passes options like `--port 0` itself."""
 
     def __init__(self, directory: Path, *arguments: str, **environment: str) -> None:
         self.directory = directory
@@ -49,33 +49,33 @@ class PresenceRun:
 
     @property
     def run(self) -> Run:
-        """Where it is, as the other commands learn it."""
+        """Its addresses, as other commands find them."""
         found = Home(self.directory / ".presence").run()
         assert found is not None, self.output
         return found
 
-    def wait_for(self, words: str) -> str:
-        """The next line with these words."""
+    def wait_for(self, text: str) -> str:
+        """The next line that contains this text."""
         until = time.monotonic() + PATIENCE
         while True:
             line = self._lines.get(timeout=max(0, until - time.monotonic()))
-            assert line is not None, f"ended before it said {words!r}: {self.output}"
-            if words in line:
+            assert line is not None, f"ended without printing {text!r}: {self.output}"
+            if text in line:
                 return line
 
     def end(self, number: signal.Signals = signal.SIGINT) -> int:
-        """Send a signal and wait for the end; gives the exit code."""
+        """Send a signal and wait for the end; returns the exit code."""
         self.process.send_signal(number)
         return self.wait()
 
     def wait(self) -> int:
-        """The exit code, when it has ended by itself."""
+        """Wait until it ends by itself; returns the exit code."""
         code = self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
         return code
 
     def children(self) -> set[int]:
-        """The ids of all processes that descend from it."""
+        """The ids of all its descendant processes."""
         return descendants(self.process.pid)
 
     def command(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -106,7 +106,7 @@ class PresenceRun:
 
 @contextlib.contextmanager
 def presence_run(directory: Path, *arguments: str, **environment: str) -> Iterator[PresenceRun]:
-    """A run on a free port that is ready; it is ended when the block is."""
+    """A run on a free port that is ready. It ends with the block."""
     service = PresenceRun(directory, "--port", "0", *arguments, **environment)
     try:
         service.wait_for(READY)
@@ -116,12 +116,12 @@ def presence_run(directory: Path, *arguments: str, **environment: str) -> Iterat
 
 
 def presence(*arguments: str) -> list[str]:
-    """The command line of a command, with the interpreter that runs the tests."""
+    """The command line of a `presence` command, with the interpreter that runs the tests."""
     return [sys.executable, "-c", "from cli.app import app; app(prog_name='presence')", *arguments]
 
 
 def descendants(ancestor: int) -> set[int]:
-    """The ids of all processes that descend from one, dead ones that nobody has waited for excepted."""
+    """The ids of all descendants of a process, except zombies."""
     processes = processes_now()
     found = {ancestor}
     while more := {pid for pid, parent in processes.items() if parent in found} - found:
@@ -130,15 +130,15 @@ def descendants(ancestor: int) -> set[int]:
 
 
 def processes_now() -> dict[int, int]:
-    """Process id → parent's, of all processes that are not dead."""
+    """Process id → parent's id, for all processes except zombies."""
     table = subprocess.run(["ps", "-axo", "pid=,ppid=,stat="], capture_output=True, text=True, check=True).stdout
     rows = (line.split() for line in table.splitlines())
     return {int(pid): int(parent) for pid, parent, state in rows if not state.startswith("Z")}
 
 
 def await_gone(pids: set[int]) -> set[int]:
-    """Wait until these processes are gone; gives those that are not, after all patience."""
+    """Wait until these processes are gone; returns those that are left when the time is up."""
     until = time.monotonic() + PATIENCE
     while (left := pids & processes_now().keys()) and time.monotonic() < until:
-        pass  # Asking takes some milliseconds, which is rest enough.
+        pass  # Listing processes takes some milliseconds, so this does not spin.
     return left

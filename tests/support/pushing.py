@@ -16,7 +16,7 @@ Make = Callable[..., Pusher]
 
 
 class Counts:
-    """Metrics that are kept in memory."""
+    """Metrics kept in memory."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()

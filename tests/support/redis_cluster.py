@@ -13,7 +13,7 @@ from local.elasticache import HOST, RedisServer
 
 SLOTS = 16384
 START_LIMIT = 30.0
-"""Seconds that the nodes have to agree on the cluster."""
+"""Seconds within which the nodes must agree on the cluster."""
 CONFIGURATION = ("--cluster-enabled", "yes", "--cluster-node-timeout", "5000")
 
 
@@ -29,7 +29,7 @@ def start_cluster(nodes: int = 3) -> Iterator[list[RedisServer]]:
         for number, client in enumerate(clients):
             first, end = SLOTS * number // nodes, SLOTS * (number + 1) // nodes
             client.execute_command("CLUSTER ADDSLOTS", *range(first, end))
-            # Told apart from the start: nodes with the same epoch settle it between them first, which takes seconds.
+            # Distinct epochs from the start: nodes with equal ones have to resolve that first, which takes seconds.
             client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
         for server in servers[1:]:
             clients[0].execute_command("CLUSTER MEET", HOST, server.port)

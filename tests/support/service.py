@@ -1,18 +1,18 @@
-"""A `PresenceService` on a bench: real script, real store, and a world around it that a test can hold still.
+"""A `PresenceService` in a test bench: real script, real store, and surroundings that a test controls.
 
-Time is a number that the test moves, functions die where the test says, posts arrive or do not, and every round trip
-is written down. Everything else is the product's own code. What clients make of the frames is in `client.py`; which
-Redis the state is in is the test's choice. Nothing here asserts anything about presence.
+The test advances the time, functions die where the test decides, posts arrive or not, and every round trip is
+recorded. Everything else is the product's own code. How clients interpret frames is in `client.py`. The test
+chooses the Redis. Nothing here asserts anything about presence.
 
-    bench = Bench(redis_client)                 # the graph is loaded; nobody is there
-    alice = bench.open("alice", device="phone") # handshake and first sync
-    with bench.counted() as stages:             # the requests of each round trip
+    bench = Bench(redis_client)                      # the graph is loaded; no user is online
+    alice = bench.open("alice", device="phone")      # handshake and first sync
+    with bench.counted() as round_trips:             # the commands of each round trip
         bench.service.update_heartbeat(alice, Heartbeat(action="heartbeat"))
-    assert len(stages) == 1
+    assert len(round_trips) == 1
     bench.clock.advance(75)
-    bench.sweep()                               # settles whoever is due; time stands still
-    bench.pusher.to(bob.id)                     # the frames that were posted to a connection, as dictionaries
-    with bench.killed(at=2):                    # the function dies after its second step (a stage or a post)
+    bench.sweep()                                    # settles every user who is due; time stands still
+    bench.pusher.to(bob.id)                          # the frames that were posted to a connection, as dictionaries
+    with bench.killed(at=2):                         # the function dies after its second step (a round trip or a post)
         bench.service.contacts.change("alice", ["bob"])
 """
 
@@ -41,11 +41,11 @@ from tests.support.clock import Clock
 from tests.support.metrics import Counts
 
 TOKEN_LIFE = 30 * 86_400
-"""Seconds for which a test's token is good, where the test says nothing: longer than any history."""
+"""Default lifetime of a test's token, in seconds: longer than any history."""
 CHANGES = ("user_online", "user_offline", "presence_status", "presence_batch")
-"""The types of the frames that tell of a contact's change."""
+"""The types of frames that announce a contact's change."""
 LIVELOCK = 10_000
-"""Stages without time passing, after which something goes round in circles."""
+"""Round trips without time passing that indicate an endless loop."""
 
 
 AnyCommand = Command[Any]
@@ -53,18 +53,18 @@ OnRoundTrip = Callable[[list[AnyCommand], int], None]
 
 
 class Killed(BaseException):
-    """The function died here: out of time or memory, or its machine went away. No `except Exception` sees it."""
+    """The function died here: out of time or memory, or its machine failed. No `except Exception` catches it."""
 
 
 class Steps:
-    """The steps of functions: a round trip or a post each. A function may die right after any of them."""
+    """The steps of functions: each is a round trip or a post. A function may die right after any of them."""
 
     def __init__(self) -> None:
         self.taken = 0
         self.fatal: int | None = None
 
     def take(self) -> None:
-        """Count a step that is done; raises `Killed` when it was the last."""
+        """Count a completed step; raises `Killed` if it was the last."""
         self.taken += 1
         if self.fatal is not None and self.taken >= self.fatal:
             self.fatal = None
@@ -72,14 +72,14 @@ class Steps:
 
 
 class Pusher:
-    """Writes down what is posted and closed.
+    """Records what is posted and closed.
 
     Attributes:
-        frames: everything posted to sockets that are there, in order, arrived or not.
+        frames: everything posted to open sockets, in order, whether or not it arrived.
         closed: connections that the service closed.
-        gone: connections whose socket is gone: posting to them answers 410.
-        drop: says which frames are accepted and then lost, as API Gateway may do.
-        deliver: is given every frame that arrives.
+        gone: connections whose socket is gone: posting to them gets 410.
+        drop: decides which frames are accepted and then lost, as API Gateway may do.
+        deliver: called with every frame that arrives.
     """
 
     def __init__(self, steps: Steps) -> None:
@@ -112,7 +112,7 @@ class Pusher:
         return [json.loads(frame.data) for frame in self.frames if frame.connection_id == connection_id]
 
     def changes(self, connection_id: str, user_id: str = "") -> list[dict[str, Any]]:
-        """The changes of contacts posted to one connection, batches unfolded; of one user where it is named."""
+        """The changes of contacts posted to one connection, with batches unfolded; of one user, if given."""
         frames = [frame for frame in self.to(connection_id) if frame["type"] in CHANGES]
         events = [event for frame in frames for event in frame.get("events", [frame])]
         return [event for event in events if user_id in ("", event["userId"])]
@@ -123,7 +123,7 @@ class Pusher:
 
 
 class RecordingStore:
-    """A `Store` that tells of the requests of each stage, and after which a function may die."""
+    """A `Store` that reports the commands of each round trip, after which a function may die."""
 
     def __init__(self, store: Store, steps: Steps, record: OnRoundTrip) -> None:
         self.store, self.buckets = store, store.buckets
@@ -135,7 +135,7 @@ class RecordingStore:
             return []
         self._since = self._since + 1 if now == self._last else 0
         self._last = now
-        assert self._since < LIVELOCK, f"{LIVELOCK} round trips, and time stands still: {commands[:3]}"
+        assert self._since < LIVELOCK, f"{LIVELOCK} round trips without time passing: {commands[:3]}"
         responses = self.store.call(commands, now)
         self._record(list(commands), now)
         self._steps.take()
@@ -149,23 +149,23 @@ class RecordingStore:
 
 
 class _Enough(Exception):
-    """A sweeper was about to sleep past the moment that interests the test."""
+    """A sweeper was about to sleep past the end of the test's sweep."""
 
 
 class Bench:
-    """A service, its state, and the world around it.
+    """A service, its state, and its surroundings.
 
     Args:
-        client: the Redis in which the state is; the test empties it between uses.
+        client: the Redis that holds the state; the test empties it between uses.
         settings: the service's settings.
         loaded: whether to mark the graph as loaded.
 
     Attributes:
-        clock, steps, pusher, meter, settings: see their classes; all sandboxes share them.
+        clock, steps, pusher, metrics, settings: see their classes; all environments share them.
         store: the `Store` itself; calls through it are not recorded.
-        stages: the requests of each round trip so far.
-        on_round_trip: is given the requests of each round trip when it is done, and the time that they were run with.
-        service, upkeep: sandboxes whose clocks are right.
+        round_trips: the commands of each round trip so far.
+        on_round_trip: called after each round trip with its commands and the time that they ran with.
+        service, upkeep: execution environments with the right clock.
     """
 
     def __init__(
@@ -183,27 +183,27 @@ class Bench:
             self.service.contacts.set_graph_loaded(True)
 
     def close(self) -> None:
-        """Give the store's threads and connections back."""
+        """Close the store's threads and connections."""
         self.store.close()
 
     def environment(self, skew: float = 0) -> PresenceService:
-        """Another sandbox over the same state, whose clock is wrong by `skew` seconds."""
+        """Another execution environment over the same state, whose clock is off by `skew` seconds."""
         store = RecordingStore(self.store, self.steps, self._record)
         return PresenceService(
             store, self.pusher, self.settings, lambda: self.clock() + round(skew * 1000), self.metrics
         )
 
     def sweeper(self, skew: float = 0) -> Upkeep:
-        """The same for upkeep."""
+        """The same, for upkeep."""
         store = RecordingStore(self.store, self.steps, self._record)
         return Upkeep(store, self.pusher, self.settings, lambda: self.clock() + round(skew * 1000), self.metrics)
 
     def connection(self, user_id: str, connection_id: str = "", **claims: Any) -> Connection:
-        """A connection as its authorizer vouches for it, which says nothing yet.
+        """A connection with its authorizer's context, before its first message.
 
         Args:
-            user_id: whose it is.
-            connection_id: a new one where it is not given.
+            user_id: the connection's user.
+            connection_id: generated if not given.
             claims: other fields of `Connection`; `device` is short for `device_id`.
         """
         self._opened += 1
@@ -214,27 +214,27 @@ class Bench:
         return Connection(user_id, connection_id or f"{user_id}-{self._opened}=", claims.pop("at", now), **claims)
 
     def open(self, user_id: str, connection_id: str = "", **claims: Any) -> Connection:
-        """A client's usual beginning: handshake and first sync. Arguments as for `connection`."""
+        """A client's usual start: handshake and first sync. Arguments as for `connection`."""
         connection = self.connection(user_id, connection_id, **claims)
         self.service.set_user_online(connection)
         self.service.sync(connection, Sync(action="sync"))
         return connection
 
-    def beat(self, connection: Connection, **said: Any) -> None:
-        """A heartbeat, with other fields than the protocol's defaults where they are given."""
-        self.service.update_heartbeat(connection, Heartbeat(action="heartbeat", **said))
+    def beat(self, connection: Connection, **fields: Any) -> None:
+        """A heartbeat; `fields` override the protocol's defaults."""
+        self.service.update_heartbeat(connection, Heartbeat(action="heartbeat", **fields))
 
-    def update(self, connection: Connection, **said: Any) -> None:
+    def update(self, connection: Connection, **fields: Any) -> None:
         """A `presence_update` with these fields."""
-        self.service.update_user_status(connection, PresenceUpdate(action="presence_update", **said))
+        self.service.update_user_status(connection, PresenceUpdate(action="presence_update", **fields))
 
     def make_changes_wait(self, connection: Connection) -> None:
-        """Change so often at this moment that what changes next waits, for viewers whom nothing was told lately."""
+        """Send so many changes now that the next one waits for viewers who got none lately."""
         for number in range(5):
             self.update(connection, customStatus={"text": f"change {number}"})
 
     def live(self, seconds: float, *connections: Connection, active: bool = True) -> None:
-        """Let time pass as on a healthy system: sweepers run, and these connections beat when they should."""
+        """Let time pass as on a healthy system: sweepers run, and these connections send heartbeats on schedule."""
         until, every = self.clock() + round(seconds * 1000), round(self.settings.heartbeat_interval * 1000)
         while self.clock() + every <= until:
             self.sweep(every / 1000)
@@ -243,13 +243,13 @@ class Bench:
         self.sweep((until - self.clock()) / 1000)
 
     def sweep(self, seconds: float = 0, *, upkeep: Upkeep | None = None) -> int:
-        """Run sweepers for so long, which moves the clock; gives how many stages they needed."""
+        """Run sweepers for this long, which advances the clock; returns the number of round trips."""
         until, before = self.clock() + round(seconds * 1000), len(self.round_trips)
 
         def sleep(nap: float) -> None:
-            """Nothing else happens while the test sweeps: naps in which nobody becomes due are skipped.
+            """Nothing else happens while the test sweeps: sleeps in which no user becomes due are skipped.
 
-            Whoever is due already is seen to before time goes on.
+            Users who are due already are settled before time goes on.
             """
             if self._next_due() <= self.clock():
                 return
@@ -270,7 +270,7 @@ class Bench:
         return len(self.round_trips) - before
 
     def _next_due(self) -> int:
-        """When the next user is due, in any bucket; far off when nobody is."""
+        """When the next user is due, in any bucket; far in the future if no user is."""
         heads = (self.client.zrange(f"presence:{{{b}}}:due", 0, 0, withscores=True) for b in range(self.store.buckets))
         return min((int(head[0][1]) for head in heads if head), default=sys.maxsize)
 
@@ -284,7 +284,7 @@ class Bench:
 
     @contextmanager
     def counted(self) -> Iterator[list[list[AnyCommand]]]:
-        """The stages that the block needs: a list, one list of requests for each."""
+        """The round trips of the block: a list with one list of commands for each."""
         round_trips: list[list[AnyCommand]] = []
         before = len(self.round_trips)
         yield round_trips
@@ -292,7 +292,7 @@ class Bench:
 
     @contextmanager
     def killed(self, at: int) -> Iterator[None]:
-        """Let the function in the block die right after its step number `at`, from 1; it may have fewer."""
+        """Let the function in the block die right after step number `at`, counted from 1; it may have fewer."""
         self.steps.fatal = self.steps.taken + at
         try:
             yield

@@ -1,4 +1,4 @@
-"""A handler whose module is never done with being imported."""
+"""A handler whose module never finishes importing."""
 
 import threading
 

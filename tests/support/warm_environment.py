@@ -1,6 +1,6 @@
 """A Lambda execution environment with everything around it on loopback, in which tests invoke the deployed handlers.
 
-What a handler keeps while it is warm (`shared.runtime`, `shared.environment`) is created again from the environment
+What a handler keeps while warm (`shared.runtime`, `shared.environment`) is recreated from the environment
 variables. Nothing is faked: Redis is a server, and posts go over HTTP to a management API that the test can read.
 """
 
@@ -45,13 +45,13 @@ class WarmEnvironment:
         self.redis, self.management = client, management
 
     def sweep(self) -> Any:
-        """Run the sweeper for one look: a newer run takes over as soon as it has begun."""
+        """Run the sweeper for one sweep: a newer run takes over as soon as it has started."""
         meta = "presence:{0}:meta"
         self.redis.hset(meta, "sweeper", "")
         with ThreadPoolExecutor(1) as threads:
             run = threads.submit(self.invoke, "sweeper", {"source": "aws.scheduler"})
             while not run.done() and not self.redis.hget(meta, "sweeper"):
-                pass  # a look takes milliseconds, and each read from Redis one of them
+                pass  # a sweep takes milliseconds, and each of its reads from Redis takes one of them
             self.redis.hset(meta, "sweeper", "a newer run")
             return run.result()
 
@@ -108,7 +108,7 @@ def warm_environment(monkeypatch: pytest.MonkeyPatch, redis_url: str, **settings
 
 
 def _forget() -> None:
-    """Close and forget what the last environment kept."""
+    """Close and forget what the previous environment kept."""
     if environment.store.cache_info().currsize:
         environment.store().close()
     if environment.pusher.cache_info().currsize:

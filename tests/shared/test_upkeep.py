@@ -1,4 +1,4 @@
-"""The use cases where nothing in `tests/acceptance` or `tests/model` says it more plainly."""
+"""Upkeep, where nothing in `tests/acceptance` or `tests/model` tests it more plainly."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def bench() -> Iterator[Bench]:
     bench.close()
 
 
-class AwayStore:
+class UnavailableStore:
     """The bench's store, which cannot be reached for the first few calls."""
 
     def __init__(self, bench: Bench, failures: int) -> None:
@@ -41,12 +41,12 @@ class AwayStore:
         return self._store.eviction_policy()
 
 
-def test_a_sweeper_waits_for_a_redis_that_is_away(bench: Bench) -> None:
-    """Redis is away for some seconds while a sweeper runs: the same run settles who became due meanwhile."""
+def test_a_sweeper_waits_while_redis_is_unavailable(bench: Bench) -> None:
+    """Redis cannot be reached for some seconds during a run: that run settles the users who became due meanwhile."""
     bench.service.contacts.change("alice", ["bob"])
     bench.open("alice")
     bench.clock.advance(76)
-    store = AwayStore(bench, failures=5)
+    store = UnavailableStore(bench, failures=5)
     sweeper = Upkeep(store, bench.pusher, bench.settings, bench.clock, bench.metrics)
     assert sweeper.cleanup_stale_connections("run", bench.clock.advance) == 1
     assert store.failures == 0

@@ -1,4 +1,4 @@
--- Settings: what the user chose, and what the user's own connections receive of it.
+-- Choices: what the user chose, kept in the key `settings`, and what the user's own connections receive of it.
 -- Uses: users.
 
 -- The real status; stored apart only where contacts see another.

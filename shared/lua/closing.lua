@@ -1,18 +1,6 @@
--- Changes: what happens to a user's record and connections.
--- Uses: settings.
-
--- The record changes. `announcedRev` and `announcedStatus` are stored only while contacts do not know the newest
--- record.
-local function raise_rev(u, rev)
-  if not u.fields.announcedRev then
-    put(u, { announcedRev = number(u, 'rev') or 0, announcedStatus = u.fields.status or 'offline' })
-  end
-  put(u, { rev = rev })
-end
-
-local function is_unannounced(u) return u.fields.announcedRev ~= nil end
-
-local function announced_status(u) return u.fields.announcedStatus or u.fields.status or 'offline' end
+-- Closing: how connections end, and the grace. What a connection is, is in connections.lua, which the fast path
+-- defines, too.
+-- Uses: choices.
 
 -- Disconnected or lost, and still within its grace.
 local function lingers(c) return (c.state == 'disconnected' or c.state == 'lost') and c.deadline > now end
