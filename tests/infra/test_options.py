@@ -71,7 +71,10 @@ def test_cdks_own_context_is_ignored() -> None:
         ({"stack": "my_stack"}, "stack: String should match pattern '^[A-Za-z][A-Za-z0-9-]{0,63}$'"),
         (
             {"heartbeat_interval": "60"},
-            "device_ttl (75 s) must be at least 2.5 heartbeat intervals (150 s), or one lost heartbeat would end a device",
+            (
+                "device_ttl (75 s) must be at least 2.5 heartbeat intervals (150 s), "
+                "or one lost heartbeat would end a device"
+            ),
         ),
         (
             {"jwks_url": "https://example.com/jwks"},
