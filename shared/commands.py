@@ -27,7 +27,6 @@ from shared.responses import (
     Inspection,
     LastSeenPolicy,
     MessageOutcome,
-    Numbers,
     Outcome,
     Privacy,
     RelatedUsers,
@@ -38,6 +37,7 @@ from shared.responses import (
     Status,
     Targets,
     View,
+    Views,
 )
 from shared.settings import OnlineStatus
 
@@ -130,6 +130,8 @@ class Heartbeat(Command[MessageOutcome]):
     connection: Sender
     seq: int | None = None
     status: OnlineStatus | None = None
+    n: int | None = None
+    """The number of the update that chose the status."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +197,8 @@ class Poll(Command[MessageOutcome]):
     issued_at: int
     seq: int | None = None
     status: OnlineStatus | None = None
+    n: int | None = None
+    """As in `Heartbeat`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,6 +270,8 @@ class EditSees(Command[Added]):
 
     add: Sequence[str] | None = None
     remove: Sequence[str] | None = None
+    gap: bool | None = None
+    """The user's clients get a snapshot with their next heartbeats."""
     audit: bool | None = None
     """Count additions as inconsistencies."""
 
@@ -288,6 +294,13 @@ class ReadView(Command[View]):
     """What a viewer may see of the user."""
 
     viewer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadViews(Command[Views]):
+    """What these viewers may see of the user."""
+
+    viewers: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,17 +334,10 @@ class FindTargets(Command[Targets]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DrawNumbers(Command[Numbers]):
-    """Numbers for further frames to this viewer."""
-
-    count: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Announced(Command[Outcome]):
     """What was leased has been posted."""
 
-    lease: int
+    lease: str
     rev: int | None = None
     status: Status | None = None
     notified: Mapping[str, str] | None = None
@@ -380,6 +386,15 @@ class GetDue(Command[DueUsers]):
     run: str | None = None
     begin: bool | None = None
     cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetEpoch(Command[Done]):
+    """Some node of the store has lost its last seconds: every client must get a snapshot."""
+
+    epoch: int | None = None
+    node: str | None = None
+    """The node that serves the bucket from now on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,10 +27,9 @@ from shared.frames import (
     Me,
     Record,
     SnapshotFrame,
-    SnapshotHead,
     encode,
     own_state,
-    query_frame,
+    query_frames,
     real_state,
     record,
 )
@@ -50,6 +49,9 @@ from shared.settings import Settings
 from shared.upkeep import Upkeep
 
 AnyResponse = TypeVar("AnyResponse", bound=Response)
+
+LATEST_SEQ_MS = 600_000
+"""How far the number of a frame can be ahead of the time, in ms; feeds move ahead by a minute for each loss."""
 
 _REASONS: dict[Rule, str] = {
     "no_device": "no device is live",
@@ -151,8 +153,11 @@ class PresenceService:
         Raises:
             MessageRefused: the connection sends too many messages.
         """
+        self._check_seq(message.seq, message.id)
         sender = connection.sender(active=message.active, idle=not message.active, status=message.status)
-        command = commands.Heartbeat(connection.user_id, connection=sender, seq=message.seq, status=message.status)
+        command = commands.Heartbeat(
+            connection.user_id, connection=sender, seq=message.seq, status=message.status, n=message.n
+        )
         outcome = self._send(connection, message.id, command)
         if outcome is None or outcome.changed_nothing:
             return
@@ -183,6 +188,7 @@ class PresenceService:
         Raises:
             MessageRefused: the connection sends too many messages.
         """
+        self._check_seq(message.seq, message.id)
         sender = connection.sender(active=False)
         command = commands.Sync(connection.user_id, connection=sender, seq=message.seq, replaces=message.replaces)
         outcome = self._send(connection, message.id, command)
@@ -200,8 +206,8 @@ class PresenceService:
         outcome = self._send(connection, message.id, commands.GetPresence(connection.user_id, connection=sender))
         if outcome is not None:
             users = self.get_bulk_presence(connection.user_id, message.userIds)
-            post = Post(connection.id, encode(query_frame(users, message.id)))
-            self._delivery.deliver(connection.user_id, outcome, posts=[post])
+            posts = [Post(connection.id, encode(frame)) for frame in query_frames(users, message.id)]
+            self._delivery.deliver(connection.user_id, outcome, posts=posts)
 
     def reply(self, connection_id: str, frame: ErrorFrame) -> None:
         """Post one error frame to one connection, without touching state."""
@@ -210,7 +216,7 @@ class PresenceService:
     # Polling devices, which have no socket
 
     def poll(self, connection: Connection, message: Heartbeat) -> SnapshotFrame:
-        """Heartbeat and `sync` of a polling device in one; returns the snapshot, in one part.
+        """Heartbeat and `sync` of a polling device in one; returns the snapshot, in one part however large.
 
         Raises:
             SignedOut: the token is no longer valid.
@@ -218,18 +224,26 @@ class PresenceService:
             LimitReached: the user has too many polling devices.
             MessageRefused: the device sends too many messages.
         """
+        self._check_seq(message.seq, message.id)
         sender = connection.sender(active=message.active, idle=not message.active, status=message.status)
         issued_at = connection.token_issued_at * 1000
         outcome = self._send_poll(
             commands.Poll(
-                connection.user_id, connection=sender, issued_at=issued_at, seq=message.seq, status=message.status
+                connection.user_id,
+                connection=sender,
+                issued_at=issued_at,
+                seq=message.seq,
+                status=message.status,
+                n=message.n,
             )
         )
         real = cast("UserState", outcome.real)  # every live poll is answered with a snapshot
         snapshot = self._snapshot(connection, message.id, outcome, real)
-        users = self.get_bulk_presence(connection.user_id, snapshot.users)
+        users = self._known(connection.user_id, snapshot.users)
         self._delivery.deliver(connection.user_id, outcome)
-        return {**snapshot.head, "part": 1, "parts": 1, "users": users}
+        if outcome.resumed:
+            return snapshot.first
+        return {**snapshot.first, "snapshot": snapshot.name, "part": 1, "parts": 1, "users": users}
 
     def update_polling_device(self, connection: Connection, change: StatusChange) -> None:
         """The user chose a status or a custom status on a polling device; it counts as a heartbeat.
@@ -275,13 +289,16 @@ class PresenceService:
 
     def get_snapshot(self, user_id: str, seq: int | None, issued_at: int) -> ContactsSnapshot:
         """Everything that a user may see, without a connection."""
+        self._check_seq(seq)
         snapshot = self._call(commands.GetSnapshot(user_id, seq=seq, issued_at=issued_at * 1000))
-        return {
+        answer: ContactsSnapshot = {
             "seq": snapshot.feed,
             "resumed": snapshot.resumed,
             "self": real_state(user_id, snapshot.real),
-            "users": self.get_bulk_presence(user_id, sorted(snapshot.sees)),
         }
+        if not snapshot.resumed:
+            answer["users"] = self._known(user_id, sorted(snapshot.sees))
+        return answer
 
     def inspect_user(self, user_id: str) -> InspectedUser:
         """The user's real state with every device, and why it is so; for the backend alone."""
@@ -364,15 +381,25 @@ class PresenceService:
     def _snapshot(
         self, connection: Connection, message_id: str | None, outcome: MessageOutcome, real: UserState
     ) -> Snapshot:
-        head: SnapshotHead = {
+        first: SnapshotFrame = {
             "type": "presence_snapshot",
             "seq": outcome.feed,
             "resumed": outcome.resumed,
             "self": own_state(connection.user_id, real, self._settings, connection.id),
         }
         if message_id is not None:
-            head["id"] = message_id
-        return Snapshot(connection.user_id, connection.id, sorted(outcome.sees), head)
+            first["id"] = message_id
+        return Snapshot(connection.user_id, connection.id, sorted(outcome.sees), first, outcome.snapshot)
+
+    def _known(self, viewer: str, user_ids: Sequence[str]) -> list[Record]:
+        """The records of those of these users whom the viewer may see."""
+        views = self._store.call([commands.ReadView(user, viewer=viewer) for user in user_ids], self._clock())
+        return [record(view) for view in views if not view.stranger]
+
+    def _check_seq(self, seq: int | None, message_id: str | None = None) -> None:
+        """Refuse a number that no frame can have had: it would move the feed away from the time for good."""
+        if seq is not None and seq > self._clock() + LATEST_SEQ_MS:
+            raise MessageRefused("invalid_message", "is not the number of a frame", field="seq", id=message_id)
 
 
 def _explain(user_id: str, inspection: Inspection) -> ExplainedState:

@@ -55,17 +55,35 @@ class Done(Response):
 
 @dataclass(slots=True)
 class View(Response):
-    """What a viewer may see of a user. For a viewer who may see nothing, there is no `rev`, and the status is
-    offline.
-    """
+    """What a viewer may see of a user."""
 
     user_id: str
     status: Status
+    stranger: bool = False
+    """The viewer may see nothing; the status is offline."""
     custom: str = ""
     """The custom status as JSON."""
     seen: int | None = None
-    rev: int | None = None
     device_type: DeviceType | None = None
+
+
+@dataclass(slots=True)
+class Views(Response):
+    """What some viewers may see of a user."""
+
+    shared: View
+    """What a contact sees from whom nothing is hidden."""
+    others: dict[str, View] = field(default_factory=dict)
+    """viewer → view, for those who see something else."""
+
+    nested: ClassVar = {
+        "shared": View.decode,
+        "others": lambda others: {viewer: View.decode(view) for viewer, view in others.items()},
+    }
+
+    def of(self, viewer: str) -> View:
+        """What one of them may see."""
+        return self.others.get(viewer, self.shared)
 
 
 @dataclass(slots=True)
@@ -99,9 +117,12 @@ class UserState(Response):
 
 @dataclass(slots=True)
 class Flush(Response):
-    """What a viewer receives now: changes of these users, in a frame with this number, on these connections."""
+    """What a viewer receives now: changes of these users, on these connections, in frames with these numbers."""
 
-    seq: int
+    prev: int
+    """The number before the first."""
+    first: int
+    last: int
     connections: list[str] = field(default_factory=list)
     users: dict[str, Status] = field(default_factory=dict)
     """user → the status that the viewer knows."""
@@ -109,8 +130,10 @@ class Flush(Response):
 
 @dataclass(slots=True)
 class OwnUpdate(Response):
-    """The user's own connections receive the real state."""
+    """The user's own connections receive the real state, in a frame with this number."""
 
+    prev: int
+    """The number before it."""
     seq: int
     connections: list[str]
     real: UserState
@@ -124,10 +147,8 @@ class Announcement(Response):
 
     rev: int
     was: Status
-    record: View
+    status: Status
     viewers: list[str] = field(default_factory=list)
-
-    nested: ClassVar = {"record": View.decode}
 
 
 @dataclass(slots=True)
@@ -137,9 +158,6 @@ class ViewerNotice(Response):
     viewer: str
     version: str
     was: Status
-    record: View
-
-    nested: ClassVar = {"record": View.decode}
 
 
 @dataclass(slots=True)
@@ -163,7 +181,7 @@ class Outcome(Response):
     own: OwnUpdate | None = None
     announcement: Announcement | None = None
     notices: list[ViewerNotice | BlockNotice] = field(default_factory=list)
-    lease: int | None = None
+    lease: str = ""
     flush: Flush | None = None
     found: list[str] = field(default_factory=list)
     """Kinds of inconsistencies that were found and repaired."""
@@ -174,7 +192,7 @@ class Outcome(Response):
 
     nested: ClassVar = {
         "own": OwnUpdate.decode,
-        "announcement": Announcement.decode,
+        "announcement": lambda announcement: Announcement(**announcement),
         "notices": _notices,
         "flush": Flush.decode,
     }
@@ -189,6 +207,8 @@ class MessageOutcome(Outcome):
     """Milliseconds after which the next message counts, where too many were sent."""
     feed: int = 0
     """The number of the user's last frame."""
+    snapshot: str = ""
+    """The name of the snapshot, which no other one has."""
     real: UserState | None = None
     """The user's own state, where a snapshot answers the message."""
     sees: list[str] = field(default_factory=list)
@@ -243,6 +263,7 @@ class Snapshot(Response):
     feed: int
     resumed: bool
     real: UserState
+    snapshot: str = ""
     sees: list[str] = field(default_factory=list)
 
     nested: ClassVar = {"real": UserState.decode}
@@ -294,13 +315,6 @@ class Targets(Response):
 
 
 @dataclass(slots=True)
-class Numbers(Response):
-    """Numbers for further frames."""
-
-    last: int
-
-
-@dataclass(slots=True)
 class Room(Response):
     """Whether there is room for more contacts."""
 
@@ -341,6 +355,12 @@ class DueUsers(Response):
     turn: bool = False
     """Whether the run that asks still has its turn."""
     cursor: str = ""
+    node: str = ""
+    """The node that serves the bucket, by its `run_id`; "" where the service does not show it."""
+    known_node: str = ""
+    """The same at the last look; "" before the first one."""
+    epoch_at: int | None = None
+    """When the epoch last changed."""
 
 
 @dataclass(slots=True)

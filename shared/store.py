@@ -13,6 +13,8 @@ import time
 from binascii import crc32
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from secrets import randbits
 from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -95,6 +97,7 @@ class Store:
         settings: the service's settings.
         metrics: what is counted.
         monotonic: the time in seconds, for pauses.
+        random: gives random integers, from which scripts make tokens.
 
     Raises from `call`, `users` and `eviction_policy`:
         Unavailable: Redis cannot be reached, is too slow, refuses us, or failed less than a second ago.
@@ -107,8 +110,9 @@ class Store:
         settings: Settings,
         metrics: Metrics,
         monotonic: Callable[[], float] = time.monotonic,
+        random: Callable[[], int] = partial(randbits, 48),
     ) -> None:
-        self._client, self._metrics, self._monotonic = client, metrics, monotonic
+        self._client, self._metrics, self._monotonic, self._random = client, metrics, monotonic, random
         self._kind: type[redis.Redis | RedisCluster] = RedisCluster if settings.redis_cluster else redis.Redis
         self._url, self._options = settings.redis_url, _OPTIONS.copy()
         self._iam = IamTokens(settings) if settings.redis_iam_user else None
@@ -319,7 +323,7 @@ class Store:
 
     def _run(self, client: redis.Redis, call: _Call, now: int, *, unknown: bool) -> Any:
         run, script = (client.eval, call.script.text) if unknown else (client.evalsha, call.script.sha)
-        return run(script, len(call.keys), *call.keys, now, call.body)
+        return run(script, len(call.keys), *call.keys, now, call.body, self._random())
 
     def _on_cluster(self, cluster: RedisCluster, calls: list[_Call], now: int) -> list[Any]:
         """Run calls on the nodes that hold their buckets, all nodes at the same time.

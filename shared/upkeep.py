@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from shared import consistency
 from shared.commands import BucketStatus, GetDue
 from shared.delivery import Delivery, Metrics, Pusher, Store, Unavailable
+from shared.epochs import find_losses
 from shared.settings import Settings
 
 SWEEP_MS = 150_000
@@ -118,6 +119,7 @@ class Upkeep:
         buckets = self._store.call([turn, *commands], self._clock())
         if not buckets[0].turn:
             return None
+        find_losses(self._store, self._metrics, self._clock(), buckets)
         latest = self._clock() + SWEEP_NAP_MS
         return _Due(
             users=[user for bucket in buckets for user in bucket.users],

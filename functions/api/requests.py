@@ -157,6 +157,7 @@ class Poll(_Request):
     active: bool = True
     status: Given[OnlineStatus] = None
     seq: Given[Sequence] = None
+    n: Given[UpdateNumber] = None
 
     @field_validator("deviceType", mode="before")
     @classmethod

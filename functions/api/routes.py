@@ -82,7 +82,7 @@ def get_my_contacts(me: Identity, query: requests.SnapshotQuery) -> ContactsSnap
 @call("POST", "/v1/me/heartbeat", body=requests.Poll, answer=requests.PollAnswer, also=(CONFLICT, TOO_MANY_REQUESTS))
 def post_my_heartbeat(me: Identity, body: requests.Poll) -> SnapshotFrame:
     """A device without a WebSocket is still here; answered like `sync`. Poll every `self.heartbeatEvery` ms."""
-    heartbeat = Heartbeat(action="heartbeat", active=body.active, status=body.status, seq=body.seq)
+    heartbeat = Heartbeat(action="heartbeat", active=body.active, status=body.status, seq=body.seq, n=body.n)
     return service().poll(_device(me, body.deviceId, body.deviceType), heartbeat)
 
 

@@ -12,6 +12,8 @@
 
 local CLOSING = 1000 -- ms between two attempts to close a socket on which messages still arrive
 
+local compares = { heartbeat = true, sync = true, poll = true } -- messages that carry the number of a frame
+
 local function may_send(c) return c.state == 'live' or c.state == 'lost' end
 
 local function blank_connection(id)
@@ -99,49 +101,50 @@ local function refuse(u, sender)
   return 'closed'
 end
 
--- A message arrived: its result and, when it is "live", its connection.
+-- A message arrived: its result and, when it is "live", its connection, and whether it had to be created.
 local function receive_message(u, request)
   local sender = request.connection
-  local c = u.connections[sender.id]
+  local c, created = u.connections[sender.id], false
   if c and not may_send(c) then return refuse(u, sender) end
   if not c or c.state == 'lost' then
-    local created, result = create_connection(u, sender, not request.status)
-    if not created then return result == 'full' and result or refuse(u, sender) end
-    c = created
+    local result
+    c, result = create_connection(u, sender, not request.status)
+    created = true
+    if not c then return result == 'full' and result or refuse(u, sender) end
   end
   if c.cap > 0 and c.cap <= now then -- its token ended, and the leeway has passed
     close_connection(u, c, 'closed')
     return 'closed'
   end
   if c.guessed and request.status then c.status, c.guessed = request.status, false end
-  return count_message(u, c, sender), c
+  return count_message(u, c, sender), c, created
 end
 
--- The client has a frame that Redis does not know: Redis lost its last seconds in a failover. Numbers and record go on
--- from now, as after a loss of everything; a status that the device chose in those seconds is in its heartbeat. A
--- client may lie, and a lie announces the user once more: so at most once within a TTL.
-local function recover(u, c, request)
-  if not knows_later_frame(request.seq, number(u, 'feed')) then return false end
-  if now - (number(u, 'recoveredAt') or 0) < SETTINGS.device_ttl then return false end
-  put(u, { feed = now, recoveredAt = now })
-  local rev = number(u, 'rev')
-  if rev and u.settings.invisible ~= '1' then raise_rev(u, math.max(rev + 1, now)) end
-  if request.status then
-    c.status, c.guessed = request.status, false
-    write_connection(u, c)
+-- Compares what the client has received with the feed. Gives whether a snapshot must answer: something may have been
+-- missed.
+--
+-- A client whose number is higher than the feed received frames that the store has lost, or lies. The feed moves on
+-- beyond that number, by a random distance: two devices with different numbers must not reach the same one.
+local function compare_feed(u, seq)
+  local feed = number(u, 'feed')
+  local framed_at = number(u, 'framedAt') or feed
+  local mended = feed ~= nil and mend(u)
+  if feed == nil or (seq and seq > number(u, 'feed')) then
+    begin_feed(u, seq and math.max(seq + 1000 + tonumber(random) % 10000, now) or now)
+    return true
   end
-  return true
+  return mended or misses_frame(seq, feed, framed_at)
 end
 
--- Counts the message, lets `act` change its connection, and settles. Returns the response, and whether frames that the
--- client had received were lost here. `act` may return sockets to close.
+-- Counts the message, lets `act` change its connection, and settles. Returns the response, and whether a snapshot must
+-- answer. `act` may return sockets to close.
 local function handle_message(u, request, act)
   load_user(u)
-  local result, c = receive_message(u, request)
+  local result, c, created = receive_message(u, request)
   if result ~= 'live' then return { result = result, wait = SETTINGS.rate_every } end
-  local recovered = recover(u, c, request)
+  local missed = compares[request.command] and compare_feed(u, request.seq)
   local close = act and act(c)
   local response = settle(u, ANNOUNCE)
   response.result, response.feed, response.close = 'live', number(u, 'feed'), close
-  return response, recovered
+  return response, missed or created
 end

@@ -1,5 +1,5 @@
 -- Reads: what others, the user and the backend ask about a user.
--- Uses: settle, snapshots.
+-- Uses: messages, settle, snapshots.
 
 -- read_view: what a viewer may see of the user. A user who is due is settled first; announcing stays due.
 --   request   viewer
@@ -10,15 +10,25 @@ function commands.read_view(u, request)
   return view(u, request.viewer)
 end
 
+-- read_views: what these viewers may see of the user. `shared` is what a contact sees from whom nothing is hidden, and
+-- `others` the views of those who see something else.
+--   request   viewers
+--   response  shared; others: viewer -> view
+function commands.read_views(u, request)
+  load_user(u)
+  if ended(number(u, 'due')) then settle(u, DEFER) end
+  return views_for(u, request.viewers)
+end
+
 -- get_snapshot: everything that the user may see, without a connection.
 --   request   seq, issued_at
---   response  feed, resumed, real, sees
+--   response  feed, resumed, snapshot, real, sees
 --   errors    signed_out
 function commands.get_snapshot(u, request)
   settle(u, DEFER)
-  if not u.fields.feed then put(u, { feed = now }) end
+  local missed = compare_feed(u, request.seq)
   local response = { feed = number(u, 'feed') }
-  add_snapshot_since(u, request.seq, response)
+  add_snapshot_since(u, not missed and request.seq, response)
   return response
 end
 

@@ -1,5 +1,5 @@
 -- Snapshots: the user's own state, and everything that the user may see.
--- Uses: choices.
+-- Uses: records.
 
 -- The user's real state: for the user's own connections, and for the backend.
 local function real_state(u)
@@ -16,14 +16,14 @@ local function real_state(u)
     last_seen_policy = u.settings.lastSeen or 'everyone', devices = filled(devices) }
 end
 
--- Adds the snapshot: the user's own state, and the users whose views complete it.
+-- Adds the snapshot: a name that no other has, the user's own state, and the users whose views complete it.
 local function add_snapshot(u, response)
-  response.real, response.sees = real_state(u), filled(call('SMEMBERS', u.keys.sees))
+  response.snapshot, response.real, response.sees = random, real_state(u), filled(call('SMEMBERS', u.keys.sees))
 end
 
--- The same, or only that nothing changed since frame `seq`.
+-- The same, or only that nothing changed since frame `seq`; false: something may have been missed.
 local function add_snapshot_since(u, seq, response)
-  response.resumed = seq ~= nil and seq == response.feed and call('EXISTS', u.keys.pending) == 0
+  response.resumed = seq == response.feed and call('EXISTS', u.keys.pending) == 0
   add_snapshot(u, response)
-  if response.resumed then response.sees = nil end
+  if response.resumed then response.sees, response.snapshot = nil, nil end
 end

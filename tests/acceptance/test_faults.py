@@ -42,13 +42,14 @@ class Crowd:
         self.clients = {user: Client() for user in USERS}
         self.connections: dict[str, Connection] = {}
         self.chosen = dict.fromkeys(USERS, "online")
+        self.numbers: dict[str, int] = {}
         bench.pusher.deliver = self.deliver
 
     def deliver(self, frame: Post) -> None:
         """Hand a frame to the client that owns its connection."""
         for user, connection in self.connections.items():
             if connection.id == frame.connection_id:
-                self.clients[user].receive(json.loads(frame.data))
+                self.clients[user].receive(json.loads(frame.data), self.bench.clock())
 
     def tell_graph(self) -> None:
         """Load the graph as the application's backend does: everybody is everybody's contact."""
@@ -66,12 +67,23 @@ class Crowd:
     def choose(self, user: str, status: str) -> None:
         """A user chooses a status."""
         self.chosen[user] = status
-        self.bench.update(self.connections[user], status=status)
+        self.numbers[user] = self.numbers.get(user, 0) + 1
+        self.bench.update(self.connections[user], status=status, n=self.numbers[user])
 
     def beat(self) -> None:
         """Send one heartbeat from every connected user."""
         for user, connection in self.connections.items():
-            self.bench.beat(connection, status=self.chosen[user], seq=self.clients[user].seq)
+            self.catch_up(user)
+            self.bench.beat(
+                connection, status=self.chosen[user], n=self.numbers.get(user), seq=self.clients[user].seq
+            )
+
+    def catch_up(self, user: str) -> None:
+        """Send the `sync` that a client owes."""
+        connection = self.connections[user]
+        self.clients[user].catch_up(
+            self.bench.clock(), lambda seq: self.bench.service.sync(connection, Sync(action="sync", seq=seq))
+        )
 
     def others(self, user: str) -> list[Client]:
         """The clients of the other connected users."""

@@ -358,7 +358,7 @@ def test_16_a_frame_in_flight_causes_no_snapshot_but_a_lost_one_does(bench: Benc
     bench.beat(alice, seq=seq)
     [snapshot] = bench.pusher.to(alice.id)
     assert snapshot["type"] == "presence_snapshot"
-    assert snapshot["seq"] == seq + 1
+    assert snapshot["seq"] > seq
     bench.clock.advance(5)
     bench.beat(alice, seq=snapshot["seq"])
     bench.beat(alice)
@@ -377,7 +377,7 @@ def test_16_a_client_that_missed_nothing_resumes(bench: Bench) -> None:
     bench.service.set_user_online(again)
     bench.service.sync(again, Sync(action="sync", seq=seq))
     [frame] = bench.pusher.to(again.id)
-    assert (frame["resumed"], frame["users"], frame["seq"]) == (True, [], seq)
+    assert (frame["resumed"], "users" in frame, frame["seq"]) == (True, False, seq)
 
     bench.service.set_user_offline("alice", again.id)
     bench.update(bob, status="busy")

@@ -176,11 +176,17 @@ class Bench:
         self.pusher = Pusher(self.steps)
         self.round_trips: list[list[AnyCommand]] = []
         self.on_round_trip: OnRoundTrip = lambda _commands, _now: None
-        self.store = Store(client, self.settings, self.metrics)
+        self._drawn = 0
+        self.store = Store(client, self.settings, self.metrics, random=self._random)
         self.service, self.upkeep = self.environment(), self.sweeper()
         self._opened, self._runs = 0, 0
         if loaded:
             self.service.contacts.set_graph_loaded(True)
+
+    def _random(self) -> int:
+        """No two are alike; their last four digits, which decide how far numbers move, only depend on the time."""
+        self._drawn += 1
+        return self._drawn * 10_000 + self.clock() % 10_000
 
     def close(self) -> None:
         """Close the store's threads and connections."""
