@@ -49,6 +49,7 @@ LIVELOCK = 10_000
 
 
 AnyCommand = Command[Any]
+Connect = Callable[[Settings, Counts, Callable[[], int]], Any]
 OnRoundTrip = Callable[[list[AnyCommand], int], None]
 
 
@@ -125,7 +126,7 @@ class Pusher:
 class RecordingStore:
     """A `Store` that reports the commands of each round trip, after which a function may die."""
 
-    def __init__(self, store: Store, steps: Steps, record: OnRoundTrip) -> None:
+    def __init__(self, store: Any, steps: Steps, record: OnRoundTrip) -> None:
         self.store, self.buckets = store, store.buckets
         self._steps, self._record = steps, record
         self._last, self._since = 0, 0
@@ -159,6 +160,7 @@ class Bench:
         client: the Redis that holds the state; the test empties it between uses.
         settings: the service's settings.
         loaded: whether to mark the graph as loaded.
+        connect: makes the store, where it is not on that one Redis.
 
     Attributes:
         clock, steps, pusher, metrics, settings: see their classes; all environments share them.
@@ -169,7 +171,7 @@ class Bench:
     """
 
     def __init__(
-        self, client: redis.Redis | RedisCluster, settings: Settings | None = None, *, loaded: bool = True
+        self, client: Any, settings: Settings | None = None, *, loaded: bool = True, connect: Connect | None = None
     ) -> None:
         self.settings = settings or Settings()
         self.client, self.clock, self.steps, self.metrics = client, Clock(), Steps(), Counts()
@@ -177,7 +179,8 @@ class Bench:
         self.round_trips: list[list[AnyCommand]] = []
         self.on_round_trip: OnRoundTrip = lambda _commands, _now: None
         self._drawn = 0
-        self.store = Store(client, self.settings, self.metrics, random=self._random)
+        connect = connect or (lambda settings, metrics, random: Store(client, settings, metrics, random=random))
+        self.store = connect(self.settings, self.metrics, self._random)
         self.service, self.upkeep = self.environment(), self.sweeper()
         self._opened, self._runs = 0, 0
         if loaded:

@@ -1,0 +1,135 @@
+"""A store on several real servers, each of which can lose its last seconds to a replica that is promoted.
+
+    with Nodes(2) as nodes:
+        bench = Bench(nodes.client, Settings(buckets=4), connect=nodes.connect)
+        nodes.fork(0)          # a replica of node 0 stops receiving here
+        ...                    # what happens now is lost on node 0
+        nodes.fail_over(0)     # the replica takes over: another server, with another `run_id`
+
+Buckets are spread over the nodes as slots are over the nodes of a cluster. How calls travel in a real cluster is for
+tests/shared/test_cluster.py.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, Self
+
+import redis
+
+from local.elasticache import RedisServer
+from shared.commands import Command
+from shared.settings import Settings
+from shared.store import FACTS, AnyResponse, Store
+from tests.support.metrics import Counts
+
+PATIENCE = 20.0
+"""Seconds that a replica may need for its first copy."""
+
+
+class Nodes:
+    """Real servers with a replica each.
+
+    Attributes:
+        client: reads and writes keys on whichever server has them.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.client = RoutedClient(self)
+        self._stack = ExitStack()
+        # Replicas are copied at once, and not after the five seconds for which a primary collects them.
+        options = ("--repl-diskless-sync-delay", "0")
+        self._servers = [[self._stack.enter_context(RedisServer.start(0, options)) for _ in "ab"] for _ in range(count)]
+        self._clients = [redis.Redis.from_url(primary.url, protocol=2) for primary, _ in self._servers]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for client in self._clients:
+            client.close()
+        self._stack.close()
+
+    def connect(self, settings: Settings, metrics: Counts, random: Callable[[], int]) -> SplitStore:
+        """A store over all nodes."""
+        return SplitStore([Store(client, settings, metrics, random=random) for client in self._clients])
+
+    def of_key(self, key: str | bytes) -> redis.Redis:
+        """The server that has a key."""
+        bucket = re.match(rb"presence:\{(\d+)\}", key.encode() if isinstance(key, str) else key)
+        assert bucket, key
+        return self._clients[int(bucket[1]) % len(self._clients)]
+
+    def flush(self) -> None:
+        """Empty every server, for another test."""
+        for client in self._clients:
+            client.flushall()
+
+    def fork(self, node: int) -> None:
+        """Copy a node to its replica, which receives nothing more."""
+        primary, replica = self._servers[node]
+        with redis.Redis.from_url(replica.url, protocol=2) as client:
+            client.replicaof("127.0.0.1", str(primary.port))
+            until = time.monotonic() + PATIENCE
+            while time.monotonic() < until:
+                state = client.info("replication")
+                if state.get("master_link_status") == "up" and not state.get("master_sync_in_progress"):
+                    break
+                time.sleep(0.002)
+            else:
+                raise TimeoutError(f"no copy within {PATIENCE:g} s")
+            client.replicaof("NO", "ONE")
+
+    def fail_over(self, node: int) -> None:
+        """The replica takes over; the node's clients reach it from now on."""
+        self._servers[node].reverse()
+        promoted = redis.Redis.from_url(self._servers[node][0].url, protocol=2)
+        self._clients[node].connection_pool.disconnect()
+        self._clients[node].connection_pool = promoted.connection_pool
+
+
+class SplitStore:
+    """The `Store` protocol over one `Store` for each node."""
+
+    def __init__(self, stores: Sequence[Store]) -> None:
+        self._stores = stores
+        self.buckets = stores[0].buckets
+        self.bucket_of, self.key = stores[0].bucket_of, stores[0].key
+
+    def call(self, commands: Sequence[Command[AnyResponse]], now: int) -> list[AnyResponse]:
+        places: dict[int, list[int]] = {}
+        for place, command in enumerate(commands):
+            bucket = self.bucket_of(command.user) if command.bucket is None else command.bucket
+            places.setdefault(bucket % len(self._stores), []).append(place)
+        responses: dict[int, AnyResponse] = {}
+        for node, of_node in places.items():
+            answers = self._stores[node].call([commands[place] for place in of_node], now)
+            responses |= dict(zip(of_node, answers, strict=True))
+        return [responses[place] for place in range(len(commands))]
+
+    def users(self, cursor: str, count: int = 100, kinds: Sequence[str] = FACTS) -> tuple[set[str], str]:
+        node, _, inner = (cursor or "0/").partition("/")
+        found, following = self._stores[int(node)].users(inner, count, kinds)
+        if not following and int(node) + 1 == len(self._stores):
+            return found, ""
+        return found, f"{node}/{following}" if following else f"{int(node) + 1}/"
+
+    def eviction_policy(self) -> str | None:
+        return self._stores[0].eviction_policy()
+
+    def close(self) -> None:
+        for store in self._stores:
+            store.close()
+
+
+class RoutedClient:
+    """Redis commands about one key, on the server that has it."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda key, *rest, **options: getattr(self._nodes.of_key(key), name)(key, *rest, **options)
