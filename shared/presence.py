@@ -29,6 +29,7 @@ from shared.frames import (
     SnapshotFrame,
     SnapshotHead,
     encode,
+    error_frame,
     own_state,
     query_frame,
     real_state,
@@ -100,9 +101,14 @@ class PresenceService:
 
         Returns:
             False when the connection may not send: it was signed out, or its `$disconnect` arrived first.
+
+        Raises:
+            LimitReached: the user has too many open sockets.
         """
         sender = connection.sender(active=connection.active)
         connected = self._call(commands.Connect(connection.user_id, connection=sender))
+        if connected.result == "full":
+            raise self._too_many_sockets()
         self._metrics.count("Connections")
         return connected.result == "live"
 
@@ -342,6 +348,11 @@ class PresenceService:
             case "closed":
                 self._pusher.close([connection.id])
                 return None
+            case "full":
+                reason = str(self._too_many_sockets())
+                self.reply(connection.id, error_frame("too_many_connections", reason, id=message_id))
+                self._pusher.close([connection.id])
+                return None
             case "ignored":
                 return None
             case "limited":
@@ -349,6 +360,9 @@ class PresenceService:
                     "rate_limited", "too many messages on this connection", id=message_id, retry_after=outcome.wait
                 )
         return outcome
+
+    def _too_many_sockets(self) -> LimitReached:
+        return LimitReached(f"a user has at most {self._settings.max_sockets} sockets open", "connections")
 
     def _send_poll(self, command: Command[MessageOutcome]) -> MessageOutcome:
         outcome = self._call(command)

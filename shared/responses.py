@@ -208,9 +208,9 @@ class MessageOutcome(Outcome):
 
 @dataclass(slots=True)
 class Connected(Response):
-    """Whether the connection may send."""
+    """Whether the connection may send; "full": the user has too many sockets."""
 
-    result: Literal["live", "closed"]
+    result: Literal["live", "closed", "full"]
 
 
 @dataclass(slots=True)

@@ -115,6 +115,7 @@ def _constants(settings: Settings) -> str:
         "rate_every": max(1, round(1000 / settings.rate_limit)),
         "rate_burst": settings.rate_burst,
         "max_contacts": settings.max_contacts,
+        "max_sockets": settings.max_sockets,
         "max_devices": settings.max_devices,
         "buckets": settings.buckets,
         "rank": f"{{ {ranks} }}",

@@ -8,7 +8,7 @@
 --         "limited"  too many messages; the next one counts after at most `wait` ms
 --         "closed"   the connection may not send, and its socket is to be closed
 --         "ignored"  the same, and closing was asked for a moment ago
---         "full"     the user has too many polling devices
+--         "full"     the user has too many sockets, or polling devices
 
 local CLOSING = 1000 -- ms between two attempts to close a socket on which messages still arrive
 
@@ -45,19 +45,23 @@ local function predecessor_of(u, id, device)
   return newest
 end
 
-local function polling_devices_of(u)
-  local count = 0
+-- Whether the user has as many sockets, or polling devices, as anybody may. A socket of the same device does not count:
+-- this one replaces it, when its client reconnects or rotates.
+local function is_full(u, sender)
+  local count, most = 0, sender.polling and SETTINGS.max_devices or SETTINGS.max_sockets
   for _, c in pairs(u.connections) do
-    if c.polling and is_live(c) then count = count + 1 end
+    if c.polling == (sender.polling or false) and is_live(c) then count = count + 1 end
   end
-  return count
+  if count < most then return false end
+  local before = not sender.polling and predecessor_of(u, sender.id, sender.device or sender.id)
+  return not (before and is_live(before) and not before.polling and count == most)
 end
 
--- Creates the sender's connection; nil and a result where a sign-out, its token or the device limit forbids it.
+-- Creates the sender's connection; nil and a result where a sign-out, its token or a limit forbids it.
 -- `guess`: its status is a guess, since the store lost it and the message does not say it.
 local function create_connection(u, sender, guess)
   if is_signed_out(u, sender) or (sender.cap > 0 and sender.cap <= now) then return nil, 'closed' end
-  if sender.polling and polling_devices_of(u) >= SETTINGS.max_devices then return nil, 'full' end
+  if is_full(u, sender) then return nil, 'full' end
   local c = blank_connection(sender.id)
   c.state, c.status, c.guessed, c.cap = 'live', sender.status or 'online', guess, sender.cap
   c.type, c.connected, c.polling, c.device =
@@ -85,9 +89,9 @@ local function create_connection(u, sender, guess)
   return c
 end
 
--- The result for a message on a connection that may not send.
-local function refuse(u, sender)
-  if sender.polling then return 'closed' end
+-- The result for a message on a connection that may not send: `result`, when its socket is to be closed now.
+local function refuse(u, sender, result)
+  if sender.polling then return result end
   local c = u.connections[sender.id]
   if not c then
     c = remember_closed(u, sender.id)
@@ -96,17 +100,20 @@ local function refuse(u, sender)
   if c.arrival > now then return 'ignored' end
   c.arrival = now + CLOSING
   write_connection(u, c)
-  return 'closed'
+  return result
 end
 
 -- A message arrived: its result and, when it is "live", its connection.
 local function receive_message(u, request)
   local sender = request.connection
   local c = u.connections[sender.id]
-  if c and not may_send(c) then return refuse(u, sender) end
+  if c and not may_send(c) then return refuse(u, sender, 'closed') end
   if not c or c.state == 'lost' then
     local created, result = create_connection(u, sender, not request.status)
-    if not created then return result == 'full' and result or refuse(u, sender) end
+    if not created then
+      if c and not sender.polling then close_connection(u, c, 'closed') end
+      return refuse(u, sender, result)
+    end
     c = created
   end
   if c.cap > 0 and c.cap <= now then -- its token ended, and the leeway has passed

@@ -170,6 +170,15 @@ def test_a_connection_that_has_closed_already_is_403(environment: WarmEnvironmen
     assert real(environment)["devices"] == []
 
 
+def test_a_handshake_beyond_the_number_of_sockets_is_429(start: Callable[..., WarmEnvironment]) -> None:
+    """One more socket than `max_sockets` is refused with 429 and the reason."""
+    environment = start(max_sockets=1)
+    assert connect(environment)["statusCode"] == 200
+    now = now_ms()
+    event = events.connect(events.vouched("alice", now // 1000, now // 1000 + 60), "B=", now)
+    assert environment.invoke("connect", event) == {"statusCode": 429, "body": "a user has at most 1 sockets open"}
+
+
 def test_while_redis_is_away_handshakes_are_let_in(cut_off: WarmEnvironment) -> None:
     """A client that is let in recovers with its first heartbeat; a refused one would reconnect immediately."""
     assert connect(cut_off) == {"statusCode": 200, "headers": {}}

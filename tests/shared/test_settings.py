@@ -41,6 +41,9 @@ OUT_OF_RANGE = [
     ("rate_burst", "0"),
     ("max_contacts", "0"),
     ("max_devices", "0"),
+    ("max_devices", "21"),
+    ("max_sockets", "0"),
+    ("max_sockets", "51"),
     ("push_budget", "0"),
     ("status_priority", "online,busy,offline"),
 ]
@@ -121,6 +124,7 @@ def test_what_was_set_comes_back_in_a_functions_environment() -> None:
         rate_burst=7,
         max_contacts=10,
         max_devices=3,
+        max_sockets=4,
         callback_url="https://a.execute-api.eu-central-1.amazonaws.com/live",
         push_budget=4,
         cors_origins=("https://a.example", "https://b.example"),
