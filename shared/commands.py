@@ -30,6 +30,7 @@ from shared.responses import (
     Numbers,
     Outcome,
     Privacy,
+    Refusal,
     RelatedUsers,
     Response,
     Room,
@@ -154,6 +155,13 @@ class Update(Command[MessageOutcome]):
 
     connection: Sender
     change: Change
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefuseMessage(Command[Refusal]):
+    """A message that violates the protocol."""
+
+    connection: Sender
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,7 +46,7 @@ from shared.messages import (
     StatusChange,
     Sync,
 )
-from shared.responses import Inspection, MessageOutcome, Response, Rule, UserState
+from shared.responses import Inspection, MessageOutcome, Refusal, Response, Rule, UserState
 from shared.settings import Settings
 from shared.upkeep import Upkeep
 
@@ -209,6 +209,26 @@ class PresenceService:
             post = Post(connection.id, encode(query_frame(users, message.id)))
             self._delivery.deliver(connection.user_id, outcome, posts=[post])
 
+    def refuse(self, connection: Connection, error: MessageRefused) -> None:
+        """Answer a message that was refused: it counts against the rate limit, and beyond that gets no error."""
+        self._metrics.count("MessagesRefused")
+        if error.code not in ("rate_limited", "unavailable"):  # these have been counted, or cannot be
+            try:
+                refusal = self._call(
+                    commands.RefuseMessage(connection.user_id, connection=connection.sender(active=False))
+                )
+            except Unavailable:
+                refusal = None
+            match refusal:
+                case Refusal(result="closed"):
+                    self._pusher.close([connection.id])
+                    return
+                case Refusal(result="limited"):
+                    error = _rate_limited(error.id, refusal.wait)
+                case Refusal(result="ignored"):
+                    return
+        self.reply(connection.id, error.frame())
+
     def reply(self, connection_id: str, frame: ErrorFrame) -> None:
         """Post one error frame to one connection, without touching state."""
         self._pusher.post([Post(connection_id, encode(frame))])
@@ -356,9 +376,7 @@ class PresenceService:
             case "ignored":
                 return None
             case "limited":
-                raise MessageRefused(
-                    "rate_limited", "too many messages on this connection", id=message_id, retry_after=outcome.wait
-                )
+                raise _rate_limited(message_id, outcome.wait)
         return outcome
 
     def _too_many_sockets(self) -> LimitReached:
@@ -387,6 +405,10 @@ class PresenceService:
         if message_id is not None:
             head["id"] = message_id
         return Snapshot(connection.user_id, connection.id, sorted(outcome.sees), head)
+
+
+def _rate_limited(message_id: str | None, wait: int) -> MessageRefused:
+    return MessageRefused("rate_limited", "too many messages on this connection", id=message_id, retry_after=wait)
 
 
 def _explain(user_id: str, inspection: Inspection) -> ExplainedState:

@@ -207,6 +207,16 @@ class MessageOutcome(Outcome):
 
 
 @dataclass(slots=True)
+class Refusal(Response):
+    """Whether the error of a refused message is posted: only if the result is "live", or a `rate_limited` if it is
+    "limited".
+    """
+
+    result: Result
+    wait: int
+
+
+@dataclass(slots=True)
 class Connected(Response):
     """Whether the connection may send; "full": the user has too many sockets."""
 

@@ -6,8 +6,8 @@
 --
 -- result  "live"     the message counts
 --         "limited"  too many messages; the next one counts after at most `wait` ms
---         "closed"   the connection may not send, and its socket is to be closed
---         "ignored"  the same, and closing was asked for a moment ago
+--         "closed"   the connection may not send, or sent far too many messages, and its socket is to be closed
+--         "ignored"  as "limited" or "closed", and an error was posted, or closing asked for, a moment ago
 --         "full"     the user has too many sockets, or polling devices
 
 local CLOSING = 1000 -- ms between two attempts to close a socket on which messages still arrive
@@ -103,6 +103,13 @@ local function refuse(u, sender, result)
   return result
 end
 
+-- Closes the connection of a persistent offender, as if its socket had closed.
+local function close_offender(u, c)
+  close_connection(u, c, 'disconnected', now + SETTINGS.grace)
+  settle(u, DEFER)
+  return refuse(u, c, 'closed')
+end
+
 -- A message arrived: its result and, when it is "live", its connection.
 local function receive_message(u, request)
   local sender = request.connection
@@ -121,7 +128,28 @@ local function receive_message(u, request)
     return 'closed'
   end
   if c.guessed and request.status then c.status, c.guessed = request.status, false end
-  return count_message(u, c, sender), c
+  local result = count_message(u, c, sender)
+  if result == 'offender' then return close_offender(u, c) end
+  return result, c
+end
+
+-- refuse_message: a message that violates the protocol. It counts against the rate limit, but is no heartbeat: it
+-- neither creates a connection nor keeps one live.
+--   request   connection
+--   response  result, wait
+function commands.refuse_message(u, request)
+  load_user(u)
+  local sender = request.connection
+  local c = u.connections[sender.id]
+  local result
+  if not c or not may_send(c) then
+    result = refuse(u, sender, 'closed')
+  else
+    result = count_rate(u, c)
+    if result == 'live' then write_connection(u, c) end
+    if result == 'offender' then result = close_offender(u, c) end
+  end
+  return { result = result, wait = SETTINGS.rate_every }
 end
 
 -- The client has a frame that Redis does not know: Redis lost its last seconds in a failover. Numbers and record go on

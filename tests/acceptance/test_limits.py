@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from shared.messages import Heartbeat, LimitReached, Sync
+from shared.messages import Heartbeat, LimitReached, MessageRefused, Sync, parse_message
 from shared.settings import Settings
 from tests.support.service import Bench
 
@@ -98,3 +98,108 @@ def test_42_at_the_limit_a_device_reconnects_and_rotates(bench: Bench) -> None:
         bench.service.set_user_online(bench.connection("alice", device="tab2"))
     with pytest.raises(LimitReached):
         bench.service.set_user_online(bench.connection("alice", device="tab3"))
+
+
+# Floods of messages --------------------------------------------------------------------------------------------------
+
+
+ID = "BFaT_fALIAMCKug="
+GARBAGE = ("{", '{"action":"x"}', '{"action":"heartbeat","active":1}', "x" * 5000, '{"action":"leave","id":"\\u0000"}')
+
+
+class Sender:
+    """A client with one socket, through the real handlers, at a time that the test decides."""
+
+    def __init__(self, bench: Bench, user: str = "alice") -> None:
+        self.bench, self.connection = bench, bench.open(user)
+
+    def say(self, body: str) -> list[str]:
+        """Send a text; gives the codes of the errors that it gets."""
+        before = len(self.bench.pusher.to(self.connection.id))
+        try:
+            self.bench.service.receive(self.connection, parse_message(body))
+        except MessageRefused as error:
+            self.bench.service.refuse(self.connection, error)
+        return [frame["code"] for frame in self.bench.pusher.to(self.connection.id)[before:] if "code" in frame]
+
+
+def test_42_a_refused_message_counts_against_the_rate_limit(bench: Bench) -> None:
+    """Line 42: refused messages get an error each up to the limit, and then at most one `rate_limited` a second."""
+    sender = Sender(bench)
+    errors = [code for number in range(19) for code in sender.say(GARBAGE[number % len(GARBAGE)])]
+    assert len(errors) == 19
+    assert "rate_limited" not in errors
+    bench.clock.advance(0.1)
+    assert [sender.say("{") for _ in range(4)] == [["rate_limited"], [], [], []]
+    assert sender.say('{"action":"heartbeat"}') == [], "they used up what valid messages may use"
+    bench.clock.advance(1)
+    assert [sender.say("{") for _ in range(7)] == [["invalid_message"]] * 5 + [["rate_limited"], []]
+    assert bench.pusher.closed == []
+
+
+def test_42_a_refused_message_is_one_round_trip_and_at_most_one_post(bench: Bench) -> None:
+    """Line 42: refusing a message costs one script call, and beyond the limit no post."""
+    sender = Sender(bench)
+    for _ in range(60):
+        with bench.counted() as round_trips:
+            assert len(sender.say("{")) <= 1
+        assert [len(commands) for commands in round_trips] == [1]
+    assert len(bench.pusher.to(sender.connection.id)) == 1 + 19 + 1
+
+
+@pytest.mark.parametrize("body", ["{", '{"action":"heartbeat"}', '{"action":"presence_update","status":"busy"}'])
+def test_42_a_persistent_offender_is_closed(bench: Bench, body: str) -> None:
+    """Line 42: who stays far above the limit, with messages of any kind, loses the connection; others do not notice."""
+    bench.service.contacts.change("alice", ["bob"])
+    bob, sender = bench.open("bob"), Sender(bench)
+    other = bench.open("alice")
+    for _ in range(28 * 10):
+        bench.clock.advance(1 / 28)
+        sender.say(body)
+        if bench.pusher.closed:
+            break
+    assert bench.pusher.closed == [sender.connection.id]
+    answered = len(bench.pusher.to(sender.connection.id))
+    assert sender.say(body) == []
+    assert len(bench.pusher.to(sender.connection.id)) == answered
+    bench.beat(other)
+    assert bench.sees("bob", "alice")["status"] == "online"
+    assert "offline" not in [change["status"] for change in bench.pusher.changes(bob.id, "alice")]
+    bench.service.leave("alice", other.id)
+    bench.sweep(bench.settings.grace + 2)
+    assert bench.sees("bob", "alice")["status"] == "offline"
+
+
+def test_42_who_is_a_little_above_the_limit_is_not_closed(bench: Bench) -> None:
+    """Line 42: six messages a second for ten minutes lose one in six, and nothing else."""
+    sender = Sender(bench)
+    for _ in range(6 * 600):
+        bench.clock.advance(1 / 6)
+        sender.say('{"action":"heartbeat"}')
+    assert bench.pusher.closed == []
+    assert bench.sees("bob", "alice") == {"userId": "alice", "status": "offline"}
+    assert len(bench.service.inspect_user("alice")["devices"]) == 1
+
+
+def test_42_a_refused_message_is_no_heartbeat(bench: Bench) -> None:
+    """Line 42: a broken client that sends only refused messages ends with its TTL, and its socket is closed."""
+    sender = Sender(bench)
+    for _ in range(8):
+        bench.sweep(10)
+        assert len(sender.say("{")) == (1 if bench.clock() < sender.connection.connected_at + 75_000 else 0)
+    assert bench.service.inspect_user("alice")["status"] == "offline"
+    assert bench.pusher.closed == [sender.connection.id]
+
+
+def test_42_the_count_of_an_offender_takes_no_room_for_others(bench: Bench) -> None:
+    """Line 42: what is stored for an offender goes when the connection keeps to the limit again."""
+    sender = Sender(bench)
+    bench.beat(sender.connection)
+    key, field = bench.store.key("user", "alice"), f"!{sender.connection.id}"
+    size = len(str(bench.client.hget(key, field)))
+    for _ in range(30):
+        sender.say("{")
+    assert len(str(bench.client.hget(key, field))) > size + 10
+    bench.clock.advance(60)
+    bench.beat(sender.connection)
+    assert len(str(bench.client.hget(key, field))) <= size

@@ -108,6 +108,7 @@ def samples(alice: Connection, now: int) -> list[Command[Any]]:
         commands.Sync(ALICE, connection=phone, seq=1, replaces="old="),
         commands.GetPresence(ALICE, connection=phone),
         commands.Update(ALICE, connection=phone, change=busy),
+        commands.RefuseMessage(ALICE, connection=phone),
         commands.Leave(ALICE, id=alice.id, known=True, issued_at=now),
         commands.Disconnect(ALICE, id=alice.id),
         commands.Gone(ALICE, ids=[alice.id]),
