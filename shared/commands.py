@@ -30,6 +30,7 @@ from shared.responses import (
     Numbers,
     Outcome,
     Privacy,
+    PrivacyOutcome,
     Refusal,
     RelatedUsers,
     Response,
@@ -234,13 +235,17 @@ class EditRelations(Command[Outcome]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SetPrivacy(Command[Outcome]):
-    """The user's own choices; a list that is given replaces the one before."""
+class SetPrivacy(Command[PrivacyOutcome]):
+    """The user's own choices; a list that is given replaces the one before, in portions."""
 
     invisible: bool | None = None
     last_seen: LastSeenPolicy | None = None
     hide_from: Sequence[str] | None = None
     blocks: Sequence[str] | None = None
+    edits: Sequence[tuple[str, Edit]] | None = None
+    """(viewer, edit): what an earlier portion left."""
+    most: int
+    """How many viewers are edited."""
     issued_at: int | None = None
 
 

@@ -240,6 +240,14 @@ class BlockOutcome(Outcome):
 
 
 @dataclass(slots=True)
+class PrivacyOutcome(Outcome):
+    """The same for a change of privacy."""
+
+    left: list[tuple[str, Any]] = field(default_factory=list)
+    """(viewer, edit): what is still to be done."""
+
+
+@dataclass(slots=True)
 class AuditOutcome(Outcome):
     """The same for a check of consistency."""
 

@@ -117,7 +117,7 @@ def samples(alice: Connection, now: int) -> list[Command[Any]]:
         commands.PollUpdate(ALICE, connection=poller, change=busy, issued_at=now),
         commands.SetStatus(ALICE, change=claim, issued_at=now),
         commands.EditRelations(ALICE, edits=[(BOB, "hide"), (CAROL, "contact"), (BOB, "blocked", now)]),
-        commands.SetPrivacy(ALICE, invisible=True, last_seen="nobody", hide_from=[BOB], blocks=[CAROL]),
+        commands.SetPrivacy(ALICE, invisible=True, last_seen="nobody", hide_from=[BOB], blocks=[CAROL], most=1),
         commands.SetBlock(ALICE, viewer=BOB, blocked=True, most=10, issued_at=now),
         commands.CheckRoom(ALICE, viewers=[BOB, CAROL]),
         commands.FilterContacts(ALICE, viewers=[BOB, CAROL]),
