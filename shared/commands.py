@@ -50,6 +50,18 @@ class SignedOut(Exception):
     """The token was issued before its user signed out everywhere, or was erased."""
 
 
+class TooManyCalls(Exception):
+    """The user makes too many calls over HTTP; this one was not carried out.
+
+    Attributes:
+        retry_after: milliseconds after which the next call counts.
+    """
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__("too many calls by this user")
+        self.retry_after = retry_after
+
+
 # What commands carry
 
 

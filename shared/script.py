@@ -114,6 +114,8 @@ def _constants(settings: Settings) -> str:
         "retention": _ms(settings.retention),
         "rate_every": max(1, round(1000 / settings.rate_limit)),
         "rate_burst": settings.rate_burst,
+        "http_rate_every": max(1, round(1000 / settings.http_rate_limit)),
+        "http_rate_burst": settings.http_rate_burst,
         "max_contacts": settings.max_contacts,
         "max_sockets": settings.max_sockets,
         "max_devices": settings.max_devices,

@@ -125,6 +125,8 @@ def test_what_was_set_comes_back_in_a_functions_environment() -> None:
         max_contacts=10,
         max_devices=3,
         max_sockets=4,
+        http_rate_limit=9.0,
+        http_rate_burst=10,
         callback_url="https://a.execute-api.eu-central-1.amazonaws.com/live",
         push_budget=4,
         cors_origins=("https://a.example", "https://b.example"),
