@@ -117,10 +117,12 @@ class SnapshotFrame(TypedDict):
 
 
 class QueryFrame(TypedDict):
-    """The answer to `get_presence`."""
+    """The answer to `get_presence`, in `parts` frames."""
 
     type: Literal["presence"]
     id: NotRequired[str]
+    part: int
+    parts: int
     users: list[Record]
 
 
@@ -318,12 +320,14 @@ def snapshot_frames(head: SnapshotHead, users: Sequence[Record]) -> list[Snapsho
     return [{**head, "part": place, "parts": len(parts), "users": part} for place, part in enumerate(parts, 1)]
 
 
-def query_frame(users: Sequence[Record], message_id: str | None) -> QueryFrame:
-    """The answer to `get_presence`."""
-    frame: QueryFrame = {"type": "presence", "users": list(users)}
-    if message_id is not None:
-        frame["id"] = message_id
-    return frame
+def query_frames(users: Sequence[Record], message_id: str | None) -> list[QueryFrame]:
+    """The answer to `get_presence`, in frames that fit."""
+    head: dict[str, Any] = {"type": "presence"} if message_id is None else {"type": "presence", "id": message_id}
+    parts = fit(users, MAX_FRAME_BYTES - len(encode(head)) - len(b',"part":100,"parts":100,"users":[]'))
+    return [
+        cast("QueryFrame", {**head, "part": place, "parts": len(parts), "users": part})
+        for place, part in enumerate(parts, 1)
+    ]
 
 
 def error_frame(

@@ -31,7 +31,7 @@ from shared.frames import (
     encode,
     error_frame,
     own_state,
-    query_frame,
+    query_frames,
     real_state,
     record,
 )
@@ -206,8 +206,8 @@ class PresenceService:
         outcome = self._send(connection, message.id, commands.GetPresence(connection.user_id, connection=sender))
         if outcome is not None:
             users = self.get_bulk_presence(connection.user_id, message.userIds)
-            post = Post(connection.id, encode(query_frame(users, message.id)))
-            self._delivery.deliver(connection.user_id, outcome, posts=[post])
+            posts = [Post(connection.id, encode(frame)) for frame in query_frames(users, message.id)]
+            self._delivery.deliver(connection.user_id, outcome, posts=posts)
 
     def refuse(self, connection: Connection, error: MessageRefused) -> None:
         """Answer a message that was refused: it counts against the rate limit, and beyond that gets no error."""

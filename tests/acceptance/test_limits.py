@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,8 @@ import redis
 
 from shared.commands import TooManyCalls
 from shared.connection import Connection
-from shared.messages import Heartbeat, LimitReached, MessageRefused, Sync, parse_message
+from shared.frames import encode
+from shared.messages import GetPresence, Heartbeat, LimitReached, MessageRefused, Sync, parse_message
 from shared.settings import Settings
 from tests.support.service import Bench
 
@@ -102,6 +104,36 @@ def test_42_at_the_limit_a_device_reconnects_and_rotates(bench: Bench) -> None:
         bench.service.set_user_online(bench.connection("alice", device="tab2"))
     with pytest.raises(LimitReached):
         bench.service.set_user_online(bench.connection("alice", device="tab3"))
+
+
+def test_a_query_for_a_hundred_long_custom_statuses_is_answered_in_frames_that_fit(bench: Bench) -> None:
+    """A hundred records with the longest ids and custom statuses come in parts below 32 KB, in the order asked for."""
+    users = [f"{number:03}{'u' * 125}" for number in range(100)]
+    for user in users:
+        bench.service.contacts.change(user, ["alice"], mutual=False)
+        bench.update(bench.open(user), customStatus={"text": "\U0001f35c" * 140, "emoji": "\U0001f35c" * 16})
+    alice = bench.open("alice")
+    bench.pusher.clear()
+    bench.service.get_presence(alice, GetPresence(action="get_presence", userIds=users, id="q" * 64))
+    assert max(len(frame.data) for frame in bench.pusher.frames) <= 32 * 1024
+    frames = bench.pusher.to(alice.id)
+    assert [(frame["type"], frame["id"], frame["part"], frame["parts"]) for frame in frames] == [
+        ("presence", "q" * 64, place, len(frames)) for place in range(1, len(frames) + 1)
+    ]
+    assert len(frames) > 2
+    assert [record["userId"] for frame in frames for record in frame["users"]] == users
+
+
+def test_an_error_frame_is_small(bench: Bench) -> None:
+    """Whatever a message contains, its error repeats no more than the id, and a field's name of limited length."""
+    for body in (
+        {"action": "presence_update", "customStatus": {"x" * 4000: 1}},
+        {"action": "x" * 3900, "id": "y" * 64},
+        {"action": "get_presence", "userIds": [1] * 2000},
+    ):
+        with pytest.raises(MessageRefused) as refused:
+            parse_message(json.dumps(body))
+        assert len(encode(refused.value.frame())) < 8 * 1024
 
 
 # Floods of messages --------------------------------------------------------------------------------------------------
