@@ -29,6 +29,8 @@ from shared.responses import (
     MessageOutcome,
     Outcome,
     Privacy,
+    PrivacyOutcome,
+    Refusal,
     RelatedUsers,
     Response,
     Room,
@@ -46,6 +48,18 @@ Edit = Literal["contact", "stranger", "hide", "show", "block", "unblock", "block
 
 class SignedOut(Exception):
     """The token was issued before its user signed out everywhere, or was erased."""
+
+
+class TooManyCalls(Exception):
+    """The user makes too many calls over HTTP; this one was not carried out.
+
+    Attributes:
+        retry_after: milliseconds after which the next call counts.
+    """
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__("too many calls by this user")
+        self.retry_after = retry_after
 
 
 # What commands carry
@@ -159,6 +173,13 @@ class Update(Command[MessageOutcome]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RefuseMessage(Command[Refusal]):
+    """A message that violates the protocol."""
+
+    connection: Sender
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Leave(Command[Outcome]):
     """A sign-out of one connection."""
 
@@ -230,13 +251,17 @@ class EditRelations(Command[Outcome]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SetPrivacy(Command[Outcome]):
-    """The user's own choices; a list that is given replaces the one before."""
+class SetPrivacy(Command[PrivacyOutcome]):
+    """The user's own choices; a list that is given replaces the one before, in portions."""
 
     invisible: bool | None = None
     last_seen: LastSeenPolicy | None = None
     hide_from: Sequence[str] | None = None
     blocks: Sequence[str] | None = None
+    edits: Sequence[tuple[str, Edit]] | None = None
+    """(viewer, edit): what an earlier portion left."""
+    most: int
+    """How many viewers are edited."""
     issued_at: int | None = None
 
 

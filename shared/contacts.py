@@ -32,7 +32,8 @@ from shared.responses import LastSeenPolicy
 from shared.settings import Settings
 
 EDITS = 250
-"""Contacts that one script call changes: a longer call would delay everybody else on the node."""
+"""Contacts, or users who are hidden from or blocked, that one script call changes: a longer call would delay everybody
+else on the node."""
 
 
 class StillAnnouncing(Exception):
@@ -114,6 +115,9 @@ class Contacts:
     ) -> None:
         """Replace what is given, leave the rest. It takes effect on every surface immediately.
 
+        Each user who is hidden from or blocked changes at one moment, but not all of them together: first those who are
+        added. If the call is interrupted, some are left, and the same call again does the rest.
+
         Raises:
             SignedOut: the user's token, issued at `issued_at` (seconds), is no longer valid.
         """
@@ -123,10 +127,19 @@ class Contacts:
             last_seen=last_seen,
             hide_from=None if hide_from is None else _others(user_id, hide_from),
             blocks=None if blocks is None else _others(user_id, blocks),
+            most=EDITS,
             issued_at=None if issued_at is None else issued_at * 1000,
         )
+        give_up = self._delivery.give_up()
+        left = self._set_privacy(command, give_up)
+        for start in range(0, len(left), EDITS):
+            self._set_privacy(SetPrivacy(user_id, edits=left[start : start + EDITS], most=EDITS), give_up)
+
+    def _set_privacy(self, command: SetPrivacy, give_up: int) -> list[tuple[str, Edit]]:
+        """Change one portion; gives the edits that are left."""
         [outcome] = self._store.call([command], self._clock())
-        self._delivery.deliver(user_id, outcome)
+        self._delivery.deliver(command.user, outcome, give_up=give_up)
+        return outcome.left
 
     def set_block(self, user_id: str, other: str, *, blocked: bool, issued_at: int) -> None:
         """Block or unblock one user.

@@ -44,7 +44,7 @@ class Store(Protocol):
     buckets: int
 
     def call(self, commands: Sequence[Command[First]], now: int) -> list[First]:
-        """Run commands at `now` (ms) in one round trip; raises `Unavailable` or `SignedOut`."""
+        """Run commands at `now` (ms) in one round trip; raises `Unavailable`, `SignedOut` or `TooManyCalls`."""
 
     def users(self, cursor: str, count: int = ..., kinds: Sequence[str] = ...) -> tuple[set[str], str]:
         """A slice of the users who have facts, or keys of these kinds, and the next cursor; "" begins and ends."""

@@ -165,7 +165,9 @@ class ContactsSnapshot(TypedDict):
     users: NotRequired[list[Record]]
 
 
-ErrorCode = Literal["invalid_message", "unknown_action", "rate_limited", "too_large", "unavailable"]
+ErrorCode = Literal[
+    "invalid_message", "unknown_action", "rate_limited", "too_large", "too_many_connections", "unavailable"
+]
 
 
 class ErrorFrame(TypedDict):

@@ -28,6 +28,7 @@ from shared.frames import (
     Record,
     SnapshotFrame,
     encode,
+    error_frame,
     own_state,
     query_frames,
     real_state,
@@ -44,7 +45,7 @@ from shared.messages import (
     StatusChange,
     Sync,
 )
-from shared.responses import Inspection, MessageOutcome, Response, Rule, UserState
+from shared.responses import Inspection, MessageOutcome, Refusal, Response, Rule, UserState
 from shared.settings import Settings
 from shared.upkeep import Upkeep
 
@@ -102,9 +103,14 @@ class PresenceService:
 
         Returns:
             False when the connection may not send: it was signed out, or its `$disconnect` arrived first.
+
+        Raises:
+            LimitReached: the user has too many open sockets.
         """
         sender = connection.sender(active=connection.active)
         connected = self._call(commands.Connect(connection.user_id, connection=sender))
+        if connected.result == "full":
+            raise self._too_many_sockets()
         self._metrics.count("Connections")
         return connected.result == "live"
 
@@ -208,6 +214,26 @@ class PresenceService:
             users = self.get_bulk_presence(connection.user_id, message.userIds)
             posts = [Post(connection.id, encode(frame)) for frame in query_frames(users, message.id)]
             self._delivery.deliver(connection.user_id, outcome, posts=posts)
+
+    def refuse(self, connection: Connection, error: MessageRefused) -> None:
+        """Answer a message that was refused: it counts against the rate limit, and beyond that gets no error."""
+        self._metrics.count("MessagesRefused")
+        if error.code not in ("rate_limited", "unavailable"):  # these have been counted, or cannot be
+            try:
+                refusal = self._call(
+                    commands.RefuseMessage(connection.user_id, connection=connection.sender(active=False))
+                )
+            except Unavailable:
+                refusal = None
+            match refusal:
+                case Refusal(result="closed"):
+                    self._pusher.close([connection.id])
+                    return
+                case Refusal(result="limited"):
+                    error = _rate_limited(error.id, refusal.wait)
+                case Refusal(result="ignored"):
+                    return
+        self.reply(connection.id, error.frame())
 
     def reply(self, connection_id: str, frame: ErrorFrame) -> None:
         """Post one error frame to one connection, without touching state."""
@@ -359,13 +385,19 @@ class PresenceService:
             case "closed":
                 self._pusher.close([connection.id])
                 return None
+            case "full":
+                reason = str(self._too_many_sockets())
+                self.reply(connection.id, error_frame("too_many_connections", reason, id=message_id))
+                self._pusher.close([connection.id])
+                return None
             case "ignored":
                 return None
             case "limited":
-                raise MessageRefused(
-                    "rate_limited", "too many messages on this connection", id=message_id, retry_after=outcome.wait
-                )
+                raise _rate_limited(message_id, outcome.wait)
         return outcome
+
+    def _too_many_sockets(self) -> LimitReached:
+        return LimitReached(f"a user has at most {self._settings.max_sockets} sockets open", "connections")
 
     def _send_poll(self, command: Command[MessageOutcome]) -> MessageOutcome:
         outcome = self._call(command)
@@ -400,6 +432,10 @@ class PresenceService:
         """Refuse a number that no frame can have had: it would move the feed away from the time for good."""
         if seq is not None and seq > self._clock() + LATEST_SEQ_MS:
             raise MessageRefused("invalid_message", "is not the number of a frame", field="seq", id=message_id)
+
+
+def _rate_limited(message_id: str | None, wait: int) -> MessageRefused:
+    return MessageRefused("rate_limited", "too many messages on this connection", id=message_id, retry_after=wait)
 
 
 def _explain(user_id: str, inspection: Inspection) -> ExplainedState:

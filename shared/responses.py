@@ -227,10 +227,20 @@ class MessageOutcome(Outcome):
 
 
 @dataclass(slots=True)
-class Connected(Response):
-    """Whether the connection may send."""
+class Refusal(Response):
+    """Whether the error of a refused message is posted: only if the result is "live", or a `rate_limited` if it is
+    "limited".
+    """
 
-    result: Literal["live", "closed"]
+    result: Result
+    wait: int
+
+
+@dataclass(slots=True)
+class Connected(Response):
+    """Whether the connection may send; "full": the user has too many sockets."""
+
+    result: Literal["live", "closed", "full"]
 
 
 @dataclass(slots=True)
@@ -247,6 +257,14 @@ class BlockOutcome(Outcome):
 
     result: Literal["", "full"] = ""
     """"full": the user blocks as many as anybody may; nothing was done."""
+
+
+@dataclass(slots=True)
+class PrivacyOutcome(Outcome):
+    """The same for a change of privacy."""
+
+    left: list[tuple[str, Any]] = field(default_factory=list)
+    """(viewer, edit): what is still to be done."""
 
 
 @dataclass(slots=True)

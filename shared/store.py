@@ -31,7 +31,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from shared.commands import Command, SignedOut
+from shared.commands import Command, SignedOut, TooManyCalls
 from shared.delivery import Metrics, Unavailable
 from shared.elasticache import IamTokens
 from shared.responses import Response
@@ -169,6 +169,7 @@ class Store:
 
         Raises:
             SignedOut: a command carries the time of a token that is no longer valid. Others may have run.
+            TooManyCalls: such a command's user makes too many calls. Others may have run.
         """
         if not commands:
             return []
@@ -179,6 +180,8 @@ class Store:
                 fields: dict[str, Any] = answer or {}  # an empty one may come as a list
                 if fields.get("result") == "signed_out":
                     raise SignedOut
+                if fields.get("result") == "too_many_calls":
+                    raise TooManyCalls(fields["wait"])
                 responses[place] = commands[place].response.decode(fields)
         return responses
 

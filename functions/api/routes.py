@@ -29,7 +29,7 @@ MOST_LATE = 60_000
 within two minutes, so a healthy service is late by a second."""
 
 BLOCKS_ONESELF, HIDES_FROM_ONESELF = "nobody blocks themselves", "nobody hides from themselves"
-CONFLICT, TOO_MANY_REQUESTS = HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS
+CONFLICT = HTTPStatus.CONFLICT
 
 
 def _refuse_oneself(user_id: str, field: str, users: Sequence[str] | None, words: str) -> None:
@@ -79,7 +79,7 @@ def get_my_contacts(me: Identity, query: requests.SnapshotQuery) -> ContactsSnap
     return service().get_snapshot(me.user_id, query.seq, me.issued_at)
 
 
-@call("POST", "/v1/me/heartbeat", body=requests.Poll, answer=requests.PollAnswer, also=(CONFLICT, TOO_MANY_REQUESTS))
+@call("POST", "/v1/me/heartbeat", body=requests.Poll, answer=requests.PollAnswer, also=(CONFLICT,))
 def post_my_heartbeat(me: Identity, body: requests.Poll) -> SnapshotFrame:
     """A device without a WebSocket is still here; answered like `sync`. Poll every `self.heartbeatEvery` ms."""
     heartbeat = Heartbeat(action="heartbeat", active=body.active, status=body.status, seq=body.seq, n=body.n)
@@ -99,7 +99,7 @@ def get_me(me: Identity) -> Me:
     return service().inspect_self(me.user_id, me.issued_at)
 
 
-@call("PUT", "/v1/me/status", body=requests.OwnStatusChange, also=(CONFLICT, TOO_MANY_REQUESTS))
+@call("PUT", "/v1/me/status", body=requests.OwnStatusChange, also=(CONFLICT,))
 def put_my_status(me: Identity, body: requests.OwnStatusChange) -> None:
     """Choose a claim over all your devices, a custom status, or the status of a polling device."""
     if body.deviceId is None:

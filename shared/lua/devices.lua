@@ -6,13 +6,16 @@ local HELLO = 1000 -- ms that a new connection has to send its first message bef
 
 -- connect: a handshake. Posts nothing and takes no lease; the first message announces.
 --   request   connection
---   response  result: live or closed
+--   response  result: live, closed or full
 function commands.connect(u, request)
   load_user(u)
   local sender = request.connection
   local known = u.connections[sender.id]
   if known and not may_send(known) then return { result = 'closed' } end
-  if not known and not create_connection(u, sender, false) then return { result = 'closed' } end
+  if not known then
+    local created, result = create_connection(u, sender, false)
+    if not created then return { result = result } end
+  end
   settle(u, DEFER, HELLO)
   return { result = 'live' }
 end

@@ -59,6 +59,7 @@ local function fast_message()
   if not c or not is_live(c) or c.guessed or has_newer_status(c, request) then return nil end
   if name == 'update' and not repeats(c, request.change) then return nil end
   local result = count_message(u, c, sender)
+  if result == 'offender' then return nil end
   local helps = name == 'heartbeat' and result == 'live'
   return cjson.encode({ { result = result, wait = SETTINGS.rate_every,
     due_neighbors = helps and take_due_neighbors(u) or nil } })

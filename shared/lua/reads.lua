@@ -1,5 +1,5 @@
 -- Reads: what others, the user and the backend ask about a user.
--- Uses: messages, settle, snapshots.
+-- Uses: settle, snapshots.
 
 -- read_view: what a viewer may see of the user. A user who is due is settled first; announcing stays due.
 --   request   viewer

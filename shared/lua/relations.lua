@@ -116,16 +116,18 @@ local function viewers_with(u, letter)
   return viewers
 end
 
--- Makes `wanted` the viewers with this letter.
-local function replace_viewers(u, wanted, letter, add, remove)
+-- Appends the edits that make `wanted` the viewers with this letter. What hides comes first.
+local function append_edits(u, edits, wanted, letter, add, remove)
   if not wanted then return end
-  local missing = {}
-  for _, viewer in ipairs(wanted) do missing[viewer] = true end
-  for _, viewer in ipairs(viewers_with(u, letter)) do
-    if not missing[viewer] then relate(u, viewer, remove) end
-    missing[viewer] = nil
+  local has, stays = {}, {}
+  for _, viewer in ipairs(viewers_with(u, letter)) do has[viewer] = true end
+  for _, viewer in ipairs(wanted) do
+    stays[viewer] = true
+    if not has[viewer] then edits[#edits + 1] = { viewer, add } end
   end
-  for viewer in pairs(missing) do relate(u, viewer, add) end
+  for viewer in pairs(has) do
+    if not stays[viewer] then edits[#edits + 1] = { viewer, remove } end
+  end
 end
 
 -- edit_relations: who may see the user, and from whom the user is hidden.
@@ -135,15 +137,21 @@ define_edit('edit_relations', function(u, request)
   for _, edit in ipairs(request.edits) do relate(u, edit[1], edit[2], edit[3]) end
 end)
 
--- set_privacy: the user's own choices; a list that is given replaces the one before.
---   request   invisible, last_seen, hide_from, blocks, issued_at
---   response  as settle
+-- set_privacy: the user's own choices; a list that is given replaces the one before. At most `most` viewers are edited;
+-- `left` are the other edits, a list of {viewer, edit}, for further calls with `edits`.
+--   request   invisible, last_seen, hide_from, blocks, edits, most, issued_at
+--   response  as settle; left
 --   errors    signed_out
 define_edit('set_privacy', function(u, request)
   if request.invisible ~= nil then set_invisible(u, request.invisible) end
   if request.last_seen then set_last_seen(u, request.last_seen) end
-  replace_viewers(u, request.hide_from, 'h', 'hide', 'show')
-  replace_viewers(u, request.blocks, 'b', 'block', 'unblock')
+  local edits, left = request.edits or {}, {}
+  append_edits(u, edits, request.hide_from, 'h', 'hide', 'show')
+  append_edits(u, edits, request.blocks, 'b', 'block', 'unblock')
+  for place, edit in ipairs(edits) do
+    if place <= request.most then relate(u, edit[1], edit[2]) else left[#left + 1] = edit end
+  end
+  return { left = filled(left) }
 end)
 
 -- set_block: blocks or unblocks one user; "full" when the user blocks `most` already.

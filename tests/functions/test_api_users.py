@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -384,6 +385,20 @@ def test_a_device_that_polls_too_often_is_429(start: Callable[..., WarmEnvironme
     assert answer["headers"]["Retry-After"] == "2"
 
 
+def test_too_many_calls_of_a_user_are_429(start: Callable[..., WarmEnvironment]) -> None:
+    """The calls of a user share a limit; 429 says when to retry, and other users go on."""
+    environment = start(http_rate_limit=0.4, http_rate_burst=3)
+    paths = [ME, "/v1/presence?userIds=bob", "/v1/me/contacts/presence", ME]
+    assert [ask_as(environment, "alice", "GET", path)[0] for path in paths] == [200, 200, 200, 429]
+    answer = environment.invoke("api", request("GET", ME, headers=bearer("alice")))
+    assert (answer["headers"]["Retry-After"], json.loads(answer["body"])["detail"]) == (
+        "3",
+        "too many calls by this user",
+    )
+    assert ask_as(environment, "bob", "GET", ME)[0] == 200
+    assert ask(environment, "GET", "/v1/users/alice/presence")[0] == 200
+
+
 def test_a_socket_takes_over_from_a_polling_device(environment: WarmEnvironment) -> None:
     """`replaces` may name the polling device: its status is carried over, and no contact is notified."""
     environment.open("bob", "B=")
@@ -413,6 +428,7 @@ def test_another_users_connection_cannot_be_ended(environment: WarmEnvironment) 
     """Another user's connection or device id closes nothing, leaves no trace, and gets the usual response."""
     context = environment.open("alice", "A=")
     polled = poll(environment, "alice")
+    ask_as(environment, "bob", "GET", ME)
     keys = sorted(environment.redis.keys())
     for body in (
         {"connectionId": "A="},

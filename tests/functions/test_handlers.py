@@ -58,11 +58,6 @@ def contacts(environment: WarmEnvironment, user: str, *others: str) -> None:
         assert environment.invoke("api", request("PUT", path, json.dumps(body)))["statusCode"] == 204
 
 
-def everything(environment: WarmEnvironment) -> dict[Any, Any]:
-    """The whole state, for comparison."""
-    return {key: environment.redis.dump(key) for key in environment.redis.scan_iter()}
-
-
 def denial() -> dict[str, Any]:
     """The authorizer's only form of denial."""
     statement = {"Action": "execute-api:Invoke", "Effect": "Deny", "Resource": events.METHOD_ARN}
@@ -168,6 +163,15 @@ def test_a_connection_that_has_closed_already_is_403(environment: WarmEnvironmen
     assert environment.invoke("disconnect", events.disconnect(context, ID, now_ms())) == {"statusCode": 200}
     assert connect(environment, context) == {"statusCode": 403}
     assert real(environment)["devices"] == []
+
+
+def test_a_handshake_beyond_the_number_of_sockets_is_429(start: Callable[..., WarmEnvironment]) -> None:
+    """One more socket than `max_sockets` is refused with 429 and the reason."""
+    environment = start(max_sockets=1)
+    assert connect(environment)["statusCode"] == 200
+    now = now_ms()
+    event = events.connect(events.vouched("alice", now // 1000, now // 1000 + 60), "B=", now)
+    assert environment.invoke("connect", event) == {"statusCode": 429, "body": "a user has at most 1 sockets open"}
 
 
 def test_while_redis_is_away_handshakes_are_let_in(cut_off: WarmEnvironment) -> None:
@@ -320,16 +324,16 @@ def test_a_message_of_a_closed_connection_closes_it(environment: WarmEnvironment
 def test_an_invalid_message_gets_one_error_frame(
     environment: WarmEnvironment, function: str, body: str, error: dict[str, str]
 ) -> None:
-    """In each function an error names code, field and id, the connection stays open, and nothing is written."""
+    """In each function an error names code, field and id, the connection stays open, and it is only counted."""
     context = environment.open("alice", ID)
-    before, state = len(environment.management.requests), everything(environment)
+    before, state = len(environment.management.requests), environment.stored()
     environment.say(context, ID, body, function=function)
     assert len(environment.management.requests) == before + 1
     frame = environment.frames(ID)[-1]
     assert frame.pop("type") == "error"
     assert frame.pop("message")
     assert frame == error
-    assert everything(environment) == state
+    assert environment.stored() == state
 
 
 def test_bytes_are_a_message_only_if_they_are_text(environment: WarmEnvironment) -> None:

@@ -108,11 +108,12 @@ def test_a_command_is_named_after_its_class() -> None:
 
 def test_a_field_that_is_none_is_not_sent() -> None:
     """A request has the user, the command, and the fields that were given; false and empty ones are."""
-    assert request_of(commands.SetPrivacy("alice", invisible=False, blocks=[])) == {
+    assert request_of(commands.SetPrivacy("alice", invisible=False, blocks=[], most=9)) == {
         "user": "alice",
         "command": "set_privacy",
         "invisible": False,
         "blocks": [],
+        "most": 9,
     }
 
 
