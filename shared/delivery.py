@@ -55,6 +55,9 @@ class Store(Protocol):
     def call(self, commands: Sequence[Command[First]], now: int) -> list[First]:
         """Run commands at `now` (ms) in one round trip; raises `Unavailable` or `SignedOut`."""
 
+    def call_each(self, commands: Sequence[Command[First]], now: int) -> list[First | Unavailable]:
+        """As `call`, but a command whose bucket is unavailable gets that as its response, and the others go on."""
+
     def users(self, cursor: str, count: int = ..., kinds: Sequence[str] = ...) -> tuple[set[str], str]:
         """A slice of the users who have facts, or keys of these kinds, and the next cursor; "" begins and ends."""
 
