@@ -124,7 +124,7 @@ class Environment:
         round_trips: list[RoundTrip] = []
         run_all = self.store._run_all
 
-        def record(calls: Any, now: int) -> list[bytes]:
+        def record(calls: Any, now: int) -> list[Any]:
             round_trips.append([ScriptCall(call.script, call.keys, call.body) for call in calls])
             return run_all(calls, now)
 

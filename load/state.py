@@ -93,9 +93,7 @@ def changes(before: Users, after: Users) -> list[Change]:
     if before is after:
         return []
     gone = [Change(record, None) for user, record in before.items() if user not in after]
-    return gone + [
-        Change(known, record) for user, record in after.items() if (known := before.get(user)) is not record
-    ]
+    return gone + [Change(known, record) for user, record in after.items() if (known := before.get(user)) is not record]
 
 
 def _receive_numbered(state: State, frame: Frame, now: int) -> Step:

@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol, TypeVar, cast
 
 from shared.commands import Announced, Command, Edit, EditRelations, FindTargets, Gone, ReadViews, Settle
 from shared.frames import SnapshotFrame, change_frames, encode, event, record, self_frame, snapshot_frames
-from shared.responses import BlockNotice, Flush, Outcome, OwnUpdate, Response, Status, View, Views
+from shared.responses import BlockNotice, Flush, Outcome, OwnUpdate, Response, Status, Targets, View, Views
 from shared.settings import Settings
 
 _logger = logging.getLogger(__name__)
@@ -45,6 +45,9 @@ class Store(Protocol):
 
     def call(self, commands: Sequence[Command[First]], now: int) -> list[First]:
         """Run commands at `now` (ms) in one round trip; raises `Unavailable`, `SignedOut` or `TooManyCalls`."""
+
+    def call_each(self, commands: Sequence[Command[First]], now: int) -> list[First | Unavailable]:
+        """As `call`, but a command whose bucket is unavailable gets that as its response, and the others go on."""
 
     def users(self, cursor: str, count: int = ..., kinds: Sequence[str] = ...) -> tuple[set[str], str]:
         """A slice of the users who have facts, or keys of these kinds, and the next cursor; "" begins and ends."""
@@ -161,6 +164,11 @@ class _Work:
     def changed(self, viewer: str, user: str, was: Status) -> None:
         """A viewer must be notified of a user."""
         self.changes.setdefault(viewer, {})[user] = was
+
+    def postpone(self, users: Iterable[str]) -> None:
+        """What these users' outcomes asked for cannot be done completely: without a report it is asked for again."""
+        for user in users:
+            self.reports.pop(user, None)
 
 
 class Delivery:
@@ -287,6 +295,10 @@ class Delivery:
 
         The views for a frame are read after its number was drawn, and those for a snapshot after its `seq` was read;
         so what a client has under a number is never older than that number.
+
+        Where a bucket is unavailable, the others' posts go on. A change that cannot be posted everywhere is not
+        reported, and so stays due; a number that was drawn for a frame that is not posted is a hole, and its client
+        asks for a snapshot.
         """
         posts, snapshot = list(work.posts), work.snapshot
         drawn = list(work.flushes)
@@ -296,32 +308,42 @@ class Delivery:
         views = self._find_targets(work, following, reads)
         found = work.flushes[len(drawn) :]
         later_reads = _reads_for(found)
-        later_views = _by_viewer(later_reads, self._ask(later_reads))
+        later_views = _by_viewer(later_reads, self._store.call_each(later_reads, self._clock()))
         if snapshot:
+            if any((snapshot.viewer, user) not in views for user in snapshot.users):
+                raise Unavailable("a snapshot cannot be read completely")
             shown = [views[snapshot.viewer, user] for user in snapshot.users]
             records = [record(view) for view in shown if not view.stranger]
             parts = snapshot_frames(snapshot.first, snapshot.name, records)
             posts += ((snapshot.viewer, Post(snapshot.connection_id, encode(part))) for part in parts)
         for flushes, read in ((drawn, views), (found, later_views)):
             for viewer, flush in flushes:
-                shown_changes = ((was, read[viewer, user]) for user, was in flush.users.items())
-                events = [event(was, view) for was, view in shown_changes if not view.stranger]
+                if any((viewer, user) not in read for user in flush.users):
+                    work.postpone(flush.users)
+                    continue
+                changes = [(was, read[viewer, user]) for user, was in flush.users.items()]
+                events = [event(was, view) for was, view in changes if not view.stranger]
                 frames = [encode(frame) for frame in change_frames(flush, events)]
                 posts += ((viewer, Post(connection, data)) for data in frames for connection in flush.connections)
         return posts
 
-    def _find_targets(
-        self, work: _Work, following: _Work, reads: Sequence[ReadViews]
-    ) -> dict[tuple[str, str], View]:
+    def _find_targets(self, work: _Work, following: _Work, reads: Sequence[ReadViews]) -> dict[tuple[str, str], View]:
         """One round trip: finds where changes go, writes the other sides of blocks, and reads views."""
         targets = [FindTargets(viewer, changes=changes) for viewer, changes in work.changes.items()]
-        outcomes, found, views = call_together(self._store, self._clock(), work.edits, targets, reads)
-        for edit, outcome in zip(work.edits, outcomes, strict=True):
-            self._collect(following, edit.user, outcome)
-        work.flushes += (
-            (target.user, where.flush) for target, where in zip(targets, found, strict=True) if where.flush
-        )
-        return _by_viewer(reads, views)
+        commands = cast("list[Command[Response]]", [*work.edits, *targets, *reads])
+        answers = self._store.call_each(commands, self._clock())
+        after_edits, after_targets = len(work.edits), len(work.edits) + len(targets)
+        for edit, outcome in zip(work.edits, answers[:after_edits], strict=True):
+            if isinstance(outcome, Outcome):
+                self._collect(following, edit.user, outcome)
+            else:
+                work.postpone(user for user, *_ in edit.edits)
+        for target, where in zip(targets, answers[after_edits:after_targets], strict=True):
+            if not isinstance(where, Targets):
+                work.postpone(target.changes)
+            elif where.flush:
+                work.flushes.append((target.user, where.flush))
+        return _by_viewer(reads, cast("list[Views | Unavailable]", answers[after_targets:]))
 
     def _post(self, posts: Sequence[tuple[str, Post]], within: float) -> dict[str, list[str]]:
         """Post frames; gives the connections that are gone, by user."""
@@ -337,11 +359,11 @@ class Delivery:
             Announced(user, lease=report.lease, rev=report.rev, status=report.status, notified=report.notified)
             for user, report in reports.items()
         ]
-        outcomes, _, _ = call_together(
-            self._store, self._clock(), announced, [Gone(user, ids=ids) for user, ids in gone.items()]
-        )
-        for command, outcome in zip(announced, outcomes, strict=True):
-            self._collect(following, command.user, outcome)
+        gone_commands = [Gone(user, ids=ids) for user, ids in gone.items()]
+        commands = cast("list[Command[Response]]", [*announced, *gone_commands])
+        for command, outcome in zip(commands, self._store.call_each(commands, self._clock()), strict=True):
+            if isinstance(outcome, Outcome):
+                self._collect(following, command.user, outcome)
 
 
 def _reads_for(flushes: Iterable[tuple[str, Flush]]) -> list[ReadViews]:
@@ -353,10 +375,11 @@ def _reads_for(flushes: Iterable[tuple[str, Flush]]) -> list[ReadViews]:
     return [ReadViews(user, viewers=of_user) for user, of_user in viewers.items()]
 
 
-def _by_viewer(reads: Sequence[ReadViews], views: Sequence[Views]) -> dict[tuple[str, str], View]:
-    """(viewer, user) → view."""
+def _by_viewer(reads: Sequence[ReadViews], views: Sequence[Views | Unavailable]) -> dict[tuple[str, str], View]:
+    """(viewer, user) → view, for those that could be read."""
     return {
         (viewer, read.user): of_user.of(viewer)
         for read, of_user in zip(reads, views, strict=True)
+        if isinstance(of_user, Views)
         for viewer in read.viewers
     }

@@ -1,9 +1,9 @@
 """Epochs: every client gets a snapshot after the store may have lost something.
 
-A node of the store that is restarted, or replaced by its replica, may have lost its last second: frames were posted whose
-changes and numbers no longer exist. Each bucket keeps the `run_id` of the node that serves it; the sweeper notices when it
-is another one, and begins an epoch in all buckets, since a viewer and the user whom it sees may be on different nodes.
-What a new epoch does to a feed is in `lua/feed.lua`.
+A node of the store that is restarted, or replaced by its replica, may have lost its last second: frames were posted
+whose changes and numbers no longer exist. Each bucket keeps the `run_id` of the node that serves it; the sweeper
+notices when it is another one, and begins an epoch in all buckets, since a viewer and the user whom it sees may be on
+different nodes. What a new epoch does to a feed is in `lua/feed.lua`.
 """
 
 from __future__ import annotations

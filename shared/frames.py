@@ -303,8 +303,7 @@ def change_frames(flush: Flush, events: Sequence[PresenceFrame]) -> list[Presenc
     parts = fit(events, room)
     numbers = [*range(flush.first, flush.first + len(parts) - 1), flush.last]
     return [
-        _change_frame(seq, prev, part)
-        for seq, prev, part in zip(numbers, [flush.prev, *numbers], parts, strict=False)
+        _change_frame(seq, prev, part) for seq, prev, part in zip(numbers, [flush.prev, *numbers], parts, strict=False)
     ]
 
 

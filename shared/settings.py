@@ -23,7 +23,7 @@ REDIS_ACCESS = (
     "+sadd +scard +sismember +smembers +srem +zadd +zrange +zrangebyscore +zrem +zscore"
 )
 """The permissions of the service's Redis user, as an ACL or as the access string of an ElastiCache user: the commands
-of the store and its scripts, on the store's keys. A client of a cluster also needs `+cluster|slots +command`."""
+of the store and its scripts, on the store's keys. For a cluster, add `+asking +cluster|slots +command`."""
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 OnlineStatus = Literal["online", "busy", "away"]

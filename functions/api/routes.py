@@ -42,8 +42,11 @@ def _refuse_oneself(user_id: str, field: str, users: Sequence[str] | None, words
 
 @call("GET", "/v1/health", answer=requests.Health)
 def get_health() -> dict[str, Any]:
-    """The service's health; 503 when no sweeper settles the users who are due."""
+    """The service's health; 503 when no sweeper settles the users who are due, or part of the store does not answer."""
     health = service().upkeep.health()
+    if unavailable := health.get("unavailableBuckets"):
+        parts = f"{len(unavailable)} of the store's buckets do not answer: is a node down, or a slot moving?"
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, parts, retry_after=60, **health)
     if health["dueLate"] > MOST_LATE:
         late = f"somebody should have been settled {health['dueLate'] // 1000} s ago: does the sweeper run?"
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, late, retry_after=60, **health)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from shared.commands import Command
-from shared.delivery import Post
+from shared.delivery import Post, Unavailable
 from shared.frames import MAX_FRAME_BYTES
 from shared.messages import PresenceUpdate, Sync
 from shared.presence import PresenceService
@@ -303,10 +303,17 @@ class MeanwhileStore:
         self.buckets, self._bench, self._before, self._happens = bench.store.buckets, bench, before, happens
 
     def call(self, commands: Sequence[Command[AnyResponse]], now: int) -> list[AnyResponse]:
+        self._pass()
+        return self._bench.store.call(commands, now)
+
+    def call_each(self, commands: Sequence[Command[AnyResponse]], now: int) -> list[AnyResponse | Unavailable]:
+        self._pass()
+        return self._bench.store.call_each(commands, now)
+
+    def _pass(self) -> None:
         self._before -= 1
         if self._before == 0:
             self._happens()
-        return self._bench.store.call(commands, now)
 
     def users(self, cursor: str, count: int = 100, kinds: Sequence[str] = ()) -> tuple[set[str], str]:
         return self._bench.store.users(cursor, count, kinds)

@@ -11,6 +11,7 @@ import fakeredis
 import pytest
 
 from shared.commands import Command, EditRelations, SetPrivacy
+from shared.delivery import Unavailable
 from shared.presence import PresenceService
 from shared.store import AnyResponse
 from tests.support.service import Bench
@@ -45,6 +46,11 @@ class TurnStore:
         if commands:
             self._turn()
         return self._store.call(commands, now)
+
+    def call_each(self, commands: Sequence[Command[AnyResponse]], now: int) -> list[AnyResponse | Unavailable]:
+        if commands:
+            self._turn()
+        return self._store.call_each(commands, now)
 
     def users(self, cursor: str, count: int = 100, kinds: Sequence[str] = ()) -> tuple[set[str], str]:
         return self._store.users(cursor, count, kinds)

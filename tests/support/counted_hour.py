@@ -236,7 +236,7 @@ async def _play(
     here = World(running, listener.getsockname()[1])
     run_all, post = running.store._run_all, running._pusher.post
 
-    def counted_run_all(calls: Any, now: int) -> list[bytes]:
+    def counted_run_all(calls: Any, now: int) -> list[Any]:
         here.count_round_trip(calls)
         return run_all(calls, now)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 from shared.connection import Connection
 from shared.delivery import Post
@@ -53,16 +54,24 @@ class Crowd:
         """Send one heartbeat from every connected user."""
         for user, connection in self.connections.items():
             self.catch_up(user)
-            self.bench.beat(
-                connection, status=self.chosen[user], n=self.numbers.get(user), seq=self.clients[user].seq
-            )
+            self.bench.beat(connection, status=self.chosen[user], n=self.numbers.get(user), seq=self.clients[user].seq)
 
-    def catch_up(self, user: str) -> None:
-        """Send the `sync` that a client owes."""
-        connection = self.connections[user]
-        self.clients[user].catch_up(
-            self.bench.clock(), lambda seq: self.bench.service.sync(connection, Sync(action="sync", seq=seq))
-        )
+    def catch_up(self, *users: str) -> None:
+        """Send the `sync` that the clients of these users, or of all, owe."""
+        for user in users or tuple(self.connections):
+            connection = self.connections[user]
+            self.clients[user].catch_up(self.bench.clock(), partial(self._sync, connection))
+
+    def _sync(self, connection: Connection, seq: int | None) -> None:
+        self.bench.service.sync(connection, Sync(action="sync", seq=seq))
+
+    def check_screens(self) -> None:
+        """Every connected user is shown what the service would answer, right or not."""
+        self.catch_up()
+        for viewer in self.connections:
+            shown = {user: self.clients[viewer].status(user) for user in USERS if user != viewer}
+            served = {user: status for user, status in self.served(viewer).items() if user != viewer}
+            assert shown == served, viewer
 
     def others(self, user: str) -> list[Client]:
         """The clients of the other connected users."""

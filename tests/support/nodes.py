@@ -22,6 +22,7 @@ import redis
 
 from local.elasticache import RedisServer
 from shared.commands import Command
+from shared.delivery import Unavailable
 from shared.settings import Settings
 from shared.store import FACTS, AnyResponse, Store
 from tests.support.metrics import Counts
@@ -100,13 +101,21 @@ class SplitStore:
         self.bucket_of, self.key = stores[0].bucket_of, stores[0].key
 
     def call(self, commands: Sequence[Command[AnyResponse]], now: int) -> list[AnyResponse]:
+        responses = []
+        for response in self.call_each(commands, now):
+            if isinstance(response, Unavailable):
+                raise response
+            responses.append(response)
+        return responses
+
+    def call_each(self, commands: Sequence[Command[AnyResponse]], now: int) -> list[AnyResponse | Unavailable]:
         places: dict[int, list[int]] = {}
         for place, command in enumerate(commands):
             bucket = self.bucket_of(command.user) if command.bucket is None else command.bucket
             places.setdefault(bucket % len(self._stores), []).append(place)
-        responses: dict[int, AnyResponse] = {}
+        responses: dict[int, AnyResponse | Unavailable] = {}
         for node, of_node in places.items():
-            answers = self._stores[node].call([commands[place] for place in of_node], now)
+            answers = self._stores[node].call_each([commands[place] for place in of_node], now)
             responses |= dict(zip(of_node, answers, strict=True))
         return [responses[place] for place in range(len(commands))]
 

@@ -25,12 +25,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import redis
-from redis.cluster import RedisCluster
-
 from shared.commands import Command
 from shared.connection import Connection
-from shared.delivery import Post
+from shared.delivery import Post, Unavailable
 from shared.frames import Record
 from shared.messages import Heartbeat, PresenceUpdate, Sync
 from shared.presence import PresenceService
@@ -132,21 +129,29 @@ class RecordingStore:
         self._last, self._since = 0, 0
 
     def call(self, commands: Sequence[Command[AnyResponse]], now: int) -> list[AnyResponse]:
+        return self._recorded(self.store.call, commands, now)
+
+    def call_each(self, commands: Sequence[Command[AnyResponse]], now: int) -> list[AnyResponse | Unavailable]:
+        return self._recorded(self.store.call_each, commands, now)
+
+    def _recorded(self, call: Callable[[Any, int], list[Any]], commands: Sequence[AnyCommand], now: int) -> list[Any]:
         if not commands:
             return []
         self._since = self._since + 1 if now == self._last else 0
         self._last = now
         assert self._since < LIVELOCK, f"{LIVELOCK} round trips without time passing: {commands[:3]}"
-        responses = self.store.call(commands, now)
+        responses = call(commands, now)
         self._record(list(commands), now)
         self._steps.take()
         return responses
 
     def users(self, cursor: str, count: int = 100, kinds: Sequence[str] = FACTS) -> tuple[set[str], str]:
-        return self.store.users(cursor, count, kinds)
+        found: tuple[set[str], str] = self.store.users(cursor, count, kinds)
+        return found
 
     def eviction_policy(self) -> str | None:
-        return self.store.eviction_policy()
+        policy: str | None = self.store.eviction_policy()
+        return policy
 
 
 class _Enough(Exception):
