@@ -29,8 +29,8 @@ def start_cluster(
     """
     configuration = (
         *("--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout)),
-        *("--cluster-require-full-coverage", "no"),  # As on ElastiCache: a lost shard does not stop the others.
-        *("--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0"),  # No time for real outages.
+        *("--cluster-require-full-coverage", "no"),  # A lost shard does not stop the others.
+        *("--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0"),  # It may always take over.
         *("--cluster-allow-replica-migration", "no"),  # A node that gave its last slot away stays a primary.
         *("--enable-debug-command", "local"),
     )
@@ -67,7 +67,7 @@ def slot_of(server: RedisServer, key: str) -> int:
 class MovingSlot:
     """One slot on its way from one node to another, in the steps of `redis-cli --cluster reshard`.
 
-    The slot is marked as moving at once; `move` moves keys, and `finish` gives the slot to the target.
+    The slot is marked as moving from the start; `move` moves keys, and `finish` gives the slot to the target.
     """
 
     def __init__(self, slot: int, source: RedisServer, target: RedisServer) -> None:
@@ -86,7 +86,7 @@ class MovingSlot:
             self._order(self.source, "MIGRATE", HOST, self.target.port, "", 0, 5000, "KEYS", *found)
 
     def finish(self, *others: RedisServer) -> None:
-        """Move the keys that are left, and give the slot to the target; `others` hear of it at once."""
+        """Move the keys that are left, and give the slot to the target; `others` know it immediately."""
         self.move()
         for server in (self.target, self.source, *others):
             self._order(server, "CLUSTER SETSLOT", self.slot, "NODE", self._id(self.target))
