@@ -120,9 +120,12 @@ def test_a_field_that_is_none_is_not_sent() -> None:
 def test_a_field_that_lua_leaves_out_gets_its_default() -> None:
     """Empty lists and maps do not arrive, and nested responses are decoded, too."""
     decoded = responses.Outcome.decode(
-        {"flush": {"seq": 7}, "notices": [{"other": "b", "version": "u 1", "blocked": False, "turn": 1}]}
+        {
+            "flush": {"prev": 6, "first": 7, "last": 7},
+            "notices": [{"other": "b", "version": "u 1", "blocked": False, "turn": 1}],
+        }
     )
-    assert decoded.flush == responses.Flush(7, [], {})
+    assert decoded.flush == responses.Flush(6, 7, 7, [], {})
     assert decoded.notices == [responses.BlockNotice("b", "u 1", False, 1)]
     assert (decoded.own, decoded.found, decoded.close) == (None, [], [])
 

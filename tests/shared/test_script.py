@@ -121,22 +121,23 @@ def samples(alice: Connection, now: int) -> list[Command[Any]]:
         commands.SetBlock(ALICE, viewer=BOB, blocked=True, most=10, issued_at=now),
         commands.CheckRoom(ALICE, viewers=[BOB, CAROL]),
         commands.FilterContacts(ALICE, viewers=[BOB, CAROL]),
-        commands.EditSees(ALICE, add=[CAROL], remove=[BOB], audit=True),
+        commands.EditSees(ALICE, add=[CAROL], remove=[BOB], gap=True, audit=True),
         commands.GetPrivacy(ALICE),
         commands.ExportUser(ALICE),
         commands.ReadView(ALICE, viewer=BOB),
+        commands.ReadViews(ALICE, viewers=[BOB, CAROL]),
         commands.GetSnapshot(ALICE, seq=1, issued_at=now),
         commands.CheckToken(ALICE, issued_at=now),
         commands.InspectUser(ALICE, issued_at=now),
         commands.FindTargets(ALICE, changes={BOB: "online"}),
-        commands.DrawNumbers(ALICE, count=3),
-        commands.Announced(ALICE, lease=1, rev=1, status="online", notified={BOB: "1 online"}),
+        commands.Announced(ALICE, lease="1-1", rev=1, status="online", notified={BOB: "1 online"}),
         commands.Settle(ALICE),
         commands.Audit(ALICE, turn=0, most=3),
         commands.FindRelatedUsers(ALICE),
         commands.ForgetUser(ALICE, other=BOB),
         commands.EraseUser(ALICE),
         commands.GetDue(bucket=0, horizon=60 * SECOND, most=10, run="r1", begin=True, cursor="c1"),
+        commands.SetEpoch(bucket=0, epoch=7, node="n1"),
         commands.BucketStatus(bucket=0, loaded=True),
     ]
 
@@ -150,6 +151,7 @@ FAST: dict[str, tuple[str, dict[str, Any]]] = {
     "a view of a user who is online": ("read_view", {}),
     "a view of a user who is offline": ("read_view", {"user": DAVE}),
     "a view for a stranger": ("read_view", {"viewer": CAROL}),
+    "views for several": ("read_views", {}),
 }
 """What fast paths answer: the sample of a command, with other fields."""
 
@@ -198,7 +200,7 @@ def test_a_fast_path_answers_as_the_full_path(redis_client: redis.Redis, case: s
     prepared, _ = prepare(redis_client, name)
     assert prepared.keys() == before
     full, full_keys = prepared.run(command, SCRIPTS["everything"].text), prepared.keys()
-    if name == "read_view":
+    if name in ("read_view", "read_views"):
         assert fast == full
         assert fast_keys == full_keys == before
         return
@@ -222,7 +224,7 @@ def test_a_fast_path_that_does_not_answer_changes_nothing(redis_client: redis.Re
         prepared, command = prepare(redis_client, name)
         if isinstance(command, commands.Update):
             command = replace(command, change={"scope": "device", "status": "away"})
-        if isinstance(command, commands.ReadView):
+        if isinstance(command, commands.ReadView | commands.ReadViews):
             command = replace(command, user=CAROL)
         before = prepared.keys()
         if prepared.run(command, fast_path(script)) is None:
