@@ -178,6 +178,8 @@ export class Presence {
   readonly users: ReadonlyMap<string, PresenceRecord>;
   /** The user's own real state; null until it is known. */
   readonly self: OwnState | null;
+  /** All of that as one value, never changed in place: `changes(before, after)` compares two of them. */
+  readonly state: State;
   readonly connection: ConnectionState;
   /** Whether `users` and `self` may be out of date: show them grayed out. */
   readonly stale: boolean;
@@ -234,7 +236,7 @@ export class Presence {
   ): void;
 }
 
-/** The state that `receive` computes; see reducer.js. */
+/** What a client knows: the state that `receive` computes; see reducer.js. */
 export interface State {
   readonly users: ReadonlyMap<string, PresenceRecord>;
   readonly self: OwnState | null;

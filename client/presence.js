@@ -96,6 +96,11 @@ export class Presence extends EventTarget {
     return this.#state.self;
   }
 
+  /** What is known, as one value that is never changed in place: `changes(before, after)` compares two of them. */
+  get state() {
+    return this.#state;
+  }
+
   /** `closed`, `connecting`, `online`, `polling`, or `stale`: connected, but the service is unavailable. */
   get connection() {
     const { isRunning, current } = this.#connections;

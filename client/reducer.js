@@ -79,13 +79,14 @@ export const isSeqRefused = ({ type, field }) => type === "error" && field === "
 /** Keep a numbered frame, then apply what is in order: before the first snapshot nothing is. */
 function receiveNumbered(state, frame, now) {
   const { seq, kept } = state;
-  if (kept.has(frame.seq) || (seq !== null && frame.seq <= seq)) return { state, sync: false };
+  if (kept.has(frame.seq)) return { state, sync: false };
   return advance({ ...state, kept: new Map(kept).set(frame.seq, frame) }, seq, now);
 }
 
 /**
- * Apply the kept frames that follow `seq`. A frame whose `prev` is below it belongs to numbers that the store lost.
- * `seqBefore` is the `seq` at which a hole that was known before begins.
+ * Apply the kept frames that follow `seq`. A frame that is not above it is a duplicate, or older than a snapshot; one
+ * whose `prev` is below it belongs to numbers that the store lost. `seqBefore` is where a hole that was known before
+ * begins.
  */
 function advance(state, seqBefore, now) {
   if (state.seq === null) return { state, sync: false };

@@ -1,7 +1,7 @@
 /** An application for the type checker: it has no errors except the expected ones. */
 
 import { Presence, PresenceError, changes, initial, nextTick, receive, tick } from "serverless-presence-client";
-import type { ConnectionState, Me, OwnState, PresenceRecord, Status } from "serverless-presence-client";
+import type { ConnectionState, Me, OwnState, PresenceRecord, State, Status } from "serverless-presence-client";
 
 const presence = new Presence({
   url: "wss://host/live",
@@ -48,6 +48,8 @@ presence.touch();
 presence.leave();
 presence.close();
 
+const known: State = presence.state;
+console.log(known.seq, known.users.size);
 const next = receive(initial, { type: "presence", users: [] }, Date.now());
 for (const { userId } of changes(initial, next.state)) console.log(userId);
 if (next.sync || nextTick(next.state) !== null) console.log(tick(next.state, Date.now()).state.seq);
