@@ -50,9 +50,9 @@ def views(count: int, rng: random.Random) -> list[View]:
 
 
 def test_a_stranger_sees_two_fields() -> None:
-    """Without a `rev` a record does not distinguish a hidden user from one who does not exist."""
-    assert record(View("alice", "offline")) == {"userId": "alice", "status": "offline"}
-    assert record(View("alice", "offline", rev=SEQ, seen=SEQ)) == {
+    """A stranger's record does not distinguish a hidden user from one who does not exist."""
+    assert record(View("alice", "offline", stranger=True)) == {"userId": "alice", "status": "offline"}
+    assert record(View("alice", "offline", seen=SEQ)) == {
         "userId": "alice",
         "status": "offline",
         "customStatus": None,
