@@ -41,9 +41,7 @@ class Nodes:
     def __init__(self, count: int) -> None:
         self.client = RoutedClient(self)
         self._stack = ExitStack()
-        # Replicas are copied at once, and not after the five seconds for which a primary collects them.
-        options = ("--repl-diskless-sync-delay", "0")
-        self._servers = [[self._stack.enter_context(RedisServer.start(0, options)) for _ in "ab"] for _ in range(count)]
+        self._servers = [[self._start() for _ in "ab"] for _ in range(count)]
         self._clients = [redis.Redis.from_url(primary.url, protocol=2) for primary, _ in self._servers]
 
     def __enter__(self) -> Self:
@@ -92,11 +90,33 @@ class Nodes:
         self._clients[node].connection_pool = promoted.connection_pool
 
 
+    def restart(self, node: int) -> None:
+        """A node restarts without its data: another process, with another `run_id`."""
+        self.renew(node)
+        self.fail_over(node)
+        self.renew(node)
+
+    def renew(self, node: int) -> None:
+        """Replace a node's replica by a new, empty process. A `run_id` never comes back."""
+        self._servers[node][1].stop()
+        self._servers[node][1] = self._start()
+
+    def lasting_keys(self) -> set[str]:
+        """The names of all keys without an expiry, on all nodes."""
+        return {
+            key.decode() for client in self._clients for key in client.scan_iter(count=1000) if client.pttl(key) == -1
+        }
+
+    def _start(self) -> RedisServer:
+        # Replicas are copied at once, and not after the five seconds for which a primary collects them.
+        return self._stack.enter_context(RedisServer.start(0, ("--repl-diskless-sync-delay", "0")))
+
+
 class SplitStore:
     """The `Store` protocol over one `Store` for each node."""
 
     def __init__(self, stores: Sequence[Store]) -> None:
-        self._stores = stores
+        self.stores = stores
         self.buckets = stores[0].buckets
         self.bucket_of, self.key = stores[0].bucket_of, stores[0].key
 
@@ -112,25 +132,25 @@ class SplitStore:
         places: dict[int, list[int]] = {}
         for place, command in enumerate(commands):
             bucket = self.bucket_of(command.user) if command.bucket is None else command.bucket
-            places.setdefault(bucket % len(self._stores), []).append(place)
+            places.setdefault(bucket % len(self.stores), []).append(place)
         responses: dict[int, AnyResponse | Unavailable] = {}
         for node, of_node in places.items():
-            answers = self._stores[node].call_each([commands[place] for place in of_node], now)
+            answers = self.stores[node].call_each([commands[place] for place in of_node], now)
             responses |= dict(zip(of_node, answers, strict=True))
         return [responses[place] for place in range(len(commands))]
 
     def users(self, cursor: str, count: int = 100, kinds: Sequence[str] = FACTS) -> tuple[set[str], str]:
         node, _, inner = (cursor or "0/").partition("/")
-        found, following = self._stores[int(node)].users(inner, count, kinds)
-        if not following and int(node) + 1 == len(self._stores):
+        found, following = self.stores[int(node)].users(inner, count, kinds)
+        if not following and int(node) + 1 == len(self.stores):
             return found, ""
         return found, f"{node}/{following}" if following else f"{int(node) + 1}/"
 
     def eviction_policy(self) -> str | None:
-        return self._stores[0].eviction_policy()
+        return self.stores[0].eviction_policy()
 
     def close(self) -> None:
-        for store in self._stores:
+        for store in self.stores:
             store.close()
 
 
