@@ -28,8 +28,22 @@ SKEW = 3_000
 LATE = 2_000
 """Milliseconds after the TTL at which a user without a device must be offline."""
 
+UNKNOWN_LOSS = 75_000
+"""Milliseconds after which a lost tail has been found, and numbers have moved on: a minute, if another was found just
+before. Until then a number may be given twice, where numbers were ahead of the clock; a snapshot follows."""
+
 Fact = tuple[str, str, str]
 """What is certain or not: a kind, and the users (or the node) that it is about."""
+_MESSAGES = (
+    commands.Connect,
+    commands.Heartbeat,
+    commands.Sync,
+    commands.GetPresence,
+    commands.Update,
+    commands.Poll,
+    commands.PollUpdate,
+)
+"""The commands for what a connection sends."""
 _PEOPLE = ("user_online", "user_offline", "presence_status")
 
 
@@ -66,6 +80,7 @@ class Ledger:
     def __init__(self, clock: Callable[[], int], node_of: Callable[[str], int]) -> None:
         self._clock, self._node_of = clock, node_of
         self._facts: dict[Fact, _State] = {}
+        self._lost: dict[int, int] = {}
 
     def begin(self, facts: Iterable[Fact]) -> None:
         """A call that writes these facts begins."""
@@ -86,10 +101,15 @@ class Ledger:
 
     def lose(self, node: int, since: int) -> None:
         """A node went back to what it had then: what was written later is not certain."""
+        self._lost[node] = self._clock()
         for (kind, user, _), state in self._facts.items():
             on = int(user) if kind == "loaded" else self._node_of(user)
             if on == node and (state.in_flight or state.since >= since):
                 state.value, state.is_mixed = None, state.in_flight > 0
+
+    def lost_at(self, user: str) -> float:
+        """When the user's node last lost something."""
+        return self._lost.get(self._node_of(user), -math.inf)
 
     def hidden_since(self, user: str, viewer: str) -> float:
         """Since when it is certain that the viewer may see nothing of the user; infinity if it is not."""
@@ -139,8 +159,8 @@ class Watch:
     """user → when a message of the user's last ran."""
     _alive: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
     """user → connection → (since when it is live without a fault, when its last message ran)."""
-    _numbers: dict[tuple[str, int], str] = field(default_factory=dict)
-    """(viewer, number) → the frame's content."""
+    _numbers: dict[tuple[str, int], tuple[str, int]] = field(default_factory=dict)
+    """(viewer, number) → (the frame's content, when it was first posted)."""
 
     # Script calls
 
@@ -149,20 +169,8 @@ class Watch:
         now = self.clock()
         for command, response in zip(calls, responses, strict=True):
             match command:
-                case commands.Connect(connection=sender) | commands.Heartbeat(connection=sender) | commands.Sync(
-                    connection=sender
-                ) | commands.GetPresence(connection=sender) | commands.Update(connection=sender) | commands.Poll(
-                    connection=sender
-                ) | commands.PollUpdate(connection=sender):
-                    result = getattr(response, "result", "")
-                    if result == "live":
-                        self._heard[command.user] = now
-                        since = self._alive.get(command.user, {}).get(sender["id"], (now, 0))[0]
-                        self._alive.setdefault(command.user, {})[sender["id"]] = (since, now)
-                    if isinstance(command, commands.Sync) and command.replaces:
-                        self._ended(command.user, command.replaces)
-                    if isinstance(response, MessageOutcome):
-                        self._ended(command.user, *response.close)
+                case _ if isinstance(command, _MESSAGES):
+                    self._received(command, response)
                 case commands.Leave(id=id) | commands.Disconnect(id=id):
                     self._ended(command.user, id)
                 case commands.Gone(ids=ids):
@@ -174,14 +182,32 @@ class Watch:
                 case commands.ReadViews(viewers=viewers) if task:
                     task.reads.update({(viewer, command.user): now for viewer in viewers})
 
+    def _received(self, command: Any, response: Any) -> None:
+        """A message of a user's connection was handled, or refused."""
+        user, now = command.user, self.clock()
+        if getattr(response, "result", "") == "live":
+            self._heard[user] = now
+            since = self._alive.get(user, {}).get(command.connection["id"], (now, 0))[0]
+            self._alive.setdefault(user, {})[command.connection["id"]] = (since, now)
+        if isinstance(command, commands.Sync) and command.replaces:
+            self._ended(user, command.replaces)
+        if isinstance(response, MessageOutcome):
+            self._ended(user, *response.close)
+
     def _ended(self, user: str, *connections: str) -> None:
         for connection in connections:
             self._alive.get(user, {}).pop(connection, None)
 
-    def lost(self, users: Iterable[str]) -> None:
-        """The store lost something of these users: until their devices send again they may look offline."""
+    def lost(self, users: Iterable[str], since: float = math.inf) -> None:
+        """The store lost something of these users: until their devices send again they may look offline.
+
+        Numbers given `since` then are no longer known to have been.
+        """
         for user in users:
             self._alive.pop(user, None)
+            for number, (_, given) in list(self._numbers.items()):
+                if number[0] == user and given >= since:
+                    del self._numbers[number]
 
     # Frames
 
@@ -208,12 +234,16 @@ class Watch:
             self._check_false_offline(viewer, record, read)
 
     def _check_number(self, viewer: str, frame: dict[str, Any]) -> None:
+        if self.ledger.lost_at(viewer) + UNKNOWN_LOSS > self.clock():
+            return
         self.checks["numbers"] += 1
         own = ("connectionId", "n", "rotateAt")  # what differs between the user's connections
-        content = frame | ({"self": {k: v for k, v in frame["self"].items() if k not in own}} if "self" in frame else {})
+        content = dict(frame)
+        if "self" in frame:
+            content["self"] = {name: value for name, value in frame["self"].items() if name not in own}
         text = json.dumps(content, sort_keys=True)
-        if self._numbers.setdefault((viewer, frame["seq"]), text) != text:
-            before = self._numbers[viewer, frame["seq"]]
+        before, _ = self._numbers.setdefault((viewer, frame["seq"]), (text, self.clock()))
+        if before != text:
             raise Violation("numbers", f"{viewer} got a number twice: {before} and {text}")
 
     def _check_privacy(self, viewer: str, record: dict[str, Any], read: int) -> None:

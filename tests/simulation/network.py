@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -120,7 +121,7 @@ class SimulatedStore:
         self.calls += 1
         answers = self._store.call_each(commands, now)
         self._network.watch.ran(commands, answers, self._network.scheduler.current)
-        for wake in self._network.wakes:
+        for wake in list(self._network.wakes):
             wake()
         return answers
 
@@ -158,7 +159,7 @@ class SimulatedPusher:
         self._network.step()
         return gone
 
-    def close(self, connection_ids: Iterable[str], within: float = math.inf) -> None:  # noqa: ARG002
+    def close(self, connection_ids: Iterable[str], within: float = math.inf) -> None:
         for id in connection_ids:
             if id in self._network.sockets:
                 self._network.close(self._network.sockets[id])
@@ -394,7 +395,7 @@ class Network:
         self.do(lambda: self.clients.drop(client))
         for socket in self.sockets.values():
             if socket.client == client and socket.is_open:
-                self.scheduler.after(IDLE_CUT_MS, lambda socket=socket: self._disconnect(socket))
+                self.scheduler.after(IDLE_CUT_MS, partial(self._disconnect, socket))
 
     def cut(self, client: str) -> bool:
         """Cut the sockets of a client; gives whether there were any."""
@@ -444,9 +445,12 @@ class Network:
     def _route(self, service: PresenceService, request: Requested, me: Identity) -> dict[str, Any] | None:
         """What the routes of functions/api do for the calls of a client."""
         body, user = request.body or "{}", me.user_id
-        device = lambda id: Connection.of_polling_device(  # noqa: E731
-            user, id, now=self.clock(), issued_at=me.issued_at, expires_at=me.expires_at
-        )
+
+        def device(id: str) -> Connection:
+            return Connection.of_polling_device(
+                user, id, now=self.clock(), issued_at=me.issued_at, expires_at=me.expires_at
+            )
+
         match request.method, urlsplit(request.url).path:
             case "POST", "/v1/me/heartbeat":
                 poll = requests.Poll.model_validate_json(body)

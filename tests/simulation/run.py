@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Self
+from multiprocessing import get_context
+from typing import NamedTuple, Self
 
 from tests.simulation.invariants import Violation
 from tests.simulation.steps import USERS, Step, draw, play
@@ -30,12 +31,21 @@ class Report:
     """How often each invariant was looked at."""
 
 
+class Played(NamedTuple):
+    """A seed that was played."""
+
+    seed: int
+    report: Report
+    violation: str
+    """"" if there was none."""
+
+
 class Simulator:
     """Servers and a Node process, for one history after another; a context manager that ends them."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
-        self._nodes = self._stack.enter_context(Nodes(2))
+        self._nodes = self._stack.enter_context(Nodes(2, replicas=2))
         self._clients = self._stack.enter_context(ShippedClients())
 
     def __enter__(self) -> Self:
@@ -106,3 +116,24 @@ def _begin(world: World) -> None:
     for user in USERS[: rng.randint(2, len(USERS))]:
         world.open(user, "phone", polling=rng.random() < 0.1)
     world.run(rng.choice((100, 3_000, 20_000)))
+
+
+def play_all(seeds: Sequence[int], processes: int) -> Iterator[Played]:
+    """Play many seeds, in several processes with servers of their own; in the order in which they end."""
+    with get_context("spawn").Pool(processes) as pool:
+        yield from pool.imap_unordered(_play, seeds)
+
+
+_simulators: list[Simulator] = []
+"""This process's, which serves all its seeds; its servers end with the process."""
+
+
+def _play(seed: int) -> Played:
+    if not _simulators:
+        _simulators.append(Simulator())
+    report = Report()
+    try:
+        _simulators[0].play(seed, report=report)
+    except Violation as violation:
+        return Played(seed, report, str(violation))
+    return Played(seed, report, "")
