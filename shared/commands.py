@@ -418,6 +418,7 @@ class SetEpoch(Command[Done]):
     """Some node of the store has lost its last seconds: every client must get a snapshot."""
 
     epoch: int | None = None
+    """When it begins, in ms."""
     node: str | None = None
     """The node that serves the bucket from now on."""
 

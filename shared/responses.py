@@ -377,8 +377,8 @@ class DueUsers(Response):
     """The node that serves the bucket, by its `run_id`; "" where the service does not show it."""
     known_node: str = ""
     """The same at the last look; "" before the first one."""
-    epoch_at: int | None = None
-    """When the epoch last changed."""
+    epoch: int | None = None
+    """When the bucket's epoch began."""
 
 
 @dataclass(slots=True)

@@ -81,10 +81,10 @@ end)
 -- has its turn; `begin` takes the turn, and `cursor` is where the next run continues its audit. `node` is the node that
 -- serves the bucket now, and `known_node` the one that served it at the last look.
 --   request   horizon, most, run, begin, cursor
---   response  users, late, next, turn, cursor, node, known_node, epoch_at
+--   response  users, late, next, turn, cursor, node, known_node, epoch
 function commands.get_due(_, request)
-  local meta = call('HMGET', META, 'node', 'epochAt')
-  local response, users = { node = node_id(), known_node = meta[1] or nil, epoch_at = tonumber(meta[2] or '') }, {}
+  local response, users = { node = node_id(), known_node = call('HGET', META, 'node') or nil }, {}
+  response.epoch = tonumber(epoch)
   if request.run then
     if request.begin then call('HSET', META, 'sweeper', request.run) end
     response.turn = call('HGET', META, 'sweeper') == request.run
@@ -110,7 +110,7 @@ end
 --   request   epoch, node
 --   response
 function commands.set_epoch(_, request)
-  if request.epoch then call('HSET', META, 'epoch', ms(request.epoch), 'epochAt', ms(now)) end
+  if request.epoch then call('HSET', META, 'epoch', ms(request.epoch)) end
   if request.node then call('HSET', META, 'node', request.node) end
   return {}
 end

@@ -64,7 +64,7 @@ class Prepared:
     def run(self, command: Command[Any], text: str) -> Any:
         """Run a command in a script's text; gives the response as it was sent, or None."""
         call = self._store._compose(0, [command], [0])
-        answer = self._client.eval(text, len(call.keys), *call.keys, str(self.now), call.body)
+        answer = self._client.eval(text, len(call.keys), *call.keys, str(self.now), call.body, "7")
         return answer and json.loads(answer)[0]
 
     def keys(self) -> Keys:
