@@ -350,7 +350,7 @@ def test_another_bucket_count_is_refused_in_one_sentence(store: Store) -> None:
     other = Store(store._opened(), Settings(buckets=8), Counts())
     with pytest.raises(SettingsError) as refused:
         other.call([connect(user) for user in USERS], EPOCH)
-    assert str(refused.value) == ("this store has schema 2 and 16 buckets, and this release schema 2 and 8 buckets")
+    assert str(refused.value) == ("this store has schema 3 and 16 buckets, and this release schema 3 and 8 buckets")
     with pytest.raises(SettingsError):
         other.call([BucketStatus(bucket=3, loaded=True)], EPOCH)
     assert not any(answer.loaded for answer in store.call([BucketStatus(bucket=3)], EPOCH))
