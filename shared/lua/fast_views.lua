@@ -10,7 +10,9 @@ local function fast_views()
   for place, request in ipairs(requests) do
     local name = request.command
     if name ~= 'read_view' and name ~= 'read_views' then return nil end
-    local u = user_of(place)
+    local first = 2 + (place - 1) * 7 -- as in `user_of`, which takes longer
+    local u = { id = request.user, keys = { user = KEYS[first + 1], contacts = KEYS[first + 2],
+      hidden = KEYS[first + 4], settings = KEYS[first + 5] } }
     local stored = call('HMGET', u.keys.user, 'status', 'custom', 'seen', 'rev', 'type', 'due')
     if ended(tonumber(stored[6] or '')) then return nil end
     u.fields = { status = stored[1] or nil, custom = stored[2] or nil, seen = stored[3] or nil, rev = stored[4] or nil,
