@@ -39,6 +39,7 @@ from shared.responses import (
     Snapshot,
     Status,
     Targets,
+    Valid,
     View,
 )
 from shared.settings import OnlineStatus
@@ -324,7 +325,7 @@ class GetSnapshot(Command[Snapshot]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckToken(Command[Done]):
+class CheckToken(Command[Valid]):
     """Nothing but that the token is valid."""
 
     issued_at: int
