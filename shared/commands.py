@@ -38,6 +38,7 @@ from shared.responses import (
     Snapshot,
     Status,
     Targets,
+    Valid,
     View,
     Views,
 )
@@ -337,7 +338,7 @@ class GetSnapshot(Command[Snapshot]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckToken(Command[Done]):
+class CheckToken(Command[Valid]):
     """Nothing but that the token is valid."""
 
     issued_at: int

@@ -139,6 +139,7 @@ def _edits_bob(command: AnyCommand, edit: str) -> bool:
     return isinstance(command, EditRelations) and command.user == "bob" and command.edits[0][1] == edit
 
 
+@pytest.mark.unreadable
 def test_an_unreadable_record_stops_no_other_users_sweep(bench: Bench) -> None:
     """One user's hash contains garbage: the other users due at that moment are settled, and the failure is counted."""
     others = [f"user{number}" for number in range(12)]
