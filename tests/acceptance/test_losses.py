@@ -249,7 +249,7 @@ def test_35_relations_that_change_while_the_graph_is_not_loaded_are_shown_afterw
 
 
 def test_35_a_new_epoch_is_found_once_and_only_after_a_loss(crowd: Crowd, nodes: Nodes) -> None:
-    """Nothing is lost: heartbeats get no response. A failover: one snapshot for each client, and then no response."""
+    """Line 35: nothing is lost, and heartbeats get no response; after a failover, each client gets one snapshot."""
     bench = crowd.bench
 
     def answers() -> int:
