@@ -439,6 +439,8 @@ class DueUsers(Response):
     """The node that serves the bucket, by its `run_id`; "" where the service does not show it."""
     known_node: str = ""
     """The same at the last look; "" before the first one."""
+    looked: int | None = None
+    """When the sweeper last looked, in ms; only where the service does not show its nodes."""
     epoch: int | None = None
     """When the bucket's epoch began."""
 
