@@ -37,10 +37,10 @@ class State:
     """The number that last set `own`."""
     snapshot_seq: int = 0
     """The number of the last snapshot."""
-    kept: Mapping[tuple[int, int], Frame] = field(default_factory=dict)
-    """(seq, prev) → frame, for frames that cannot be applied yet because one before them is missing."""
+    kept: Mapping[int, Frame] = field(default_factory=dict)
+    """Number → frame, for frames that cannot be applied yet because one before them is missing."""
     hole_since: int | None = None
-    """When the first frame beyond the hole after `seq` arrived; None if no frame is missing."""
+    """When the hole after `seq` appeared, which is another one whenever `seq` moves; None if no frame is missing."""
     parts: Mapping[str, Parts] = field(default_factory=dict)
     """Name → parts, for snapshots that are still incomplete."""
 
@@ -69,7 +69,7 @@ def receive(state: State, frame: Frame, now: int) -> Step:
             return Step(_set_own(state, frame["self"], frame["seq"]))
         case {"type": "presence_snapshot"}:
             return _receive_part(state, frame, now)
-        case {"type": "error", "field": "seq"}:
+        case {"type": "error", "field": "seq"} if state.seq is not None:
             return Step(_forget_numbers(state), sync=True)
         case _:
             return Step(state)
@@ -88,46 +88,49 @@ def next_tick(state: State) -> int | None:
     return None if state.hole_since is None else state.hole_since + HOLE_PATIENCE
 
 
-def changes(before: Users, after: Users) -> list[Change]:
-    """The differences between the `users` of two states. Records that did not change are the same objects."""
-    if before is after:
+def changes(before: State, after: State) -> list[Change]:
+    """The differences between two states' `users`. A record that did not change is the same object in both."""
+    if before.users is after.users:
         return []
-    gone = [Change(record, None) for user, record in before.items() if user not in after]
-    return gone + [Change(known, record) for user, record in after.items() if (known := before.get(user)) is not record]
+    gone = [Change(record, None) for user, record in before.users.items() if user not in after.users]
+    records = ((before.users.get(user), record) for user, record in after.users.items())
+    return gone + [Change(known, record) for known, record in records if known is not record]
 
 
 def _receive_numbered(state: State, frame: Frame, now: int) -> Step:
     seq, prev = frame["seq"], frame["prev"]
     if state.seq is None:  # Only a snapshot defines where numbers start.
-        return Step(replace(state, kept={**state.kept, (seq, prev): frame}))
+        return Step(replace(state, kept={seq: frame, **state.kept}))
     if seq <= state.seq:
         return Step(state)  # A duplicate, or older than a snapshot.
     if prev > state.seq:
         since = now if state.hole_since is None else state.hole_since
-        return Step(replace(state, kept={**state.kept, (seq, prev): frame}, hole_since=since))
+        return Step(replace(state, kept={seq: frame, **state.kept}, hole_since=since))
     if prev < state.seq:
         return Step(state, sync=True)  # The numbers branched: the service lost some that this client has.
-    return _apply_kept(_apply(state, frame), now)
+    return _apply_kept(_apply(state, frame), seq, hole_since=now)
 
 
-def _apply_kept(state: State, now: int) -> Step:
-    """Apply the kept frames that now follow, and drop those that `seq` has passed."""
+def _apply_kept(state: State, reached: int, hole_since: int | None) -> Step:
+    """Apply the kept frames that follow, and drop those that `seq` has passed.
+
+    Args:
+        state: the state.
+        reached: its `seq`.
+        hole_since: when a hole that is left appeared.
+    """
     if not state.kept:
         return Step(state)
     sync, left = False, {}
-    for number, frame in sorted(state.kept.items(), key=lambda item: item[0]):
-        seq, prev = number
-        if state.seq is None or prev > state.seq:
-            left[number] = frame
-        elif prev == state.seq:
-            state = _apply(state, frame)
+    for seq, frame in sorted(state.kept.items()):
+        if frame["prev"] > reached:
+            left[seq] = frame
+        elif frame["prev"] == reached:
+            state, reached = _apply(state, frame), seq
         else:
-            sync = sync or seq > state.seq  # The numbers branched.
-    left = {number: frame for number, frame in left.items() if state.seq is None or number[0] > state.seq}
-    since = state.hole_since
-    if len(left) < len(state.kept) or since is None:
-        since = now if left else None  # The hole is closed; what is left is beyond another one.
-    return Step(replace(state, kept=left, hole_since=since), sync)
+            sync = sync or seq > reached  # The numbers branched.
+    left = {seq: frame for seq, frame in left.items() if seq > reached}
+    return Step(replace(state, kept=left, hole_since=hole_since if left else None), sync)
 
 
 def _apply(state: State, frame: Frame) -> State:
@@ -145,6 +148,8 @@ def _apply(state: State, frame: Frame) -> State:
 
 def _receive_part(state: State, frame: Frame, now: int) -> Step:
     """Collect the parts of a snapshot, and apply it when all have arrived."""
+    if frame["seq"] < state.snapshot_seq:
+        return Step(state)  # A later one overtook it.
     name = frame["snapshot"]
     parts = {**state.parts.get(name, {}), frame["part"]: frame}
     if len(parts) < frame["parts"]:
@@ -155,22 +160,22 @@ def _receive_part(state: State, frame: Frame, now: int) -> Step:
 
 def _apply_snapshot(state: State, seq: int, parts: list[Frame], now: int) -> Step:
     """A snapshot decides about everything that no later frame has set."""
-    if seq < state.snapshot_seq:
-        return Step(state)  # A later one overtook it.
     later = {user: at for user, at in state.at.items() if at > seq}
     records = _by_user(record for part in parts for record in part["users"] if record["userId"] not in later)
     for part in parts:
         if "self" in part:
             state = _set_own(state, part["self"], seq)
+    reached = seq if state.seq is None else max(state.seq, seq)
+    hole_since = state.hole_since if reached == state.seq else now
     state = replace(
         state,
-        seq=seq if state.seq is None else max(state.seq, seq),
+        seq=reached,
         users={**{user: state.users[user] for user in later}, **_unchanged_kept(state.users, records)},
         at={**later, **dict.fromkeys(records, seq)},
         snapshot_seq=seq,
         parts={name: some for name, some in state.parts.items() if next(iter(some.values()))["seq"] >= seq},
     )
-    return _apply_kept(state, now)
+    return _apply_kept(state, reached, hole_since)
 
 
 def _set_own(state: State, own: Record, seq: int) -> State:

@@ -38,6 +38,7 @@ from shared.responses import (
     Snapshot,
     Status,
     Targets,
+    Valid,
     View,
     Views,
 )
@@ -337,7 +338,7 @@ class GetSnapshot(Command[Snapshot]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckToken(Command[Done]):
+class CheckToken(Command[Valid]):
     """Nothing but that the token is valid."""
 
     issued_at: int
@@ -418,6 +419,7 @@ class SetEpoch(Command[Done]):
     """Some node of the store has lost its last seconds: every client must get a snapshot."""
 
     epoch: int | None = None
+    """When it begins, in ms."""
     node: str | None = None
     """The node that serves the bucket from now on."""
 

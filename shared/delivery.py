@@ -11,17 +11,14 @@ The three protocols are all that the core knows of Redis and AWS.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar, cast
 
 from shared.commands import Announced, Command, Edit, EditRelations, FindTargets, Gone, ReadViews, Settle
 from shared.frames import SnapshotFrame, change_frames, encode, event, record, self_frame, snapshot_frames
-from shared.responses import BlockNotice, Flush, Outcome, OwnUpdate, Response, Status, Targets, View, Views
+from shared.responses import BlockNotice, Flush, Outcome, OwnUpdate, Response, Status, Targets, Unreadable, View, Views
 from shared.settings import Settings
-
-_logger = logging.getLogger(__name__)
 
 FAN_OUT = 1_000
 """`deliver_all` posts what it has collected whenever it reaches about this many posts: half a second's worth."""
@@ -203,7 +200,12 @@ class Delivery:
             snapshot: a snapshot to post to the connection that asked.
             posts: further frames for the user's own connections.
             give_up: when to stop, in ms; None: after `push_budget`.
+
+        Raises:
+            Unreadable: the user's record cannot be read, and nothing was done.
         """
+        if outcome.failed:
+            raise Unreadable(outcome.failed)
         work = _Work(give_up or self.give_up(), snapshot)
         self._collect(work, user_id, outcome)
         work.posts += [(user_id, post) for post in posts]
@@ -240,9 +242,6 @@ class Delivery:
 
     def _collect(self, work: _Work, user_id: str, outcome: Outcome) -> None:
         """Add what one user's outcome asks for."""
-        if outcome.failed:
-            self._metrics.count("RecordsFailed")
-            _logger.error("a record cannot be read: %s", outcome.failed)
         work.closing += outcome.close
         self._collect_own(work, user_id, outcome.own)
         if outcome.announcement:

@@ -196,8 +196,11 @@ def custom_status(stored: str) -> ShownCustomStatus | None:
     """A custom status, from the text in which it is stored."""
     if not stored:
         return None
-    given = json.loads(stored)
-    return {"text": given["text"], "emoji": given["emoji"], "until": given.get("until")}
+    try:
+        given = json.loads(stored)
+        return {"text": given["text"], "emoji": given["emoji"], "until": given.get("until")}
+    except (ValueError, TypeError, KeyError):  # one record that cannot be read must not end a frame about others
+        return None
 
 
 def claim(status: OnlineStatus | None, until: int | None) -> Claim | None:

@@ -32,6 +32,10 @@ class Applied(TypedDict):
     customStatus: int
 
 
+class Unreadable(Exception):
+    """A record cannot be read, and the command that failed was about nobody else."""
+
+
 class Response:
     """What a command answers; a dataclass of the fields that Lua sends."""
 
@@ -47,10 +51,28 @@ class Response:
                 answer[name] = decode(answer[name])
         return cls(**answer)
 
+    @classmethod
+    def of_failed(cls, user: str, reason: str) -> Self | None:  # noqa: ARG003 - subclasses use them
+        """What stands for the response where the user's record cannot be read, so that others' responses are used.
+
+        None: the caller needs the response itself.
+        """
+        return None
+
 
 @dataclass(slots=True)
 class Done(Response):
-    """Nothing but that it happened."""
+    """Nothing but that it happened, unless the record could not be read."""
+
+    @classmethod
+    def of_failed(cls, user: str, reason: str) -> Self:  # noqa: ARG003
+        """Nothing."""
+        return cls()
+
+
+@dataclass(slots=True)
+class Valid(Response):
+    """Nothing but that the token is valid."""
 
 
 @dataclass(slots=True)
@@ -66,6 +88,11 @@ class View(Response):
     seen: int | None = None
     device_type: DeviceType | None = None
 
+    @classmethod
+    def of_failed(cls, user: str, reason: str) -> Self:  # noqa: ARG003
+        """What a stranger sees."""
+        return cls(user, "offline", stranger=True)
+
 
 @dataclass(slots=True)
 class Views(Response):
@@ -80,6 +107,11 @@ class Views(Response):
         "shared": View.decode,
         "others": lambda others: {viewer: View.decode(view) for viewer, view in others.items()},
     }
+
+    @classmethod
+    def of_failed(cls, user: str, reason: str) -> Self:
+        """What strangers see."""
+        return cls(View.of_failed(user, reason))
 
     def of(self, viewer: str) -> View:
         """What one of them may see."""
@@ -197,6 +229,11 @@ class Outcome(Response):
         "flush": Flush.decode,
     }
 
+    @classmethod
+    def of_failed(cls, user: str, reason: str) -> Self | None:  # noqa: ARG003
+        """Only that it failed."""
+        return cls(failed=reason)
+
 
 @dataclass(slots=True)
 class MessageOutcome(Outcome):
@@ -219,6 +256,11 @@ class MessageOutcome(Outcome):
     """Users who are due, for this function to settle."""
 
     nested: ClassVar = {**Outcome.nested, "real": UserState.decode}
+
+    @classmethod
+    def of_failed(cls, user: str, reason: str) -> None:  # noqa: ARG003
+        """Its sender must not believe that the message arrived."""
+        return
 
     @property
     def changed_nothing(self) -> bool:
@@ -331,12 +373,22 @@ class Targets(Response):
 
     nested: ClassVar = {"flush": Flush.decode}
 
+    @classmethod
+    def of_failed(cls, user: str, reason: str) -> Self:  # noqa: ARG003
+        """Nobody."""
+        return cls()
+
 
 @dataclass(slots=True)
 class Room(Response):
     """Whether there is room for more contacts."""
 
     room: bool
+
+    @classmethod
+    def of_failed(cls, user: str, reason: str) -> Self:  # noqa: ARG003
+        """The edit itself fails, for this user alone."""
+        return cls(room=True)
 
 
 @dataclass(slots=True)
@@ -345,12 +397,22 @@ class Contacts(Response):
 
     contacts: list[str] = field(default_factory=list)
 
+    @classmethod
+    def of_failed(cls, user: str, reason: str) -> Self:  # noqa: ARG003
+        """Nobody."""
+        return cls()
+
 
 @dataclass(slots=True)
 class Added(Response):
     """How many were new."""
 
     added: int
+
+    @classmethod
+    def of_failed(cls, user: str, reason: str) -> Self:  # noqa: ARG003
+        """None."""
+        return cls(added=0)
 
 
 @dataclass(slots=True)
@@ -377,8 +439,10 @@ class DueUsers(Response):
     """The node that serves the bucket, by its `run_id`; "" where the service does not show it."""
     known_node: str = ""
     """The same at the last look; "" before the first one."""
-    epoch_at: int | None = None
-    """When the epoch last changed."""
+    looked: int | None = None
+    """When the sweeper last looked, in ms; only where the service does not show its nodes."""
+    epoch: int | None = None
+    """When the bucket's epoch began."""
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ GATEWAY_HARD_CUT = 7200.0
 """API Gateway closes every WebSocket after two hours (its quota, in seconds)."""
 REDIS_ACCESS = (
     "on ~presence:* -@all +eval +evalsha +info +scan "
-    "+del +exists +pexpire +hdel +hget +hgetall +hincrby +hmget +hset +hsetnx "
+    "+del +exists +pexpire +hdel +hexists +hget +hgetall +hincrby +hlen +hmget +hset +hsetnx "
     "+sadd +scard +sismember +smembers +srem +zadd +zrange +zrangebyscore +zrem +zscore"
 )
 """The permissions of the service's Redis user, as an ACL or as the access string of an ElastiCache user: the commands

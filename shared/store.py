@@ -7,6 +7,7 @@ on all nodes at the same time. What the scripts do is in `lua/`; nothing here de
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import time
@@ -36,9 +37,11 @@ from shared.cluster import Answer, Router
 from shared.commands import Command, SignedOut, TooManyCalls
 from shared.delivery import Metrics, Unavailable
 from shared.elasticache import IamTokens
-from shared.responses import Response
+from shared.responses import Response, Unreadable
 from shared.script import Script, script_for
 from shared.settings import Settings, SettingsError
+
+_logger = logging.getLogger(__name__)
 
 KINDS = ("user", "contacts", "sees", "hidden", "settings", "tell", "pending")
 """The kinds of keys that a user has, in the order in which the scripts expect them."""
@@ -183,6 +186,7 @@ class Store:
         Commands of one bucket run in their order; up to 250 of them in one script call, and so at one moment.
 
         Raises:
+            Unreadable: a record cannot be read, and nothing can stand for the response. Others may have run.
             SignedOut: a command carries the time of a token that is no longer valid. Others may have run.
             TooManyCalls: such a command's user makes too many calls. Others may have run.
             Unavailable: of at least one bucket. Commands of other buckets have run.
@@ -211,8 +215,23 @@ class Store:
                     raise SignedOut
                 if fields.get("result") == "too_many_calls":
                     raise TooManyCalls(fields["wait"])
-                responses[place] = commands[place].response.decode(fields)
+                responses[place] = self._response(commands[place], fields)
         return responses
+
+    def _response(self, command: Command[Any], fields: dict[str, Any]) -> Response:
+        """The response of a command, or what stands for it where it failed."""
+        reason = fields.get("failed")
+        if reason is None:
+            try:
+                return command.response.decode(fields)
+            except (TypeError, AttributeError, KeyError) as error:  # what was stored has not the shape of a response
+                reason = repr(error)
+        self._metrics.count("RecordsFailed")
+        _logger.error("a record cannot be read: %s: %s", command.name, reason)
+        response = command.response.of_failed(command.user, reason)
+        if response is None:
+            raise Unreadable(f"{command.name}: {reason}")
+        return response
 
     def users(self, cursor: str, count: int = 100, kinds: Sequence[str] = FACTS) -> tuple[set[str], str]:
         """One slice of the users who have keys of these kinds, and the cursor of the next ("" begins and ends).

@@ -39,6 +39,8 @@ class _Due(NamedTuple):
     """When to look again at the latest, in ms."""
     cursor: str | None
     """Where this run continues the check of consistency; None while the bucket that holds the turn is unavailable."""
+    looked: int
+    """When this run last looked at all buckets, in ms; 0: not yet."""
 
 
 class Upkeep:
@@ -65,13 +67,13 @@ class Upkeep:
             How many users were settled.
         """
         began, settled, latest = self._clock(), 0, 0
-        is_begun, is_checked, cursor = False, False, None
+        is_begun, is_checked, cursor, looked = False, False, None, 0
         while self._clock() - began < SWEEP_MS:
             try:
-                due = self._find_due(run, begin=not is_begun, cursor=cursor)
+                due = self._find_due(run, begin=not is_begun, cursor=cursor, looked=looked)
                 if due is None:
                     break
-                latest = max(latest, due.late)
+                latest, looked = max(latest, due.late), due.looked
                 if due.cursor is not None:
                     is_begun, cursor = True, None
                 done = self._settle(due.users)
@@ -132,7 +134,7 @@ class Upkeep:
         self._delivery.deliver_all(checked.outcomes)
         return checked.cursor
 
-    def _find_due(self, run: str, *, begin: bool, cursor: str | None) -> _Due | None:
+    def _find_due(self, run: str, *, begin: bool, cursor: str | None, looked: int) -> _Due | None:
         """Who is due in any bucket; None when a newer run has the turn. `cursor` is stored for the next run.
 
         While bucket 0, which holds the turn, is unavailable, every run goes on: users are leased, so that two runs
@@ -145,19 +147,22 @@ class Upkeep:
             GetDue(bucket=bucket, horizon=SWEEP_NAP_MS, most=SWEEP_BATCH) for bucket in range(1, self._store.buckets)
         ]
         turn = GetDue(bucket=0, horizon=SWEEP_NAP_MS, most=SWEEP_BATCH, run=run, begin=begin, cursor=cursor)
-        answers = self._store.call_each([turn, *commands], self._clock())
+        now = self._clock()
+        answers = self._store.call_each([turn, *commands], now)
         buckets = _available(answers)
         first = None if isinstance(answers[0], Unavailable) else answers[0]
         if first and not first.turn:
             return None
         if len(buckets) == len(answers):  # an epoch begins everywhere, or not yet
-            find_losses(self._store, self._metrics, self._clock(), buckets)
+            find_losses(self._store, self._metrics, now, buckets, looked)
+            looked = now
         latest = self._clock() + SWEEP_NAP_MS
         return _Due(
             users=[user for bucket in buckets for user in bucket.users],
             late=max(bucket.late for bucket in buckets),
             following=min(latest if bucket.next is None else bucket.next for bucket in buckets),
             cursor=first.cursor if first else None,
+            looked=looked,
         )
 
 

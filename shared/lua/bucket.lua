@@ -5,7 +5,7 @@
 --   node             the node that served the bucket when the sweeper last looked, by its `run_id`
 -- Uses: core.
 
-local SCHEMA = '2'
+local SCHEMA = '3'
 
 local graph_loaded = false -- whether people may see each other
 local epoch = ''

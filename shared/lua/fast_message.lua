@@ -46,7 +46,8 @@ local function fast_message()
   local request = requests[1]
   if #requests > 1 or not may_change_nothing(request) then return nil end
   local name, sender = request.command, request.connection
-  local u = user_of(1)
+  -- Only the keys that this path uses: a whole `user_of` would be a tenth of its time.
+  local u = { id = request.user, keys = { user = KEYS[3], pending = KEYS[9] } }
   local stored = call('HMGET', u.keys.user, 'due', 'idle', 'feed', 'framedAt', '!' .. sender.id, 'announcedRev',
     'epoch', 'gap', 'waits')
   local due, idle, feed, unannounced = tonumber(stored[1] or ''), stored[2] == '1', tonumber(stored[3]), stored[6]
@@ -60,7 +61,8 @@ local function fast_message()
   if name == 'update' and not repeats(c, request.change) then return nil end
   local result = count_message(u, c, sender)
   if result == 'offender' then return nil end
-  local helps = name == 'heartbeat' and result == 'live'
-  return cjson.encode({ { result = result, wait = SETTINGS.rate_every,
-    due_neighbors = helps and take_due_neighbors(u) or nil } })
+  local neighbors = name == 'heartbeat' and result == 'live' and take_due_neighbors(u) or nil
+  if result == 'live' and not neighbors then return '[{"result":"live"}]' end
+  local wait = result ~= 'live' and SETTINGS.rate_every or nil
+  return cjson.encode({ { result = result, wait = wait, due_neighbors = neighbors } })
 end

@@ -3,7 +3,7 @@
 
 -- read_view: what a viewer may see of the user. A user who is due is settled first; announcing stays due.
 --   request   viewer
---   response  user_id, status; custom, seen, rev, device_type: for a viewer who may see more
+--   response  user_id, status, stranger; custom, seen, device_type: for a viewer who may see more
 function commands.read_view(u, request)
   load_user(u)
   if ended(number(u, 'due')) then settle(u, DEFER) end

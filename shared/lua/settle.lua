@@ -86,6 +86,8 @@ local function expire(u)
   if settings.custom and ended(custom_until(settings.custom)) then drop_setting(u, 'custom') end
   if ended(number(u, 'hiddenDue')) or u.missing then expire_hidden(u) end -- an evicted hash lost `hiddenDue`, too
   u.missing = false
+  local turn_ends = number(u, 'turn') and number(u, 'turn') + OVERTAKEN
+  if ended(turn_ends) then put(u, { turn = '' }) else add_due(u, turn_ends) end
   add_due(u, tonumber(settings.claimUntil or ''))
   add_due(u, number(u, 'hiddenDue'))
   add_due(u, settings.custom and custom_until(settings.custom) or nil)

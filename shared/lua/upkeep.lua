@@ -79,12 +79,17 @@ end)
 
 -- get_due: the users of the bucket who are due, and when the next one will be. With `run`, whether that sweeper still
 -- has its turn; `begin` takes the turn, and `cursor` is where the next run continues its audit. `node` is the node that
--- serves the bucket now, and `known_node` the one that served it at the last look.
+-- serves the bucket now, and `known_node` the one that served it at the last look. Where a service does not show its
+-- nodes, each look leaves its time instead: `looked` is that of the last one.
 --   request   horizon, most, run, begin, cursor
---   response  users, late, next, turn, cursor, node, known_node, epoch_at
+--   response  users, late, next, turn, cursor, node, known_node, looked, epoch
 function commands.get_due(_, request)
-  local meta = call('HMGET', META, 'node', 'epochAt')
-  local response, users = { node = node_id(), known_node = meta[1] or nil, epoch_at = tonumber(meta[2] or '') }, {}
+  local response, users = { node = node_id(), known_node = call('HGET', META, 'node') or nil }, {}
+  response.epoch = tonumber(epoch)
+  if response.node == '' then
+    response.looked = tonumber(call('HGET', META, 'looked') or '')
+    call('HSET', META, 'looked', ms(math.max(response.looked or 0, now)))
+  end
   if request.run then
     if request.begin then call('HSET', META, 'sweeper', request.run) end
     response.turn = call('HGET', META, 'sweeper') == request.run
@@ -110,7 +115,7 @@ end
 --   request   epoch, node
 --   response
 function commands.set_epoch(_, request)
-  if request.epoch then call('HSET', META, 'epoch', ms(request.epoch), 'epochAt', ms(now)) end
+  if request.epoch then call('HSET', META, 'epoch', ms(request.epoch)) end
   if request.node then call('HSET', META, 'node', request.node) end
   return {}
 end

@@ -9,7 +9,9 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import fakeredis
 import pytest
 
 from shared.delivery import Post
@@ -249,7 +251,7 @@ def test_35_relations_that_change_while_the_graph_is_not_loaded_are_shown_afterw
 
 
 def test_35_a_new_epoch_is_found_once_and_only_after_a_loss(crowd: Crowd, nodes: Nodes) -> None:
-    """Nothing is lost: heartbeats get no response. A failover: one snapshot for each client, and then no response."""
+    """Line 35: nothing is lost, and heartbeats get no response; after a failover, each client gets one snapshot."""
     bench = crowd.bench
 
     def answers() -> int:
@@ -268,3 +270,36 @@ def test_35_a_new_epoch_is_found_once_and_only_after_a_loss(crowd: Crowd, nodes:
     for connection in crowd.connections.values():
         bench.service.sync(connection, Sync(action="sync"))
     assert answers() == 0
+
+
+def test_35_a_loss_is_found_where_nodes_are_not_shown() -> None:
+    """Line 35: a service that hides `run_id` loses three seconds: the next look finds an older look in the buckets."""
+    client = fakeredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2)  # it has no INFO
+    crowd = Crowd(Bench(client, Settings(buckets=4)))
+    bench = crowd.bench
+    crowd.tell_graph()
+    crowd.open("alice", "bob", "carol")
+    for _ in range(3):
+        bench.sweep(28)
+        crowd.beat()
+        bench.sweep(2)
+    copy: list[tuple[Any, Any]] = []
+
+    def lose(seconds: float) -> None:
+        bench.clock.advance(seconds)
+        if not copy:
+            copy.extend((key, client.dump(key)) for key in client.scan_iter())
+            crowd.choose("alice", "busy")
+            bench.service.leave("bob", crowd.connections.pop("bob").id)
+        elif bench.metrics.counts["Epochs"] == 0:
+            client.flushall()
+            for key, value in copy:
+                client.restore(key, 0, value)
+
+    bench.upkeep.cleanup_stale_connections("one run", lose)
+    assert bench.metrics.counts["Epochs"] == 1
+    for _ in range(4):
+        bench.sweep(25)
+        crowd.beat()
+        bench.sweep(3)
+    crowd.check()

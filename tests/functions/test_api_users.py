@@ -131,7 +131,7 @@ def test_a_token_in_the_wrong_place_is_ignored(environment: WarmEnvironment, pla
     if place == "cookie":
         event["cookies"] = [f"token={good}", f"authorization=Bearer {good}"]
     if place == "other header":
-        event["headers"] |= {"sec-websocket-protocol": f"presence.v1, {good}", "x-authorization": f"Bearer {good}"}
+        event["headers"] |= {"sec-websocket-protocol": f"presence.v2, {good}", "x-authorization": f"Bearer {good}"}
     if place == "body":
         event["body"] = f'{{"deviceId":"d1","token":"{good}","authorization":"Bearer {good}"}}'
     assert environment.invoke("api", event)["statusCode"] == 401
@@ -259,7 +259,7 @@ def test_the_snapshot_is_available_without_a_connection(environment: WarmEnviron
     status, first = ask_as(environment, "alice", "GET", "/v1/me/contacts/presence")
     assert (status, first["resumed"], [user["userId"] for user in first["users"]]) == (200, False, ["bob"])
     again = ask_as(environment, "alice", "GET", f"/v1/me/contacts/presence?seq={first['seq']}")[1]
-    assert (again["resumed"], again["users"], again["seq"]) == (True, [], first["seq"])
+    assert (again["resumed"], "users" in again, again["seq"]) == (True, False, first["seq"])
     environment.open("bob", "B=")
     newer = ask_as(environment, "alice", "GET", f"/v1/me/contacts/presence?seq={first['seq']}")[1]
     assert (newer["resumed"], newer["users"][0]["status"]) == (False, "online")
@@ -282,7 +282,7 @@ def test_a_polling_device_keeps_its_user_online(environment: WarmEnvironment) ->
     [announced] = [frame for frame in environment.frames("B=") if frame["type"] == "user_online"]
     assert (announced["userId"], announced["status"]) == ("alice", "busy")
     again = poll(environment, "alice", seq=answer["seq"], status="busy")
-    assert (again["resumed"], again["users"]) == (True, [])
+    assert (again["resumed"], "users" in again) == (True, False)
     assert [device["connectionId"] for device in again["self"]["devices"]] == [answer["self"]["connectionId"]]
 
 

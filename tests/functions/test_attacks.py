@@ -153,7 +153,7 @@ def test_a_forged_token(environment: WarmEnvironment, make: Callable[[], str]) -
 def test_a_token_in_the_wrong_place(environment: WarmEnvironment) -> None:
     """A handshake's token counts only where the deployment expects it; the same holds for a request's."""
     good = token("alice")
-    for headers in ({"Authorization": f"Bearer {good}"}, {"Sec-WebSocket-Protocol": f"presence.v1, {good}"}):
+    for headers in ({"Authorization": f"Bearer {good}"}, {"Sec-WebSocket-Protocol": f"presence.v2, {good}"}):
         answer = environment.invoke("authorize", events.authorize({}, headers))
         assert answer["policyDocument"]["Statement"][0]["Effect"] == "Deny"
     answer = environment.invoke("api", request("GET", f"/v1/me?token={good}&access_token={good}", signed=False))

@@ -105,7 +105,7 @@ def test_a_bad_token_is_refused_without_a_reason(environment: WarmEnvironment, b
 def test_a_token_as_a_subprotocol_is_read_if_the_setting_says_so(start: Callable[..., WarmEnvironment]) -> None:
     """With `token_source` subprotocol a token in the query is ignored."""
     environment = start(token_source="subprotocol")
-    offered = {"Sec-WebSocket-Protocol": f"presence.v1, {token()}"}
+    offered = {"Sec-WebSocket-Protocol": f"presence.v2, {token()}"}
     assert environment.invoke("authorize", events.authorize(headers=offered))["principalId"] == "alice"
     assert environment.invoke("authorize", events.authorize({"token": token()})) == denial()
 
@@ -118,7 +118,7 @@ def test_a_handshake_makes_the_user_online_and_posts_nothing(environment: WarmEn
     contacts(environment, "alice", "bob")
     environment.open("bob", "B=")
     before = len(environment.management.requests)
-    assert connect(environment, vouched(deviceType="mobile"), query={"v": "1"}) == {"statusCode": 200, "headers": {}}
+    assert connect(environment, vouched(deviceType="mobile"), query={"v": "2"}) == {"statusCode": 200, "headers": {}}
     assert len(environment.management.requests) == before
     state = real(environment)
     assert (state["status"], [device["connectionId"] for device in state["devices"]]) == ("online", [ID])
@@ -127,7 +127,7 @@ def test_a_handshake_makes_the_user_online_and_posts_nothing(environment: WarmEn
 @pytest.mark.parametrize(
     ("query", "named"),
     [
-        ({"v": "2"}, "v=2"),
+        ({"v": "1"}, "v=1"),
         ({"deviceId": "a/b"}, "deviceId"),
         ({"deviceId": "d" * 65}, "deviceId"),
         ({"status": "offline"}, "status"),
@@ -143,9 +143,9 @@ def test_a_malformed_handshake_is_400(environment: WarmEnvironment, query: dict[
 
 
 def test_the_offered_protocol_is_accepted(environment: WarmEnvironment) -> None:
-    """A browser that offered `presence.v1` hangs up unless it is accepted; a protocol that was not offered never is."""
-    accepted = connect(environment, headers={"Sec-WebSocket-Protocol": "presence.v1, a.b.c"})
-    assert accepted == {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": "presence.v1"}}
+    """A browser that offered `presence.v2` hangs up unless it is accepted; a protocol that was not offered never is."""
+    accepted = connect(environment, headers={"Sec-WebSocket-Protocol": "presence.v2, a.b.c"})
+    assert accepted == {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": "presence.v2"}}
     assert connect(environment, headers={"Sec-WebSocket-Protocol": "chat"}) == {"statusCode": 200, "headers": {}}
 
 
@@ -177,7 +177,7 @@ def test_a_handshake_beyond_the_number_of_sockets_is_429(start: Callable[..., Wa
 def test_while_redis_is_away_handshakes_are_let_in(cut_off: WarmEnvironment) -> None:
     """A client that is let in recovers with its first heartbeat; a refused one would reconnect immediately."""
     assert connect(cut_off) == {"statusCode": 200, "headers": {}}
-    assert connect(cut_off, query={"v": "2"})["statusCode"] == 400
+    assert connect(cut_off, query={"v": "1"})["statusCode"] == 400
 
 
 # The end of a connection

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from load.state import Record, State, receive, tick
+from load.state import Record, State, next_tick, receive, tick
 
 
 class Client:
@@ -38,6 +38,11 @@ class Client:
     def behind(self) -> bool:
         """Whether a frame is missing before one that has arrived."""
         return bool(self.state.kept)
+
+    def late(self, now: int) -> bool:
+        """Whether a frame has been missing for so long that the rules ask for a `sync`."""
+        due = next_tick(self.state)
+        return due is not None and due <= now
 
     def receive(self, frame: dict[str, Any], now: int = 0) -> None:
         """Process a frame that arrives at `now` (ms)."""

@@ -130,7 +130,7 @@ class World:
         """Connect and sync. The service closes the connection that it `replaces`."""
         token = jwt.encode({"sub": user_id, "iat": EPOCH // 1000, "exp": EPOCH // 1000 + 10 * YEAR}, SECRET, "HS256")
         opened = await websockets.connect(
-            f"ws://{HOST}:{self._port}/live?v=1&token={token}&deviceId={device_id}", ping_interval=None
+            f"ws://{HOST}:{self._port}/live?v=2&token={token}&deviceId={device_id}", ping_interval=None
         )
         socket = Socket(opened)
         answered: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
