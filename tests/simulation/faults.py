@@ -38,7 +38,6 @@ EVENTS = (
     "graph not loaded",
     "user evicted",
     "pending evicted",
-    "tell evicted",
     "sees evicted",
     "due evicted",
     "machine gone",
