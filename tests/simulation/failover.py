@@ -1,8 +1,8 @@
 """How long screens are wrong after a failover that loses the last seconds: `python -m tests.simulation.failover`.
 
 Under virtual time, on a real server whose replica stopped receiving some seconds ago: a crowd whose members change all
-the time, each with a client that follows the rules and beats on schedule. After the failover nothing changes any more, so
-that every difference between a screen and what the service would answer is the loss's.
+the time, each with a client that follows the rules and beats on schedule. After the failover nothing changes any more,
+so that every difference between a screen and what the service would answer is the loss's.
 """
 
 from __future__ import annotations
