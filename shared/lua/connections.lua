@@ -59,10 +59,12 @@ local function count_offense(u, c)
 end
 
 -- Counts a message against the rate limit of its connection, without writing: "live", or as `count_offense`. The rate
--- limit is GCRA: `arrival` is the theoretical arrival time of the next message at the steady rate.
+-- limit is GCRA: `arrival` is the theoretical arrival time of the next message at the steady rate. It is compared with
+-- the latest time that any environment has stored: the clocks of two may differ by more than a burst takes.
 local function count_rate(u, c)
-  local arrival = math.max(c.arrival, now)
-  if arrival - now > (SETTINGS.rate_burst - 1) * SETTINGS.rate_every then return count_offense(u, c) end
+  local latest = math.max(now, c.beat)
+  local arrival = math.max(c.arrival, latest)
+  if arrival - latest > (SETTINGS.rate_burst - 1) * SETTINGS.rate_every then return count_offense(u, c) end
   c.arrival = arrival + SETTINGS.rate_every
   return 'live'
 end
@@ -71,7 +73,7 @@ end
 local function count_message(u, c, sender)
   local result = count_rate(u, c)
   if result ~= 'live' then return result end
-  c.beat = now
+  c.beat = math.max(c.beat, now)
   if sender.active then c.active = math.max(c.active, now) end
   c.deadline = new_deadline(c)
   write_connection(u, c)

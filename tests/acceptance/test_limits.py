@@ -173,6 +173,16 @@ def test_42_a_refused_message_counts_against_the_rate_limit(bench: Bench) -> Non
     assert bench.pusher.closed == []
 
 
+@pytest.mark.parametrize("pattern", ["FS", "FFSS", "FSS", "FFFFSFSS"])
+def test_42_environments_whose_clocks_differ_limit_nobody(bench: Bench, pattern: str) -> None:
+    """Line 42: of 40 messages in 10 s, handled by two environments whose clocks are 6 s apart, none is limited."""
+    connection = bench.open("alice")
+    environments = {"F": bench.environment(3), "S": bench.environment(-3)}
+    for number in range(40):
+        environments[pattern[number % len(pattern)]].sync(connection, Sync(action="sync"))
+        bench.clock.advance(0.25)
+
+
 def test_42_a_refused_message_is_one_round_trip_and_at_most_one_post(bench: Bench) -> None:
     """Line 42: refusing a message costs one script call, and beyond the limit no post."""
     sender = Sender(bench)

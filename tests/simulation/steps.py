@@ -212,9 +212,9 @@ def _erase(world: World, user: str) -> None:
 # Faults
 
 
-@step(5, nodes=lost, after=seconds(1, 3, 6, 10))
-def _lose_tail(world: World, nodes: tuple[int, ...], after: float) -> None:
-    world.lose_tail(nodes, after)
+@step(6, nodes=lost, after=seconds(1, 3, 6, 10), reload=lambda rng: rng.random() < 0.1)
+def _lose_tail(world: World, nodes: tuple[int, ...], after: float, reload: bool) -> None:
+    world.lose_tail(nodes, after, reload=reload)
 
 
 @step(6, kind=lambda rng: rng.choice(("user", "pending", "tell", "sees", "due")), user=user)

@@ -33,6 +33,8 @@ SETTINGS = {
 SWEEP_EVERY = 60_000
 QUIET_MS = 200_000
 """After the faults: clients have reconnected and sent two heartbeats, leases have ended, every check has run."""
+RELOADED_MS = 45_000
+"""Until the application has begun whatever it does after a fault."""
 SILENCE_MS = 70_000
 """After that: two heartbeats, during which nobody is posted anything."""
 MOST_SYNCS = 12
@@ -87,7 +89,6 @@ class World:
         self._wishes = 0
         self._written = 0
         self._forks: dict[int, int] = {}
-        self.is_lost = False
         self._sweep()
 
     # Time
@@ -305,17 +306,20 @@ class World:
 
     # Faults of the store
 
-    def lose_tail(self, lost: Sequence[int], seconds: float) -> None:
-        """What these nodes are given from now on is lost in so many seconds, when their replicas take over."""
+    def lose_tail(self, lost: Sequence[int], seconds: float, *, reload: bool) -> None:
+        """What these nodes are given from now on is lost in so many seconds, when their replicas take over.
+
+        With `reload` the application then loads the graph again. It gives every client a snapshot, and so hides
+        faults.
+        """
         lost = [node for node in lost if node < self.count and node not in self._forks]
         for node in lost:
             self.nodes.copy(node)
             self._forks[node] = self.clock()
-        self.network.scheduler.after(seconds * 1000, lambda: self._fail_over(lost))
+        self.network.scheduler.after(seconds * 1000, lambda: self._fail_over(lost, reload=reload))
 
-    def _fail_over(self, lost: Sequence[int]) -> None:
+    def _fail_over(self, lost: Sequence[int], *, reload: bool = False) -> None:
         lost = [node for node in lost if node in self._forks]
-        self.is_lost |= bool(lost)
         since = min((self._forks[node] for node in lost), default=0)
         for node in lost:
             self.nodes.fail_over(node)
@@ -324,13 +328,12 @@ class World:
             every = len(lost) == self.count
             self.faults.counts["tail lost on all nodes" if every else "tail lost on one node"] += 1
         self.watch.lost([user for user in self.users if self.node_of(user) in lost], since)
-        # What the backend was answered may be lost: it cannot know, and sends all of it again.
-        self.network.scheduler.after(500, self.load_graph)
+        if lost and reload:
+            self.network.scheduler.after(500, self.load_graph)
 
     def restart(self, lost: Sequence[int], seconds: float) -> None:
         """These nodes restart empty; in so many seconds the application loads the graph again."""
         lost = [node for node in lost if node < self.count]
-        self.is_lost |= bool(lost)
         for node in lost:
             self._forks.pop(node, None)
             self.nodes.restart(node)
@@ -419,20 +422,19 @@ class World:
         self._fail_over(list(self._forks))
         self.network.away.clear()
         self.network.store.unavailable.clear()
-        for _ in range(100):
-            if not self._wishes:
-                break
-            self.run(1000)
-        if self.is_lost:
+        self.run(RELOADED_MS)
+        self._finish_calls()
+        if self.service.upkeep.health()["graph"] != "loaded":
             self.load_graph()
-        self.set_loaded(loaded=True)
-        self.run(5_000)
+            self._finish_calls()
+
+    def _finish_calls(self) -> None:
+        """Wait until the application's calls have succeeded."""
         for _ in range(200):
-            if not self._wishes:
-                break
             self.run(1000)
-        else:
-            raise Violation("calls end", f"{self._wishes} calls of the backend do not succeed")
+            if not self._wishes:
+                return
+        raise Violation("calls end", f"{self._wishes} calls of the application do not succeed")
 
     def settle_down(self) -> None:
         """Let everything become quiet, and check what must be true then."""
