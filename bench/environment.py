@@ -86,7 +86,7 @@ class Environment:
         """A message of a connection or, without a body, its handshake."""
         vouched = events.vouched(user_id, EPOCH // 1000, EPOCH // 1000 + YEAR, deviceId="laptop")
         if body is None:
-            query = {"v": "1", "token": "e30.e30.e30", "deviceId": "laptop"}
+            query = {"v": "2", "token": "e30.e30.e30", "deviceId": "laptop"}
             return events.connect(vouched, connection_id, EPOCH, query=query)
         return events.message(vouched, json.dumps(body), connection_id, EPOCH, route=body["action"])
 

@@ -1,8 +1,8 @@
 """How long screens are wrong after a failover that loses the last seconds: `python -m tests.simulation.failover`.
 
-Under virtual time, on a real server whose replica stopped receiving some seconds ago: a crowd whose members change all the
-time, each with a client that follows the rules and beats on schedule. After the failover nothing changes any more, so
-that every difference between a screen and what the service would answer is the loss's.
+Under virtual time, on a real server whose replica stopped receiving some seconds ago: a crowd whose members change all
+the time, each with a client that follows the rules and beats on schedule. After the failover nothing changes any more,
+so that every difference between a screen and what the service would answer is the loss's.
 """
 
 from __future__ import annotations
@@ -124,14 +124,14 @@ def main(count: int, seed: int) -> None:
             lasted |= dict.fromkeys(wrong - still, elapsed)
             wrong = still
         times = sorted(lasted.values()) or [0.0]
-        print(
-            f"{len(live)} live clients, {count} users, {CONTACTS} contacts each, {LOST} s lost of {CHANGES} changes a second"
-        )  # noqa: T201
-        print(f"wrong screens at the failover: {at_once}; still wrong after 120 s: {len(wrong)}")  # noqa: T201
-        print(
-            f"right after: median {times[len(times) // 2]} s, 90 % {times[int(len(times) * 0.9)]} s, last {times[-1]} s"
-        )  # noqa: T201
-        print(f"frames meanwhile: {(crowd.frames - before) / len(live):.1f} a client")  # noqa: T201
+        middle, most, last = times[len(times) // 2], times[int(len(times) * 0.9)], times[-1]
+        for line in (
+            f"{len(live)} clients with {CONTACTS} contacts each; {LOST} s lost, with {CHANGES} changes a second",
+            f"wrong screens at the failover: {at_once}; still wrong after 120 s: {len(wrong)}",
+            f"right after: median {middle} s, 90 % {most} s, last {last} s",
+            f"frames meanwhile: {(crowd.frames - before) / len(live):.1f} a client",
+        ):
+            print(line)  # noqa: T201
         bench.close()
 
 

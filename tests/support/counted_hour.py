@@ -40,7 +40,7 @@ REASONS = {
     "connect": "connections",
     "disconnect": "connections",
     "sync": "syncs",
-    "read_view": "snapshots",
+    "read_views": "views",
     "update": "updates",
     "find_targets": "fan-out",
     "announced": "fan-out",
