@@ -34,7 +34,8 @@ function commands.forget_user(u, request)
   call('SREM', u.keys.contacts, other)
   call('SREM', u.keys.sees, other)
   call('HDEL', u.keys.hidden, other)
-  call('HDEL', u.keys.tell, other, '!' .. other)
+  local removed = call('HDEL', u.keys.tell, other, '!' .. other)
+  if removed > 0 then put(u, { tells = math.max(0, (number(u, 'tells') or 0) - removed) }) end
   if call('HDEL', u.keys.pending, other) == 1 then set_waits(u, math.max(0, (number(u, 'waits') or 0) - 1)) end
   return response
 end

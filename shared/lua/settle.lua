@@ -170,6 +170,25 @@ local function notify_own(u, response, announce, later)
   response.own = { prev = prev, seq = seq, connections = open, real = real_state(u) }
 end
 
+-- Remembers how many entries `tell` has. Where fewer are found, some were lost, and nothing says which: all contacts
+-- are notified of what they may see, and the other sides of blocks are written again.
+local function check_tell(u)
+  local tells = call('HLEN', u.keys.tell)
+  if tells < (number(u, 'tells') or 0) then
+    for _, viewer in ipairs(call('SMEMBERS', u.keys.contacts)) do
+      call('HSETNX', u.keys.tell, viewer, new_token() .. ' offline')
+    end
+    for viewer, raw in pairs(hash(u.keys.hidden)) do
+      if string.find(cjson.decode(raw).why, 'b', 1, true) then
+        call('HSETNX', u.keys.tell, '!' .. viewer, new_token() .. ' block ' .. (u.fields.turn or ms(now)))
+      end
+    end
+    tells = call('HLEN', u.keys.tell)
+  end
+  put(u, { tells = tells > 0 and tells or '' })
+  return tells > 0
+end
+
 local function notices_of(u)
   local notices = {}
   for viewer, version in pairs(hash(u.keys.tell)) do
@@ -196,7 +215,7 @@ local function notify_contacts(u, response, announce, later)
       unannounced = false
     end
   end
-  local has_notices = call('EXISTS', u.keys.tell) == 1
+  local has_notices = check_tell(u)
   if not unannounced and not has_notices then return end
   if not graph_loaded then
     add_due(u, now + SETTINGS.announce_lease)

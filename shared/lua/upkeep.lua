@@ -41,7 +41,10 @@ function commands.announced(u, request)
     put(u, { announcedRev = request.rev, announcedStatus = request.status })
   end
   for viewer, version in pairs(request.notified or {}) do
-    if call('HGET', u.keys.tell, viewer) == version then call('HDEL', u.keys.tell, viewer) end
+    if call('HGET', u.keys.tell, viewer) == version then
+      call('HDEL', u.keys.tell, viewer)
+      put(u, { tells = math.max(0, (number(u, 'tells') or 0) - 1) })
+    end
   end
   if request.lease == token then put(u, { lease = '' }) end
   return settle(u, ANNOUNCE)

@@ -200,6 +200,23 @@ def test_33_a_lost_key_ends_with_right_screens(crowd: Crowd, kind: str, owner: s
     crowd.check_screens()
 
 
+@pytest.mark.parametrize("edit", ["hide_from", "blocks"])
+def test_33_a_notice_that_was_lost_is_made_again(crowd: Crowd, edit: str) -> None:
+    """Line 33: `tell` is lost between a hide or block and its delivery: the viewer sees an offline user all the same."""
+    bench = crowd.bench
+    with bench.killed(at=1):
+        bench.service.contacts.set_privacy("alice", **{edit: ["bob"]})
+    bench.client.delete(bench.store.key("tell", "alice"))
+    bench.sweep(25)
+    crowd.beat()
+    bench.sweep(3)
+    crowd.check_screens()
+    assert crowd.clients["bob"].status("alice") == "offline"
+    if edit == "blocks":
+        assert crowd.clients["alice"].status("bob") == "offline"
+    assert bench.metrics.counts["RecordsFailed"] == 0
+
+
 def test_33_a_change_whose_pending_entry_was_lost_is_noticed(crowd: Crowd) -> None:
     """Line 33: `pending` is lost with a change in it, and a later change waits in a new one: the client gets both."""
     bench = crowd.bench
