@@ -202,7 +202,7 @@ def test_33_a_lost_key_ends_with_right_screens(crowd: Crowd, kind: str, owner: s
 
 @pytest.mark.parametrize("edit", ["hide_from", "blocks"])
 def test_33_a_notice_that_was_lost_is_made_again(crowd: Crowd, edit: str) -> None:
-    """Line 33: `tell` is lost between a hide or block and its delivery: the viewer sees an offline user all the same."""
+    """Line 33: `tell` is lost between a hide or block and its delivery: the viewer sees an offline user anyway."""
     bench = crowd.bench
     with bench.killed(at=1):
         bench.service.contacts.set_privacy("alice", **{edit: ["bob"]})
