@@ -28,7 +28,7 @@ from tests.model.client import Client
 from tests.model.presence_model import Model
 from tests.support.service import TOKEN_LIFE, AnyCommand, Bench
 
-SETTINGS = Settings(buckets=4, rate_burst=10_000, away_after=100)
+SETTINGS = Settings(buckets=4, rate_burst=10_000, http_rate_burst=10_000, away_after=100)
 """Few buckets, so that users share some; away before a device's second TTL; and no rate limit."""
 
 
