@@ -25,7 +25,7 @@ CDK := $(WITH_NODE) infra/cdk-cli/node_modules/.bin/cdk
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras \
 	--no-emit-index-url --custom-compile-command 'make lock' $(ARGS)
 
-.PHONY: help setup run test quick chromium schemas pictures bench check fmt lock clean bootstrap synth diff deploy destroy
+.PHONY: help setup run test quick simulate chromium schemas pictures bench check fmt lock clean bootstrap synth diff deploy destroy
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,10 @@ test: chromium $(DEV) $(THIRD_PARTY_CLIENTS) $(CLIENT_TESTS) $(CDK_CLI) $(MINIST
 
 quick: $(DEV) $(CLIENT_TESTS) ## run the tests that concern what has changed since `main` (ARGS="-x" stops at a failure)
 	@$(WITH_NODE) $(BIN)/python -m tools.changed_tests $(ARGS)
+
+simulate: $(DEV) ## play SEEDS=300 random histories from FIRST=1 on, under virtual time; SEED=7 plays and shrinks one
+	@$(WITH_NODE) $(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) \
+		$(if $(FIRST),--first $(FIRST)) $(ARGS)
 
 # Before anything is installed or run: a browser belongs to the system, and `make` cannot install it.
 chromium: | $(BIN)/python

@@ -135,8 +135,8 @@ def _event(function: str) -> dict[str, Any]:
     vouched, name = events.vouched(function, now, now + 3600, deviceId="laptop"), f"Conn-{function}="
     made: dict[str, Any] = {
         "api": http_events.request("GET", "/v1/health", signed=False),
-        "authorize": events.authorize({"v": "1", "token": token(function), "deviceId": "laptop"}),
-        "connect": events.connect(vouched, name, 1000 * now, query={"v": "1", "deviceId": "laptop"}),
+        "authorize": events.authorize({"v": "2", "token": token(function), "deviceId": "laptop"}),
+        "connect": events.connect(vouched, name, 1000 * now, query={"v": "2", "deviceId": "laptop"}),
         "disconnect": events.disconnect(vouched, name, 1000 * now),
         "heartbeat": events.message(vouched, '{"action":"heartbeat"}', name, 1000 * now),
         "query": events.message(vouched, '{"action":"get_presence","userIds":["bob"]}', name, 1000 * now),

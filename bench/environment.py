@@ -86,7 +86,7 @@ class Environment:
         """A message of a connection or, without a body, its handshake."""
         vouched = events.vouched(user_id, EPOCH // 1000, EPOCH // 1000 + YEAR, deviceId="laptop")
         if body is None:
-            query = {"v": "1", "token": "e30.e30.e30", "deviceId": "laptop"}
+            query = {"v": "2", "token": "e30.e30.e30", "deviceId": "laptop"}
             return events.connect(vouched, connection_id, EPOCH, query=query)
         return events.message(vouched, json.dumps(body), connection_id, EPOCH, route=body["action"])
 
@@ -124,7 +124,7 @@ class Environment:
         round_trips: list[RoundTrip] = []
         run_all = self.store._run_all
 
-        def record(calls: Any, now: int) -> list[bytes]:
+        def record(calls: Any, now: int) -> list[Any]:
             round_trips.append([ScriptCall(call.script, call.keys, call.body) for call in calls])
             return run_all(calls, now)
 

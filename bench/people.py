@@ -28,6 +28,7 @@ for _, at in ipairs(places) do
   local function key(kind) return bucket .. kind .. ':' .. id end
   for _, kind in ipairs(template.kinds) do redis.call('DEL', key(kind)) end
   redis.call('HSET', key('user'), unpack(template.user))
+  redis.call('HSET', key('user'), 'epoch', redis.call('HGET', bucket .. 'meta', 'epoch'))
   local connection = string.format(template.connection, id)
   redis.call('HSET', key('user'), '@' .. connection, template.fixed, '!' .. connection, template.beat)
   redis.call('PEXPIRE', key('user'), template.keep)

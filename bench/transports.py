@@ -44,8 +44,8 @@ CREDENTIALS = {
     "AWS_DEFAULT_REGION": "eu-central-1",
 }
 CHANGE = (
-    b'{"type":"presence_status","seq":1732400000123,"userId":"u0000123","status":"busy","customStatus":null,'
-    b'"deviceType":"web","lastSeen":null,"rev":1732400000042}'
+    b'{"type":"presence_status","seq":1732400000123,"prev":1732399987654,"userId":"u0000123","status":"busy",'
+    b'"customStatus":null,"deviceType":"web","lastSeen":null}'
 )
 """A frame that announces a change."""
 

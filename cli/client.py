@@ -20,7 +20,7 @@ from cli.addresses import nothing_answers
 from cli.errors import UserError
 from cli.identity_provider import Tokens
 from load.session import FIRST_WAIT, LONGEST_WAIT, OPEN_PATIENCE, Link, Session, Silent, TokenSource, handshake
-from load.state import Change, ClientState
+from load.state import State
 from shared.frames import MAX_FRAME_BYTES
 
 
@@ -31,8 +31,7 @@ class Client:
         ws_url: the WebSocket API's URL, without a query.
         user_id: the user that connects.
         tokens: makes the token of each handshake.
-        state: is kept up to date.
-        on_change: is called with each change of a contact, in order.
+        on_state: is called with the states before and after each frame that changed something.
         on_link: is called when the state of the connection changes.
         rng: the source of jitter.
     """
@@ -42,14 +41,13 @@ class Client:
         ws_url: str,
         user_id: str,
         tokens: Tokens,
-        state: ClientState,
-        on_change: Callable[[Change], None],
+        on_state: Callable[[State, State], None],
         on_link: Callable[[Link], None],
         rng: random.Random | None = None,
     ) -> None:
-        self._state = state
+        self._state = State()
         self._ws_url, self._user_id, self._tokens = ws_url, user_id, tokens
-        self._on_change, self._on_link = on_change, on_link
+        self._on_state, self._on_link = on_state, on_link
         self._rng = rng or random.Random()  # noqa: S311 - jitter needs no secrecy
         self._device_id = f"watch-{self._rng.getrandbits(48):x}"
         self._link: Link | None = None
@@ -92,16 +90,16 @@ class Client:
                     socket, session = await self._rotate(socket, session)
                 for message in session.due(clock()):
                     await socket.send(json.dumps(message))
+                self._take(session.state)
                 try:
                     async with asyncio.timeout_at(session.wake_at):
                         frame = json.loads(await socket.recv())
                 except TimeoutError:
                     continue
-                changes = session.receive(frame, clock())
+                session.receive(frame, clock())
                 if session.link:
                     self._tell(session.link)
-                for change in changes:
-                    self._on_change(change)
+                self._take(session.state)
         except ConnectionClosed as closed:
             return f"closed with {closed.rcvd.code}" if closed.rcvd else "cut"
         except Silent:
@@ -129,6 +127,11 @@ class Client:
     @property
     def _connection_id(self) -> str | None:
         return (self._state.own or {}).get("connectionId")
+
+    def _take(self, state: State) -> None:
+        before, self._state = self._state, state
+        if state is not before:
+            self._on_state(before, state)
 
     def _tell(self, link: Link) -> None:
         if link != self._link:

@@ -238,8 +238,7 @@ class Doctor:
         for _ in range(SAMPLES):
             await asyncio.sleep(PAUSE)
             began = time.perf_counter()
-            query = {"action": "get_presence", "userIds": [about]}
-            await probe.ask(query, lambda frame: frame.get("type") == "presence", "a response to get_presence")
+            await probe.query(about)
             times.append(_ms(began))
         self._ok("query", f"get_presence takes {_median(times)} ms ({_first(times)})")
 

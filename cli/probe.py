@@ -19,7 +19,7 @@ from cli.client import open_socket, why_not
 from cli.errors import UserError
 from cli.identity_provider import Tokens
 from load.session import TokenSource
-from load.state import Frame
+from load.state import Frame, Parts, Record
 
 Wanted = Callable[[Frame], bool]
 
@@ -50,12 +50,27 @@ class Probe:
             yield cls(user, socket, patience)
 
     async def sync(self) -> Frame:
-        """Send the first `sync`. Returns the last part of the snapshot, which contains `self` as every part does."""
-        return await self.ask(
-            {"action": "sync"},
-            lambda frame: frame.get("type") == "presence_snapshot" and frame["part"] == frame["parts"],
-            "a snapshot",
-        )
+        """Send the first `sync` and wait for the whole snapshot. Returns its first part, which contains `self`."""
+        await self.send({"action": "sync"})
+        return (await self._parts("presence_snapshot", "a snapshot"))[1]
+
+    async def query(self, *users: str) -> list[Record]:
+        """The records of some users, as `get_presence` returns them."""
+        await self.send({"action": "get_presence", "userIds": users})
+        parts = await self._parts("presence", "a response to get_presence")
+        return [record for number in sorted(parts) for record in parts[number]["users"]]
+
+    async def _parts(self, kind: str, what: str) -> Parts:
+        """Wait for all parts of a response, in any order."""
+        parts: dict[int, Frame] = {}
+
+        def is_last(frame: Frame) -> bool:
+            if frame.get("type") == kind:
+                parts[frame["part"]] = frame
+            return frame.get("type") == kind and len(parts) == frame["parts"]
+
+        await self.expect(is_last, what)
+        return parts
 
     async def ask(self, message: dict[str, Any], wanted: Wanted, what: str) -> Frame:
         """Send a message and wait for its response."""

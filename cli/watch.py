@@ -20,7 +20,7 @@ from rich.text import Text
 from cli.client import Client
 from cli.identity_provider import Tokens
 from load.session import Link
-from load.state import Change, ClientState, Record
+from load.state import Change, Record, State, changes
 
 DOTS = {"online": ("●", "green"), "busy": ("●", "red"), "away": ("◐", "yellow"), "offline": ("○", "bright_black")}
 """Status → sign and color, in the order in which contacts are listed."""
@@ -49,11 +49,10 @@ async def watch(
     """
     if plain or not console.is_terminal:
         lines = Lines(console.file, remarks)
-        await Client(ws_url, user_id, tokens, ClientState(), lines.change, lines.link).run()
+        await Client(ws_url, user_id, tokens, lines.state, lines.link).run()
     with Live(console=console, auto_refresh=False) as live:
-        state = ClientState()
-        table = ContactTable(user_id, state, lambda content: live.update(content, refresh=True))
-        client = Client(ws_url, user_id, tokens, state, table.change, table.link)
+        table = ContactTable(user_id, lambda content: live.update(content, refresh=True))
+        client = Client(ws_url, user_id, tokens, table.state, table.link)
         ticking = asyncio.create_task(table.tick())
         try:
             await client.run()
@@ -69,8 +68,12 @@ class Lines:
     def __init__(self, out: IO[str], remarks: IO[str], clock: Callable[[], float] = time.time) -> None:
         self._out, self._remarks, self._clock = out, remarks, clock
 
-    def change(self, change: Change) -> None:
-        """Show a change of a contact."""
+    def state(self, before: State, after: State) -> None:
+        """Show what changed between two states."""
+        for change in changes(before, after):
+            self._change(change)
+
+    def _change(self, change: Change) -> None:
         now = self._clock()
         if change.after is None:
             user, fields = (change.before or {})["userId"], ["removed"]
@@ -92,15 +95,16 @@ class ContactTable:
     def __init__(
         self,
         user_id: str,
-        state: ClientState,
         draw: Callable[[RenderableType], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._user_id, self._state, self._draw, self._clock = user_id, state, draw, clock
+        self._user_id, self._draw, self._clock = user_id, draw, clock
+        self._state = State()
         self._link: Link | None = None
 
-    def change(self, change: Change) -> None:  # noqa: ARG002 - the state contains it
-        """Show a change of a contact."""
+    def state(self, before: State, after: State) -> None:  # noqa: ARG002 - the table shows all contacts
+        """Show a new state."""
+        self._state = after
         self._draw(self.render())
 
     def link(self, link: Link) -> None:

@@ -4,11 +4,10 @@
  */
 
 import { isFailure } from "./errors.js";
-import { hasGap, isComplete } from "./reducer.js";
+import { isComplete, isSeqRefused } from "./reducer.js";
 import { Timers } from "./timers.js";
 
 const HEARTBEAT_EVERY = 30_000; // ms between heartbeats, until the service sets `heartbeatEvery`
-const GAP_TIMEOUT = 2_000; // ms that a missing frame may be late
 const SILENCE_TIMEOUT = 120_000; // ms without any frame, after which a `sync` checks the connection
 const SYNC_TIMEOUT = 5_000; // ms that the response to a `sync` may take
 const LONGEST_BACKOFF = 30_000; // ms before the next `sync` after a failed one, plus the service's `retryAfter`
@@ -29,8 +28,8 @@ export class Connection {
   #timers;
   #openedAt = null;
   #lastFrameAt;
-  #pendingSync = null; // {id, seq} of the `sync` without a response
-  #lastHeartbeat = null; // {id, seq} of the last heartbeat
+  #pendingSyncs = new Set(); // ids of the `sync`s without a response, oldest first
+  #statusNumber; // `n` of the last update of the device's status that was sent
   #replaces = null; // the id of the connection that this one replaces
   #heartbeatEvery = HEARTBEAT_EVERY;
   #failures = 0; // consecutive failed `sync`s
@@ -72,21 +71,29 @@ export class Connection {
     this.#openedAt = this.#lastFrameAt = this.#context.clock.now();
     this.#replaces = replaces.pop();
     this.#scheduleHeartbeat();
-    for (const older of replaces) this.send({ action: "sync", replaces: older });
+    for (const older of replaces) this.#sendWithSeq({ action: "sync", replaces: older });
     this.sync();
   }
 
-  /** Send a message with the `seq` that has been reached. */
+  /** Send a message. A heartbeat repeats the device's status with the number of its last update. */
   send(message) {
-    const { seq } = this.#context.state();
-    this.#transport.send(seq === null ? message : { ...message, seq });
+    if (message.action === "presence_update" && message.status && message.scope !== "user") {
+      this.#statusNumber = message.n;
+    }
+    this.#transport.send(message);
   }
 
   /** Ask for a snapshot, or for confirmation that nothing was missed. */
   sync() {
-    this.#pendingSync = { id: `s${this.#context.nextNumber()}`, seq: this.#context.state().seq };
-    this.#timers.set("response", SYNC_TIMEOUT, () => this.#context.lost(this, "no response within 5 seconds"));
-    this.send({ action: "sync", id: this.#pendingSync.id, ...(this.#replaces && { replaces: this.#replaces }) });
+    const id = `s${this.#context.nextNumber()}`;
+    this.#pendingSyncs.add(id);
+    this.#timers.set(id, SYNC_TIMEOUT, () => this.#context.lost(this, "no response within 5 seconds"));
+    this.#sendWithSeq({ action: "sync", id, ...(this.#replaces && { replaces: this.#replaces }) });
+  }
+
+  /** The numbers of frames show a loss: send a `sync`, unless one is planned because the service is failing. */
+  recover() {
+    if (!this.isFailing || !this.#timers.has("sync")) this.sync();
   }
 
   /** The device is used: report it immediately if the service considers the user away. */
@@ -97,12 +104,7 @@ export class Connection {
   /** Check the connection unless a frame arrived recently: this machine may have been suspended. */
   check() {
     const silence = this.#context.clock.now() - this.#lastFrameAt;
-    if (this.#pendingSync === null && silence > this.#heartbeatEvery) this.sync();
-  }
-
-  /** The `seq` sent with the request that this frame answers; null if this connection did not send it. */
-  requestSeq(frame) {
-    return [this.#pendingSync, this.#lastHeartbeat].find((sent) => sent && sent.id === frame.id)?.seq ?? null;
+    if (this.#pendingSyncs.size === 0 && silence > this.#heartbeatEvery) this.sync();
   }
 
   /** A frame arrived and has been applied to the state. */
@@ -111,8 +113,8 @@ export class Connection {
     this.#timers.set("silence", SILENCE_TIMEOUT, () => this.sync());
     if (frame.self) this.#configure(frame.self);
     if (frame.type === "presence_snapshot" && isComplete(this.#context.state(), frame)) this.#snapshotReceived(frame);
-    if (isFailure(frame) || this.#answersSync(frame, "error")) this.#failed(frame);
-    this.#watchGap();
+    if (isSeqRefused(frame)) this.#answered(frame.id);
+    else if (isFailure(frame) || (frame.type === "error" && this.#pendingSyncs.has(frame.id))) this.#failed(frame);
   }
 
   close() {
@@ -120,24 +122,33 @@ export class Connection {
     this.#transport.close();
   }
 
-  #answersSync(frame, type) {
-    return frame.type === type && this.#pendingSync !== null && frame.id === this.#pendingSync.id;
+  #sendWithSeq(message) {
+    const { seq } = this.#context.state();
+    this.send(seq === null ? message : { ...message, seq });
   }
 
   #snapshotReceived(frame) {
     this.isFailing = false;
     this.#failures = 0;
     this.readySince ??= this.#lastFrameAt;
-    if (!this.#answersSync(frame, frame.type)) return;
-    this.#pendingSync = this.#replaces = null;
-    this.#timers.clear("response");
+    if (this.#answered(frame.id)) this.#replaces = null;
+  }
+
+  /** A `sync` has a response, and no earlier one needs any. Returns whether the id is that of a pending one. */
+  #answered(id) {
+    if (!this.#pendingSyncs.has(id)) return false;
+    for (const pending of this.#pendingSyncs) {
+      this.#pendingSyncs.delete(pending);
+      this.#timers.clear(pending);
+      if (pending === id) break;
+    }
+    return true;
   }
 
   /** The service failed to process a message: send another `sync`, with backoff. */
   #failed({ retryAfter = 0 }) {
     this.isFailing = true;
-    this.#pendingSync = null;
-    this.#timers.clear("response");
+    this.#answered([...this.#pendingSyncs].at(-1));
     const backoff = Math.min(LONGEST_BACKOFF, 1_000 * 2 ** this.#failures++);
     this.#timers.set("sync", retryAfter + this.#context.random() * backoff, () => this.sync());
   }
@@ -157,28 +168,14 @@ export class Connection {
   }
 
   #heartbeat() {
-    const id = `h${this.#context.nextNumber()}`;
     const [active, status] = [this.#context.takeActivity(), this.#context.chosenStatus()];
     this.#sentActive = active;
-    this.#lastHeartbeat = { id, seq: this.#context.state().seq };
     this.#scheduleHeartbeat();
-    this.send({ action: "heartbeat", id, active, ...(status && { status }) });
+    this.#sendWithSeq({ action: "heartbeat", active, ...(status && { status, n: this.#statusNumber }) });
   }
 
   #scheduleHeartbeat() {
     const wait = this.#heartbeatEvery * (0.9 + 0.2 * this.#context.random());
     this.#timers.set("heartbeat", wait, () => this.#heartbeat());
-  }
-
-  #watchGap() {
-    const state = this.#context.state();
-    if (!hasGap(state)) this.#timers.clear("gap");
-    else if (!this.#timers.has("gap")) this.#timers.set("gap", GAP_TIMEOUT, () => this.#closeGap(state.seq));
-  }
-
-  /** Send a `sync` if the frame after `seq` is still missing. A later gap gets its own two seconds. */
-  #closeGap(seq) {
-    if (this.#context.state().seq === seq && this.#pendingSync === null) this.sync();
-    else this.#watchGap();
   }
 }

@@ -302,8 +302,8 @@ export class Connections {
     const { url, tokenSource } = this.#options;
     const isRotation = this.current?.kind === "online"; // a connection ends with its token
     const token = await this.#token.get(isRotation);
-    const query = new URLSearchParams({ v: "1", ...this.#device() });
+    const query = new URLSearchParams({ v: "2", ...this.#device() });
     if (tokenSource === "query") query.set("token", token);
-    return { url: `${url}?${query}`, protocols: tokenSource === "subprotocol" ? ["presence.v1", token] : [] };
+    return { url: `${url}?${query}`, protocols: tokenSource === "subprotocol" ? ["presence.v2", token] : [] };
   }
 }

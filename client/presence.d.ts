@@ -24,8 +24,6 @@ export interface PresenceRecord {
   readonly deviceType?: DeviceType | null;
   /** When the user was last connected. Null unless the user is offline and shares it. */
   readonly lastSeen?: Time | null;
-  /** Rises with every change. Absent for a stranger. */
-  readonly rev?: number;
 }
 
 /** One of the user's own connections. */
@@ -180,6 +178,8 @@ export class Presence {
   readonly users: ReadonlyMap<string, PresenceRecord>;
   /** The user's own real state; null until it is known. */
   readonly self: OwnState | null;
+  /** All of that as one value, never changed in place: `changes(before, after)` compares two of them. */
+  readonly state: State;
   readonly connection: ConnectionState;
   /** Whether `users` and `self` may be out of date: show them grayed out. */
   readonly stale: boolean;
@@ -236,32 +236,42 @@ export class Presence {
   ): void;
 }
 
-/** The state that `reduce` computes; see reducer.js. */
+/** What a client knows: the state that `receive` computes; see reducer.js. */
 export interface State {
   readonly users: ReadonlyMap<string, PresenceRecord>;
   readonly self: OwnState | null;
-  /** The number of the frame that `self` came with. */
-  readonly selfSeq: number;
-  /** Every frame up to this number has arrived; null before the first snapshot. */
+  /** Every frame up to this number has been applied; null before the first snapshot. */
   readonly seq: number | null;
-  /** The numbers of frames that arrived beyond a gap. */
-  readonly ahead: ReadonlySet<number>;
-  /** User id → number of the latest frame about the user that no snapshot includes yet. */
-  readonly userSeqs: ReadonlyMap<string, number>;
-  /** Snapshots with missing parts; `users`: part → its users. */
-  readonly parts: ReadonlyMap<
-    string,
-    { readonly seq: number; readonly users: ReadonlyMap<number, readonly PresenceRecord[]> }
-  >;
+  /** User id → number of the frame or snapshot that last set the user's record. */
+  readonly ats: ReadonlyMap<string, number>;
+  /** The same for `self`. */
+  readonly selfAt: number;
+  /** The number of the last snapshot. */
+  readonly snapshotSeq: number;
+  /** Number → frame beyond a hole. */
+  readonly kept: ReadonlyMap<number, object>;
+  /** When the hole appeared, in ms of the clock. */
+  readonly holeSince: Time | null;
+  /** Snapshots with missing parts: name → number and parts. */
+  readonly parts: ReadonlyMap<string, { readonly seq: number; readonly frames: ReadonlyMap<number, object> }>;
+}
+
+/** The next state; `sync`: whether the client must send a `sync`, with the `seq` of the state. */
+export interface Step {
+  readonly state: State;
+  readonly sync: boolean;
 }
 
 export const initial: State;
 
-/** The state after a frame. `requestSeq`: the `seq` of the request that the frame answers. */
-export function reduce(state: State, frame: object, requestSeq?: number | null): State;
+/** The state after a frame. `now`: ms of any clock, the same one in each call of this and `tick`. */
+export function receive(state: State, frame: object, now: Time): Step;
+
+/** The state after a look at the clock: a frame that stays missing is lost. */
+export function tick(state: State, now: Time): Step;
+
+/** When to call `tick`; null if no frame is missing. */
+export function nextTick(state: State): Time | null;
 
 /** The differences between two states' `users`. */
-export function changes(
-  before: ReadonlyMap<string, PresenceRecord>,
-  after: ReadonlyMap<string, PresenceRecord>,
-): Generator<Change, void, void>;
+export function changes(before: State, after: State): Generator<Change, void, void>;

@@ -12,12 +12,13 @@ import { PresenceError } from "./errors.js";
 import { HttpApi } from "./http.js";
 import { checkOptions, checkUserId, checkUserIds, invalid } from "./options.js";
 import { Page } from "./page.js";
-import { changes, initial, reduce } from "./reducer.js";
+import { changes, initial, isSeqRefused, nextTick, receive, tick } from "./reducer.js";
 import { Requests } from "./requests.js";
 import { deviceId } from "./storage.js";
+import { Timers } from "./timers.js";
 import { TokenProvider } from "./token.js";
 
-export { PresenceError, changes, initial, reduce };
+export { PresenceError, changes, initial, nextTick, receive, tick };
 
 const RECONNECT_WITHIN = 25_000; // ms: 10,000 clients open 400 WebSockets/s, below API Gateway's 500
 const STATUSES = ["online", "busy", "away"];
@@ -28,6 +29,7 @@ export class Presence extends EventTarget {
   #token;
   #http;
   #page;
+  #timers;
   #connections;
   #requests;
   #diagnostics;
@@ -56,6 +58,7 @@ export class Presence extends EventTarget {
     this.#options.deviceId ??= deviceId(window);
     this.#token = new TokenProvider(token, clock);
     this.#http = new HttpApi(this.#options, this.#token);
+    this.#timers = new Timers(clock);
     this.#page = new Page(window, clock, {
       active: () => this.touch(),
       shown: () => this.#pageShown(),
@@ -93,6 +96,11 @@ export class Presence extends EventTarget {
     return this.#state.self;
   }
 
+  /** What is known, as one value that is never changed in place: `changes(before, after)` compares two of them. */
+  get state() {
+    return this.#state;
+  }
+
   /** `closed`, `connecting`, `online`, `polling`, or `stale`: connected, but the service is unavailable. */
   get connection() {
     const { isRunning, current } = this.#connections;
@@ -112,6 +120,7 @@ export class Presence extends EventTarget {
     this.#wasClosed = false;
     this.#diagnostics.reset();
     this.#page.watch();
+    this.#watchHole();
     this.#connections.start();
     this.#announceConnection();
   }
@@ -133,6 +142,7 @@ export class Presence extends EventTarget {
     this.#requests.rejectAll(closed());
     if (!this.#connections.isRunning) return;
     this.#page.unwatch();
+    this.#timers.clearAll();
     this.#connections.stop();
     this.#announceConnection("closed by the application");
   }
@@ -215,21 +225,38 @@ export class Presence extends EventTarget {
   /** Apply a frame: to the state first, then to the connection and to pending requests; then notify the application. */
   #receive(connection, frame) {
     const before = this.#state;
-    this.#state = reduce(before, frame, connection.requestSeq(frame));
+    const { state, sync } = receive(before, frame, this.#options.clock.now());
+    this.#state = state;
     const { isFirst, isRenewed } = this.#connections.receive(connection, frame);
     this.#settle(connection, frame);
     if (isFirst) this.#diagnostics.ready(connection.kind);
     if (isRenewed) this.#requests.resend();
-    for (const change of changes(before.users, this.#state.users)) this.#emit("change", change);
-    if (JSON.stringify(before.self) !== JSON.stringify(this.#state.self)) this.#emit("self", this.#state.self);
+    if (sync) connection.recover();
+    this.#watchHole();
+    for (const change of changes(before, state)) this.#emit("change", change);
+    if (JSON.stringify(before.self) !== JSON.stringify(state.self)) this.#emit("self", state.self);
     this.#announceConnection(frame.message);
+  }
+
+  /** A frame is missing: it may only be late. */
+  #watchHole() {
+    const at = nextTick(this.#state);
+    if (at === null) this.#timers.clear("hole");
+    else this.#timers.set("hole", Math.max(0, at - this.#options.clock.now()), () => this.#tick());
+  }
+
+  #tick() {
+    const { state, sync } = tick(this.#state, this.#options.clock.now());
+    this.#state = state;
+    if (sync) this.#connections.current?.recover();
+    this.#watchHole();
   }
 
   /** Resolve or reject what a frame answers, and report errors. */
   #settle(connection, frame) {
     this.#requests.settle(frame);
     if (frame.type === "done") this.#connections.current?.sync(); // no frame reports the user's own changes to a poller
-    if (frame.type !== "error" && frame.type !== undefined) return;
+    if ((frame.type !== "error" && frame.type !== undefined) || isSeqRefused(frame)) return;
     const isTokenError = this.#token.error !== null && frame.message === this.#token.error.message;
     const error = isTokenError ? this.#token.error : new PresenceError(frame);
     if (this.#connections.isPoller(connection)) {

@@ -1,133 +1,156 @@
 /**
  * What frames mean: a state and a frame give the next state, by the rules of docs/protocol.md, "What a client must do".
- * Pure: no sockets, clocks or events, and no state is changed in place.
+ * Pure: time is an argument, and the need for a `sync` is a value returned. No sockets, clocks or events, and no state
+ * is changed in place. docs/vectors.json has sequences of frames with the expected states.
  *
  * @typedef {import("./presence.d.ts").State} State
- * @typedef {import("./presence.d.ts").PresenceRecord} PresenceRecord
+ * @typedef {import("./presence.d.ts").Step} Step
  */
+
+const HOLE_TIMEOUT = 2_000; // ms that a missing frame may be late
 
 /** The state before the first frame. Maps, because a user may be called `__proto__`. @type {State} */
 export const initial = Object.freeze({
   users: new Map(),
   self: null,
-  selfSeq: 0, // the number of the frame that `self` came with
-  seq: null, // every frame up to this number has arrived; only a snapshot sets the first one
-  ahead: new Set(), // the numbers of frames that arrived beyond a gap
-  userSeqs: new Map(), // user → number of the latest frame about the user that no snapshot includes yet
-  parts: new Map(), // snapshots with missing parts
+  seq: null, // every frame up to this number has been applied; only a snapshot sets the first one
+  ats: new Map(), // user → number of the frame or snapshot that last set the user's record
+  selfAt: 0, // the same for `self`
+  snapshotSeq: 0, // the number of the last snapshot
+  kept: new Map(), // number → frame beyond a hole
+  holeSince: null, // when the hole appeared, in ms of the caller's clock
+  parts: new Map(), // name → incomplete snapshot
 });
 
-/** Whether a frame is missing; it may only be late. */
-export const hasGap = (state) => state.seq !== null && state.ahead.size > 0;
-
-/** Whether all parts of a frame's snapshot have arrived. */
-export const isComplete = (state, frame) => !state.parts.has(snapshotKey(frame));
-
 /**
- * Apply a frame. Frames of unknown types change nothing.
+ * Apply a frame. Frames of unknown types change nothing, and neither do answers to queries.
  *
  * @param {State} state
  * @param {object} frame
- * @param {number | null} [requestSeq] the `seq` of the request that the frame answers
- * @returns {State}
+ * @param {number} now ms of any clock, the same one in each call
+ * @returns {Step} `sync`: whether the client must send a `sync`, with the `seq` of the new state
  */
-export function reduce(state, frame, requestSeq = null) {
+export function receive(state, frame, now) {
   switch (frame.type) {
     case "user_online":
     case "user_offline":
     case "presence_status":
-      return applyEvents(state, frame.seq, [frame]);
     case "presence_batch":
-      return applyEvents(state, frame.seq, frame.events);
     case "presence_self":
-      return applyEvents(applySelf(state, frame), frame.seq, []);
+      return receiveNumbered(state, frame, now);
     case "presence_snapshot":
-      return addPart(state, frame, requestSeq);
-    case "presence": {
-      // A query adds nobody: only snapshots and events do.
-      const known = frame.users.filter(({ userId }) => state.users.has(userId));
-      return { ...state, users: merge(state.users, known) };
-    }
+      return frame.resumed ? { state: setSelf(state, frame), sync: false } : receivePart(state, frame, now);
+    case "error":
+      return isSeqRefused(frame) ? { state: forgetNumbers(state), sync: true } : { state, sync: false };
     default:
-      return state;
+      return { state, sync: false };
   }
 }
 
+/** Look at the clock: a hole that stays too long means a lost frame. @returns {Step} */
+export function tick(state, now) {
+  const at = nextTick(state);
+  if (at === null || now < at) return { state, sync: false };
+  return { state: { ...state, kept: initial.kept, holeSince: null }, sync: true };
+}
+
+/** When to call `tick`, in ms of the clock; null if there is no hole. */
+export const nextTick = ({ holeSince }) => (holeSince === null ? null : holeSince + HOLE_TIMEOUT);
+
 /**
  * The differences between two states' `users`, as `{userId, user, previous}`; `user` and `previous` are null where the
- * user is absent.
+ * user is absent. Equal records are no difference, however often they were set.
  */
-export function* changes(before, after) {
+export function* changes({ users: before }, { users: after }) {
   if (before === after) return;
   for (const [userId, previous] of before) if (!after.has(userId)) yield { userId, user: null, previous };
   for (const [userId, user] of after) {
     const previous = before.get(userId) ?? null;
-    if (user !== previous) yield { userId, user, previous };
+    if (!isEqual(user, previous)) yield { userId, user, previous };
   }
 }
 
-function applyEvents(state, seq, events) {
-  // A duplicate, or older than a snapshot that may have dropped its users.
-  if (state.seq !== null && seq <= state.seq) return state;
-  const userSeqs = new Map(state.userSeqs);
-  for (const { userId } of events) userSeqs.set(userId, Math.max(seq, userSeqs.get(userId) ?? 0));
-  const ahead = new Set(state.ahead).add(seq);
-  return advance({ ...state, users: merge(state.users, events), userSeqs, ahead });
+/** Whether the snapshot that a frame belongs to needs no further part. */
+export const isComplete = (state, frame) => !state.parts.has(frame.snapshot);
+
+/** Whether a frame says that the service cannot have given the `seq` that it was sent. */
+export const isSeqRefused = ({ type, field }) => type === "error" && field === "seq";
+
+/** Keep a numbered frame, then apply what is in order: before the first snapshot nothing is. */
+function receiveNumbered(state, frame, now) {
+  const { seq, kept } = state;
+  if (kept.has(frame.seq)) return { state, sync: false };
+  return advance({ ...state, kept: new Map(kept).set(frame.seq, frame) }, seq, now);
 }
 
-/** Keep the record with the highest `rev` of each user, in any order of arrival. Strangers' records have no `rev`. */
-function merge(users, records) {
-  let next = users;
-  for (const { type, seq, ...record } of records) {
-    if (!(record.rev > (next.get(record.userId)?.rev ?? -1))) continue;
-    if (next === users) next = new Map(users);
-    next.set(record.userId, record);
+/**
+ * Apply the kept frames that follow `seq`. A frame that is not above it is a duplicate, or older than a snapshot; one
+ * whose `prev` is below it belongs to numbers that the store lost. `seqBefore` is where a hole that was known before
+ * begins.
+ */
+function advance(state, seqBefore, now) {
+  if (state.seq === null) return { state, sync: false };
+  const kept = new Map();
+  let [next, sync] = [state, false];
+  for (const [number, frame] of [...state.kept].sort(([one], [other]) => one - other)) {
+    if (number <= next.seq) continue;
+    if (frame.prev > next.seq) kept.set(number, frame);
+    else if (frame.prev === next.seq) next = applyNumbered(next, frame);
+    else sync = true;
   }
-  return next;
+  const hole = next.seq === seqBefore ? (state.holeSince ?? now) : now;
+  return { state: { ...next, kept, holeSince: kept.size > 0 ? hole : null }, sync };
 }
 
-function applySelf(state, { seq, self }) {
-  return seq > state.selfSeq ? { ...state, self, selfSeq: seq } : state;
+function applyNumbered(state, frame) {
+  const { seq } = frame;
+  if (frame.type === "presence_self") return { ...state, self: frame.self, selfAt: seq, seq };
+  const ats = new Map(state.ats);
+  const users = new Map(state.users);
+  for (const { type, seq: _, prev, ...record } of frame.events ?? [frame]) {
+    ats.set(record.userId, seq);
+    users.set(record.userId, record);
+  }
+  return { ...state, users, ats, seq };
 }
 
-/** Move `seq` to the last frame before the first gap. */
-function advance(state) {
-  if (state.seq === null) return state;
-  let { seq } = state;
-  while (state.ahead.has(seq + 1)) seq += 1;
-  return { ...state, seq, ahead: new Set([...state.ahead].filter((number) => number > seq)) };
+/** Collect the parts of a snapshot, and apply it when all have arrived. A snapshot older than the last is ignored. */
+function receivePart(state, frame, now) {
+  if (frame.seq < state.snapshotSeq) return { state, sync: false };
+  const { part, parts: count, snapshot: name, seq } = frame;
+  const before = state.parts.get(name) ?? { seq, frames: new Map() };
+  const frames = new Map(before.frames).set(part, frame);
+  const parts = new Map(state.parts).set(name, { seq, frames });
+  if (frames.size < count) return { state: { ...state, parts }, sync: false };
+  parts.delete(name);
+  for (const [other, { seq: otherSeq }] of parts) if (otherSeq < seq) parts.delete(other);
+  const records = [...frames.values()].flatMap(({ users }) => users);
+  return advance(applySnapshot({ ...state, parts }, frames.get(1), records), state.seq, now);
 }
 
-const snapshotKey = ({ id, seq, parts }) => JSON.stringify([id, seq, parts]);
-
-/** Keep a part of a snapshot; apply the snapshot when all parts have arrived. */
-function addPart(state, frame, requestSeq) {
-  const { seq, users } = state.parts.get(snapshotKey(frame)) ?? { seq: frame.seq, users: new Map() };
-  const received = new Map(users).set(frame.part, frame.users);
-  const parts = new Map(state.parts).set(snapshotKey(frame), { seq, users: received });
-  if (received.size < frame.parts) return { ...state, parts };
-  parts.delete(snapshotKey(frame));
-  return applySnapshot({ ...state, parts }, frame, [...received.values()].flat(), requestSeq);
+/** A snapshot decides: only what a frame with a higher number said stays. */
+function applySnapshot(state, first, records) {
+  const { seq } = first;
+  const isNewer = ([, at]) => at > seq;
+  const ats = new Map([...state.ats].filter(isNewer));
+  const users = new Map([...ats.keys()].map((userId) => [userId, state.users.get(userId)]));
+  for (const record of records) {
+    if (users.has(record.userId)) continue;
+    ats.set(record.userId, seq);
+    users.set(record.userId, record);
+  }
+  return { ...setSelf(state, first), users, ats, seq: Math.max(state.seq ?? 0, seq), snapshotSeq: seq };
 }
 
-/** A complete snapshot replaces everything older than itself. */
-function applySnapshot(state, { seq, resumed, self }, records, requestSeq) {
-  // The service lost its last seconds, and with them the meaning of newer numbers and revs.
-  if (requestSeq !== null && seq < requestSeq) return applySnapshot(initial, { seq, resumed, self }, records, null);
-  if (state.seq !== null && seq < state.seq) return state; // newer frames overtook it
-  const listed = new Map(records.filter(({ rev }) => rev !== undefined).map((record) => [record.userId, record]));
-  const isGone = (userId) => !resumed && !listed.has(userId) && !(state.userSeqs.get(userId) > seq);
-  return advance({
-    ...state,
-    ...(seq >= state.selfSeq && { self, selfSeq: seq }),
-    users: merge(without(state.users, isGone), listed.values()),
-    seq,
-    userSeqs: new Map([...state.userSeqs].filter(([, userSeq]) => userSeq > seq)),
-    parts: new Map([...state.parts].filter(([, part]) => part.seq > seq)),
-  });
-}
+const setSelf = (state, { seq, self }) => (state.selfAt <= seq ? { ...state, self, selfAt: seq } : state);
 
-function without(users, isGone) {
-  const kept = [...users].filter(([userId]) => !isGone(userId));
-  return kept.length === users.size ? users : new Map(kept);
+/** Keep only what is shown: the next snapshot decides, whatever its number. */
+const forgetNumbers = ({ users, self }) => ({ ...initial, users, self });
+
+/** Whether two JSON values are equal, in whatever order their fields came. */
+function isEqual(one, other) {
+  if (one === other) return true;
+  if (typeof one !== "object" || typeof other !== "object" || !one || !other) return false;
+  const names = Object.keys(one);
+  return names.length === Object.keys(other).length && names.every((name) => isEqual(one[name], other[name]));
 }

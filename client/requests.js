@@ -53,8 +53,9 @@ export class Requests {
   }
 
   /** Resolve what this frame answers. */
-  settle({ type, id, self, users }) {
-    if (type === "presence") this.#take(this.#queries, id)?.resolve(users);
+  settle(frame) {
+    const { type, id, self } = frame;
+    if (type === "presence") this.#collect(frame);
     for (const [field, update] of this.#updates) {
       const isApplied = (type === "done" && update.id === id) || (update.n && self?.n?.[field] >= update.n);
       if (isApplied) this.#take(this.#updates, field).resolve();
@@ -97,12 +98,20 @@ export class Requests {
 
   #query(userIds) {
     const id = `q${this.#context.nextNumber()}`;
-    const query = deferred();
+    const query = { parts: new Map(), ...deferred() };
     this.#queries.set(id, query);
     const timeout = new PresenceError({ code: "timeout", message: "no response within 10 seconds", id });
     this.#timers.set(id, QUERY_TIMEOUT, () => this.#take(this.#queries, id).reject(timeout));
     this.#context.connection().send({ action: "get_presence", id, userIds });
     return query.promise;
+  }
+
+  /** Keep a part of the response to a query, which is complete when all parts have arrived. Over HTTP there is one. */
+  #collect({ id, part = 1, parts: count = 1, users }) {
+    const parts = this.#queries.get(id)?.parts.set(part, users);
+    if (parts?.size !== count) return;
+    const inOrder = [...parts].sort(([one], [other]) => one - other);
+    this.#take(this.#queries, id).resolve(inOrder.flatMap(([, records]) => records));
   }
 
   /** Remove a pending request and its timer. */

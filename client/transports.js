@@ -83,8 +83,11 @@ export class PollingTransport {
     return { type, ...(response.status === 204 ? {} : await response.json()) };
   }
 
-  /** The HTTP request for a message, and the type of the frame that its response becomes. */
-  #requestOf(action, { replaces, ...fields }) {
+  /**
+   * The HTTP request for a message, and the type of the frame that its response becomes. Without `n`: all tabs are one
+   * polling device, and each numbers its own updates.
+   */
+  #requestOf(action, { replaces, n, ...fields }) {
     const device = this.#device();
     const { deviceId } = device;
     switch (action) {

@@ -96,7 +96,8 @@ class Counts:
             "heartbeats": self.beats + self.keep_alives,
             "connections": 2 * self.connects,  # $connect and $disconnect
             "syncs": self.arrivals + self.further + self.rotations,
-            "snapshots": self.further,  # an arrival's snapshot is read in the round trip that finds the targets
+            # For the frames of a change; an arrival's snapshot is read in the round trip that finds the targets.
+            "views": self.announcements + self.further,
             "updates": self.changes,
             "fan-out": 2 * self.announcements,  # one finds the targets, one records the announcement
             "settling": self.settled,
@@ -108,7 +109,7 @@ class Counts:
         spread = min(contacts, BUCKETS)
         return {
             **self.round_trips,
-            "snapshots": spread * self.further,
+            "views": self.announcements + spread * self.further,
             "fan-out": (spread + 1) * self.announcements,
             "looks": BUCKETS * self.looks,
         }

@@ -70,7 +70,7 @@ def _milliseconds(w: Workload, c: Counts, function: str) -> float:
         "query": 1 + (c.fan_out / c.announcements * c.arrivals / c.connects if c.announcements else 0),
     }.get(function, 0)
     records = w.contacts * (c.arrivals + c.further) / c.connects if function == "query" and c.connects else 0
-    trips = {"authorize": 0, "update": 3, "query": 3 if records else 1}.get(function, 1)
+    trips = {"authorize": 0, "update": 4, "query": 4 if records else 1}.get(function, 1)
     cpu = a.invocation_cpu_ms + a.cpu_ms[function] + a.cpu_ms_of_a_post * posts + a.cpu_ms_of_a_record * records
     if w.beats == "function_url" and function == "heartbeat":
         cpu += a.token_cpu_ms
@@ -84,7 +84,7 @@ def _ecpus(w: Workload, c: Counts) -> dict[str, float]:
     heartbeat = a.beat.ecpus(1) * (c.beats + c.keep_alives)
     connecting = c.connects * (a.connect.ecpus(1) + a.disconnect.ecpus(1) + a.sync.ecpus(1))
     snapshots = (c.arrivals + c.further) * a.snapshot.ecpus(spread, w.contacts)
-    fan_out = c.announcements * a.fan_out.ecpus(spread + 1, w.contacts)
+    fan_out = c.announcements * a.fan_out.ecpus(spread + 2, w.contacts)
     return {
         "heartbeats": heartbeat,
         "connections": connecting + snapshots,

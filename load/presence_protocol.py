@@ -9,7 +9,7 @@ from typing import Protocol
 
 from load.protocol import Conversation, Received, Reconnect
 from load.session import Session, Silent, TokenSource, handshake
-from load.state import Change, ClientState
+from load.state import Change, State, changes
 
 
 class Tokens(Protocol):
@@ -49,8 +49,7 @@ class _Conversation:
     """A client that behaves as docs/protocol.md requires."""
 
     def __init__(self, rng: random.Random, now: float) -> None:
-        self._state = ClientState()
-        self._session = Session(self._state, rng, now, active=True)
+        self._session = Session(State(), rng, now, active=True)
         self._updates = 0
         self.is_live = False
 
@@ -68,15 +67,19 @@ class _Conversation:
 
     def receive(self, text: str, now: float) -> Received:
         frame = json.loads(text)
-        changes = self._session.receive(frame, now)
-        if frame.get("type") == "presence_snapshot" and self._state.seq is not None:
+        before = self._session.state
+        self._session.receive(frame, now)
+        after = self._session.state
+        if after.seq is not None:
             self.is_live = True
         error = frame["code"] if frame.get("type") == "error" else "" if "type" in frame else str(frame.get("message"))
-        return Received(frame.get("type", "gateway"), [shown for change in changes if (shown := _shown(change))], error)
+        shown = [number for change in changes(before, after) if (number := _shown(change))]
+        return Received(frame.get("type", "gateway"), shown, error)
 
     def change(self, number: int) -> str:
         self._updates += 1
         status = "busy" if number % 2 else "online"
+        self._session.choose(status, self._updates)
         change = {"status": status, "customStatus": {"text": str(number)}, "n": self._updates}
         return json.dumps({"action": "presence_update", **change})
 

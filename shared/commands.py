@@ -27,9 +27,10 @@ from shared.responses import (
     Inspection,
     LastSeenPolicy,
     MessageOutcome,
-    Numbers,
     Outcome,
     Privacy,
+    PrivacyOutcome,
+    Refusal,
     RelatedUsers,
     Response,
     Room,
@@ -37,7 +38,9 @@ from shared.responses import (
     Snapshot,
     Status,
     Targets,
+    Valid,
     View,
+    Views,
 )
 from shared.settings import OnlineStatus
 
@@ -46,6 +49,18 @@ Edit = Literal["contact", "stranger", "hide", "show", "block", "unblock", "block
 
 class SignedOut(Exception):
     """The token was issued before its user signed out everywhere, or was erased."""
+
+
+class TooManyCalls(Exception):
+    """The user makes too many calls over HTTP; this one was not carried out.
+
+    Attributes:
+        retry_after: milliseconds after which the next call counts.
+    """
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__("too many calls by this user")
+        self.retry_after = retry_after
 
 
 # What commands carry
@@ -130,6 +145,8 @@ class Heartbeat(Command[MessageOutcome]):
     connection: Sender
     seq: int | None = None
     status: OnlineStatus | None = None
+    n: int | None = None
+    """The number of the update that chose the status."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +171,13 @@ class Update(Command[MessageOutcome]):
 
     connection: Sender
     change: Change
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefuseMessage(Command[Refusal]):
+    """A message that violates the protocol."""
+
+    connection: Sender
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +219,8 @@ class Poll(Command[MessageOutcome]):
     issued_at: int
     seq: int | None = None
     status: OnlineStatus | None = None
+    n: int | None = None
+    """As in `Heartbeat`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,13 +252,17 @@ class EditRelations(Command[Outcome]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SetPrivacy(Command[Outcome]):
-    """The user's own choices; a list that is given replaces the one before."""
+class SetPrivacy(Command[PrivacyOutcome]):
+    """The user's own choices; a list that is given replaces the one before, in portions."""
 
     invisible: bool | None = None
     last_seen: LastSeenPolicy | None = None
     hide_from: Sequence[str] | None = None
     blocks: Sequence[str] | None = None
+    edits: Sequence[tuple[str, Edit]] | None = None
+    """(viewer, edit): what an earlier portion left."""
+    most: int
+    """How many viewers are edited."""
     issued_at: int | None = None
 
 
@@ -266,6 +296,8 @@ class EditSees(Command[Added]):
 
     add: Sequence[str] | None = None
     remove: Sequence[str] | None = None
+    gap: bool | None = None
+    """The user's clients get a snapshot with their next heartbeats."""
     audit: bool | None = None
     """Count additions as inconsistencies."""
 
@@ -291,6 +323,13 @@ class ReadView(Command[View]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadViews(Command[Views]):
+    """What these viewers may see of the user."""
+
+    viewers: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GetSnapshot(Command[Snapshot]):
     """Everything that the user may see, without a connection."""
 
@@ -299,7 +338,7 @@ class GetSnapshot(Command[Snapshot]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckToken(Command[Done]):
+class CheckToken(Command[Valid]):
     """Nothing but that the token is valid."""
 
     issued_at: int
@@ -321,17 +360,10 @@ class FindTargets(Command[Targets]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DrawNumbers(Command[Numbers]):
-    """Numbers for further frames to this viewer."""
-
-    count: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Announced(Command[Outcome]):
     """What was leased has been posted."""
 
-    lease: int
+    lease: str
     rev: int | None = None
     status: Status | None = None
     notified: Mapping[str, str] | None = None
@@ -380,6 +412,16 @@ class GetDue(Command[DueUsers]):
     run: str | None = None
     begin: bool | None = None
     cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetEpoch(Command[Done]):
+    """Some node of the store has lost its last seconds: every client must get a snapshot."""
+
+    epoch: int | None = None
+    """When it begins, in ms."""
+    node: str | None = None
+    """The node that serves the bucket from now on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

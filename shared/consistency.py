@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from shared.commands import Audit, EditSees
-from shared.delivery import Metrics, Store, count_found
+from shared.delivery import Metrics, Store, Unavailable, count_found
 from shared.responses import AuditOutcome
 
 INCONSISTENCIES = ("dueUnknown", "expired", "liveNotDue", "unseen")
@@ -39,26 +39,31 @@ class Checked(NamedTuple):
 def check(store: Store, metrics: Metrics, now: int, cursor: str) -> Checked:
     """Check the slice of users that begins at `cursor`, at `now` (ms), and repair what is inconsistent.
 
-    Raises:
-        Unavailable: the store cannot be reached.
+    Users in a bucket that is unavailable are checked with the next pass; a slice on a node that is, with the next run.
     """
     try:
         ids, following = store.users(cursor, MOST_KEYS, KINDS)
     except IndexError:  # the store has lost a node since the last run
         return Checked("", [])
+    except Unavailable:
+        return Checked(cursor, [])
     users = sorted(ids)
-    outcomes = store.call([Audit(user, turn=now // 60_000, most=MOST_CONTACTS) for user in users], now)
-    for outcome in outcomes:
+    answers = store.call_each([Audit(user, turn=now // 60_000, most=MOST_CONTACTS) for user in users], now)
+    outcomes = [
+        (user, answer) for user, answer in zip(users, answers, strict=True) if not isinstance(answer, Unavailable)
+    ]
+    for _, outcome in outcomes:
         count_found(metrics, outcome.found)
-    _complete(store, metrics, now, users, outcomes)
-    return Checked(following, list(zip(users, outcomes, strict=True)))
+    _complete(store, metrics, now, outcomes)
+    return Checked(following, outcomes)
 
 
-def _complete(store: Store, metrics: Metrics, now: int, users: Sequence[str], outcomes: Sequence[AuditOutcome]) -> None:
+def _complete(store: Store, metrics: Metrics, now: int, outcomes: Sequence[tuple[str, AuditOutcome]]) -> None:
     """Add the users to the `sees` of their contacts: `sees` may hold too much, never too little."""
     seen: dict[str, list[str]] = {}
-    for user, outcome in zip(users, outcomes, strict=True):
+    for user, outcome in outcomes:
         for viewer in outcome.contacts:
             seen.setdefault(viewer, []).append(user)
-    responses = store.call([EditSees(viewer, add=seen[viewer], audit=True) for viewer in sorted(seen)], now)
-    count_found(metrics, ["unseen"] * sum(response.added for response in responses))
+    responses = store.call_each([EditSees(viewer, add=seen[viewer], audit=True) for viewer in sorted(seen)], now)
+    added = sum(response.added for response in responses if not isinstance(response, Unavailable))
+    count_found(metrics, ["unseen"] * added)

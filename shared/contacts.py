@@ -25,13 +25,15 @@ from shared.commands import (
     SignOut,
 )
 from shared.delivery import Delivery, Store
+from shared.epochs import begin_epoch
 from shared.frames import claim, custom_status
 from shared.messages import MAX_BLOCKS, LimitReached, MessageRefused
 from shared.responses import LastSeenPolicy
 from shared.settings import Settings
 
 EDITS = 250
-"""Contacts that one script call changes: a longer call would delay everybody else on the node."""
+"""Contacts, or users who are hidden from or blocked, that one script call changes: a longer call would delay everybody
+else on the node."""
 
 
 class StillAnnouncing(Exception):
@@ -76,13 +78,19 @@ class Contacts:
             removed = [viewer for viewer, edit in portion if edit == "stranger"]
             # `sees` is an index of the others' `contacts`, which decide: it may hold too much, never too little. So it
             # is written before `contacts`, again after (a concurrent removal may have taken it out), and put back after
-            # a removal for those who were added meanwhile.
+            # a removal for those who were added meanwhile. The last writes leave a gap in the feeds: who is in a
+            # snapshot has changed, and the clients get one with their next heartbeats.
             self._call(_add_sees(user_id, added, mutual=mutual))
             commands = [EditRelations(user_id, edits=portion)]
             if mutual:
                 commands += [EditRelations(viewer, edits=[(user_id, edit)]) for viewer, edit in portion]
             self._delivery.deliver_each(commands, give_up)
-            self._call([*_add_sees(user_id, added, mutual=mutual), *_remove_sees(user_id, removed, mutual=mutual)])
+            self._call(
+                [
+                    *_add_sees(user_id, added, mutual=mutual, gap=True),
+                    *_remove_sees(user_id, removed, mutual=mutual),
+                ]
+            )
             self._call(self._added_meanwhile(user_id, removed, mutual=mutual))
 
     def get_privacy(self, user_id: str) -> dict[str, Any]:
@@ -107,6 +115,9 @@ class Contacts:
     ) -> None:
         """Replace what is given, leave the rest. It takes effect on every surface immediately.
 
+        Each user who is hidden from or blocked changes at one moment, but not all of them together: first those who are
+        added. If the call is interrupted, some are left, and the same call again does the rest.
+
         Raises:
             SignedOut: the user's token, issued at `issued_at` (seconds), is no longer valid.
         """
@@ -116,10 +127,19 @@ class Contacts:
             last_seen=last_seen,
             hide_from=None if hide_from is None else _others(user_id, hide_from),
             blocks=None if blocks is None else _others(user_id, blocks),
+            most=EDITS,
             issued_at=None if issued_at is None else issued_at * 1000,
         )
+        give_up = self._delivery.give_up()
+        left = self._set_privacy(command, give_up)
+        for start in range(0, len(left), EDITS):
+            self._set_privacy(SetPrivacy(user_id, edits=left[start : start + EDITS], most=EDITS), give_up)
+
+    def _set_privacy(self, command: SetPrivacy, give_up: int) -> list[tuple[str, Edit]]:
+        """Change one portion; gives the edits that are left."""
         [outcome] = self._store.call([command], self._clock())
-        self._delivery.deliver(user_id, outcome)
+        self._delivery.deliver(command.user, outcome, give_up=give_up)
+        return outcome.left
 
     def set_block(self, user_id: str, other: str, *, blocked: bool, issued_at: int) -> None:
         """Block or unblock one user.
@@ -154,9 +174,13 @@ class Contacts:
         self._delivery.deliver(user_id, erased)
 
     def set_graph_loaded(self, loaded: bool) -> None:
-        """Mark privacy and contacts as loaded: before that nobody sees anybody."""
-        buckets = [BucketStatus(bucket=bucket, loaded=loaded) for bucket in range(self._store.buckets)]
-        self._store.call(buckets, self._clock())
+        """Mark privacy and contacts as loaded: before that nobody sees anybody.
+
+        Relations may have changed while they were not, so every client gets a snapshot with its next heartbeat.
+        """
+        buckets = range(self._store.buckets)
+        self._store.call([BucketStatus(bucket=bucket, loaded=loaded) for bucket in buckets], self._clock())
+        begin_epoch(self._store, self._clock(), buckets)
 
     def graph_page(self, cursor: str) -> tuple[list[dict[str, Any]], str]:
         """A slice of everything that the application or users gave, for a backup, and the next cursor ("" ends).
@@ -200,7 +224,7 @@ class Contacts:
             filters += [FilterContacts(other, viewers=[user_id]) for other in removed]
         responses = self._store.call(filters, self._clock())
         return [
-            EditSees(viewer, add=[asked.user])
+            EditSees(viewer, add=[asked.user], gap=True)
             for asked, response in zip(filters, responses, strict=True)
             for viewer in response.contacts
         ]
@@ -222,15 +246,15 @@ def _others(user_id: str, users: Sequence[str]) -> list[str]:
     return [other for other in dict.fromkeys(users) if other != user_id]
 
 
-def _add_sees(user_id: str, others: Sequence[str], *, mutual: bool) -> list[EditSees]:
+def _add_sees(user_id: str, others: Sequence[str], *, mutual: bool, gap: bool | None = None) -> list[EditSees]:
     if not others:
         return []
-    commands = [EditSees(other, add=[user_id]) for other in others]
-    return [*commands, EditSees(user_id, add=others)] if mutual else commands
+    commands = [EditSees(other, add=[user_id], gap=gap) for other in others]
+    return [*commands, EditSees(user_id, add=others, gap=gap)] if mutual else commands
 
 
 def _remove_sees(user_id: str, others: Sequence[str], *, mutual: bool) -> list[EditSees]:
     if not others:
         return []
-    commands = [EditSees(other, remove=[user_id]) for other in others]
-    return [*commands, EditSees(user_id, remove=others)] if mutual else commands
+    commands = [EditSees(other, remove=[user_id], gap=True) for other in others]
+    return [*commands, EditSees(user_id, remove=others, gap=True)] if mutual else commands

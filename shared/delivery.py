@@ -1,7 +1,8 @@
 """Delivery: carries out what the state machine asks for.
 
 An `Outcome` may ask for many things: notify these viewers, close those connections, write the other side of a block.
-`Delivery` finds where changes go, posts them, and reports what was announced, in few round trips. Announcements and
+`Delivery` finds where changes go, reads what each viewer may see, posts it, and reports what was announced: a change
+takes four round trips with the one that made it. Announcements and
 notices are leased: if this function dies, they are asked for again. Other frames and closes are not; a client notices a
 missing frame by the gap in `seq`, and a connection that may not send is closed with its next message.
 
@@ -10,27 +11,14 @@ The three protocols are all that the core knows of Redis and AWS.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar, cast
 
-from shared.commands import Announced, Command, DrawNumbers, Edit, EditRelations, FindTargets, Gone, ReadView, Settle
-from shared.frames import (
-    Frame,
-    SnapshotHead,
-    batches,
-    change_frame,
-    encode,
-    event,
-    record,
-    self_frame,
-    snapshot_frames,
-)
-from shared.responses import BlockNotice, Flush, Outcome, OwnUpdate, Response, Status, View
+from shared.commands import Announced, Command, Edit, EditRelations, FindTargets, Gone, ReadViews, Settle
+from shared.frames import SnapshotFrame, change_frames, encode, event, record, self_frame, snapshot_frames
+from shared.responses import BlockNotice, Flush, Outcome, OwnUpdate, Response, Status, Targets, Unreadable, View, Views
 from shared.settings import Settings
-
-_logger = logging.getLogger(__name__)
 
 FAN_OUT = 1_000
 """`deliver_all` posts what it has collected whenever it reaches about this many posts: half a second's worth."""
@@ -53,7 +41,10 @@ class Store(Protocol):
     buckets: int
 
     def call(self, commands: Sequence[Command[First]], now: int) -> list[First]:
-        """Run commands at `now` (ms) in one round trip; raises `Unavailable` or `SignedOut`."""
+        """Run commands at `now` (ms) in one round trip; raises `Unavailable`, `SignedOut` or `TooManyCalls`."""
+
+    def call_each(self, commands: Sequence[Command[First]], now: int) -> list[First | Unavailable]:
+        """As `call`, but a command whose bucket is unavailable gets that as its response, and the others go on."""
 
     def users(self, cursor: str, count: int = ..., kinds: Sequence[str] = ...) -> tuple[set[str], str]:
         """A slice of the users who have facts, or keys of these kinds, and the next cursor; "" begins and ends."""
@@ -101,7 +92,10 @@ class Snapshot(NamedTuple):
     viewer: str
     connection_id: str
     users: list[str]
-    head: SnapshotHead
+    first: SnapshotFrame
+    """What its first part has besides the users; `seq` was read before the records are, so no change is missed."""
+    name: str
+    """A name that no other snapshot has."""
 
 
 def call_together(
@@ -131,7 +125,7 @@ def count_found(metrics: Metrics, kinds: Iterable[str]) -> None:
 class _Report:
     """What to report as announced when everything has been posted."""
 
-    lease: int
+    lease: str
     rev: int | None = None
     status: Status | None = None
     notified: dict[str, str] = field(default_factory=dict)
@@ -148,10 +142,6 @@ class _Work:
     """The other sides of blocks."""
     changes: dict[str, dict[str, Status]] = field(default_factory=dict)
     """viewer → user → the status that the viewer knows."""
-    shared_views: dict[str, View] = field(default_factory=dict)
-    """user → the view that all who may see the user share."""
-    views: dict[tuple[str, str], View] = field(default_factory=dict)
-    """(viewer, user) → view, where it is the viewer's own."""
     flushes: list[tuple[str, Flush]] = field(default_factory=list)
     """(viewer, what the viewer receives)."""
     posts: list[tuple[str, Post]] = field(default_factory=list)
@@ -168,16 +158,14 @@ class _Work:
         """About how many posts it takes."""
         return len(self.changes) + len(self.flushes) + len(self.posts)
 
-    def view_of(self, viewer: str, user: str) -> View | None:
-        """What the viewer may see of a user, if it has been read."""
-        own = self.views.get((viewer, user))
-        # A change that waited in `pending` may be older than this announcement, and its viewer may no longer be among
-        # those who see it. Then the viewer's own view is read.
-        return self.shared_views.get(user) if own is None and user in self.changes.get(viewer, ()) else own
-
     def changed(self, viewer: str, user: str, was: Status) -> None:
         """A viewer must be notified of a user."""
         self.changes.setdefault(viewer, {})[user] = was
+
+    def postpone(self, users: Iterable[str]) -> None:
+        """What these users' outcomes asked for cannot be done completely: without a report it is asked for again."""
+        for user in users:
+            self.reports.pop(user, None)
 
 
 class Delivery:
@@ -212,7 +200,12 @@ class Delivery:
             snapshot: a snapshot to post to the connection that asked.
             posts: further frames for the user's own connections.
             give_up: when to stop, in ms; None: after `push_budget`.
+
+        Raises:
+            Unreadable: the user's record cannot be read, and nothing was done.
         """
+        if outcome.failed:
+            raise Unreadable(outcome.failed)
         work = _Work(give_up or self.give_up(), snapshot)
         self._collect(work, user_id, outcome)
         work.posts += [(user_id, post) for post in posts]
@@ -249,13 +242,9 @@ class Delivery:
 
     def _collect(self, work: _Work, user_id: str, outcome: Outcome) -> None:
         """Add what one user's outcome asks for."""
-        if outcome.failed:
-            self._metrics.count("RecordsFailed")
-            _logger.error("a record cannot be read: %s", outcome.failed)
         work.closing += outcome.close
         self._collect_own(work, user_id, outcome.own)
         if outcome.announcement:
-            work.shared_views[user_id] = outcome.announcement.record
             for viewer in outcome.announcement.viewers:
                 work.changed(viewer, user_id, outcome.announcement.was)
         notified = {}
@@ -265,13 +254,12 @@ class Delivery:
                 work.edits.append(EditRelations(notice.other, edits=[(user_id, edit, notice.turn)]))
                 notified["!" + notice.other] = notice.version
             else:
-                work.views[notice.viewer, user_id] = notice.record
                 work.changed(notice.viewer, user_id, notice.was)
                 notified[notice.viewer] = notice.version
-        if outcome.lease is not None:
+        if outcome.lease:
             work.reports[user_id] = report = _Report(outcome.lease, notified=notified)
             if outcome.announcement:
-                report.rev, report.status = outcome.announcement.rev, outcome.announcement.record.status
+                report.rev, report.status = outcome.announcement.rev, outcome.announcement.status
         if outcome.flush:
             work.flushes.append((user_id, outcome.flush))
 
@@ -296,66 +284,65 @@ class Delivery:
             if not seconds:
                 break
             gone = self._post(posts, seconds)
-            if work.shared_views:
-                self._metrics.count("Announcements", len(work.shared_views))
+            if announcements := sum(report.rev is not None for report in work.reports.values()):
+                self._metrics.count("Announcements", announcements)
             self._report(work.reports, gone, following)
             work = following
 
     def _prepare(self, work: _Work, following: _Work) -> list[tuple[str, Post]]:
-        """Find where everything goes: (the connection's user, the post)."""
-        self._find_targets(work, following)
-        self._read_missing_views(work)
-        posts = list(work.posts)
-        if work.snapshot:
-            viewer, connection_id, users, head = work.snapshot
-            parts = snapshot_frames(head, [record(work.views[viewer, user]) for user in users])
-            posts += ((viewer, Post(connection_id, encode(part))) for part in parts)
-        for viewer, flush in work.flushes:
-            frames = [encode(frame) for frame in self._change_frames(work, viewer, flush)]
-            posts += ((viewer, Post(connection, data)) for data in frames for connection in flush.connections)
+        """Find where everything goes: (the connection's user, the post).
+
+        The views for a frame are read after its number was drawn, and those for a snapshot after its `seq` was read;
+        so what a client has under a number is never older than that number.
+
+        Where a bucket is unavailable, the others' posts go on. A change that cannot be posted everywhere is not
+        reported, and so stays due; a number that was drawn for a frame that is not posted is a hole, and its client
+        asks for a snapshot.
+        """
+        posts, snapshot = list(work.posts), work.snapshot
+        drawn = list(work.flushes)
+        reads = _reads_for(drawn)
+        if snapshot:
+            reads += [ReadViews(user, viewers=[snapshot.viewer]) for user in snapshot.users]
+        views = self._find_targets(work, following, reads)
+        found = work.flushes[len(drawn) :]
+        later_reads = _reads_for(found)
+        later_views = _by_viewer(later_reads, self._store.call_each(later_reads, self._clock()))
+        if snapshot:
+            if any((snapshot.viewer, user) not in views for user in snapshot.users):
+                raise Unavailable("a snapshot cannot be read completely")
+            shown = [views[snapshot.viewer, user] for user in snapshot.users]
+            records = [record(view) for view in shown if not view.stranger]
+            parts = snapshot_frames(snapshot.first, snapshot.name, records)
+            posts += ((snapshot.viewer, Post(snapshot.connection_id, encode(part))) for part in parts)
+        for flushes, read in ((drawn, views), (found, later_views)):
+            for viewer, flush in flushes:
+                if any((viewer, user) not in read for user in flush.users):
+                    work.postpone(flush.users)
+                    continue
+                changes = [(was, read[viewer, user]) for user, was in flush.users.items()]
+                events = [event(was, view) for was, view in changes if not view.stranger]
+                frames = [encode(frame) for frame in change_frames(flush, events)]
+                posts += ((viewer, Post(connection, data)) for data in frames for connection in flush.connections)
         return posts
 
-    def _find_targets(self, work: _Work, following: _Work) -> None:
-        """One round trip: finds where changes go, writes the other sides of blocks, reads views for flushes and the
-        snapshot.
-        """
+    def _find_targets(self, work: _Work, following: _Work, reads: Sequence[ReadViews]) -> dict[tuple[str, str], View]:
+        """One round trip: finds where changes go, writes the other sides of blocks, and reads views."""
         targets = [FindTargets(viewer, changes=changes) for viewer, changes in work.changes.items()]
-        reads = [ReadView(user, viewer=viewer) for viewer, flush in work.flushes for user in flush.users]
-        if work.snapshot:
-            reads += [ReadView(user, viewer=work.snapshot.viewer) for user in work.snapshot.users]
-        outcomes, found, views = call_together(self._store, self._clock(), work.edits, targets, reads)
-        for edit, outcome in zip(work.edits, outcomes, strict=True):
-            self._collect(following, edit.user, outcome)
-        for target, where in zip(targets, found, strict=True):
-            if where.flush:
+        commands = cast("list[Command[Response]]", [*work.edits, *targets, *reads])
+        answers = self._store.call_each(commands, self._clock())
+        after_edits, after_targets = len(work.edits), len(work.edits) + len(targets)
+        for edit, outcome in zip(work.edits, answers[:after_edits], strict=True):
+            if isinstance(outcome, Outcome):
+                self._collect(following, edit.user, outcome)
+            else:
+                work.postpone(user for user, *_ in edit.edits)
+        for target, where in zip(targets, answers[after_edits:after_targets], strict=True):
+            if not isinstance(where, Targets):
+                work.postpone(target.changes)
+            elif where.flush:
                 work.flushes.append((target.user, where.flush))
-        for read, view in zip(reads, views, strict=True):
-            work.views[read.viewer, read.user] = view
-
-    def _read_missing_views(self, work: _Work) -> None:
-        """Read what had waited for a viewer's window: the newest there is, so superseded states are never sent."""
-        reads = [
-            ReadView(user, viewer=viewer)
-            for viewer, flush in work.flushes
-            for user in flush.users
-            if flush.connections and not work.view_of(viewer, user)
-        ]
-        if not reads:
-            return
-        for read, view in zip(reads, self._ask(reads), strict=True):
-            work.views[read.viewer, read.user] = view
-
-    def _change_frames(self, work: _Work, viewer: str, flush: Flush) -> list[Frame]:
-        if not flush.connections:
-            return []
-        views = ((was, work.view_of(viewer, user)) for user, was in flush.users.items())
-        # A stranger by now has no `rev`, and a client could not tell how new the record is.
-        parts = batches([event(was, view) for was, view in views if view and view.rev is not None])
-        numbers = [flush.seq]
-        if len(parts) > 1:
-            [drawn] = self._ask([DrawNumbers(viewer, count=len(parts) - 1)])
-            numbers += range(drawn.last - len(parts) + 2, drawn.last + 1)
-        return [change_frame(seq, part) for seq, part in zip(numbers, parts, strict=True)]
+        return _by_viewer(reads, cast("list[Views | Unavailable]", answers[after_targets:]))
 
     def _post(self, posts: Sequence[tuple[str, Post]], within: float) -> dict[str, list[str]]:
         """Post frames; gives the connections that are gone, by user."""
@@ -371,8 +358,27 @@ class Delivery:
             Announced(user, lease=report.lease, rev=report.rev, status=report.status, notified=report.notified)
             for user, report in reports.items()
         ]
-        outcomes, _, _ = call_together(
-            self._store, self._clock(), announced, [Gone(user, ids=ids) for user, ids in gone.items()]
-        )
-        for command, outcome in zip(announced, outcomes, strict=True):
-            self._collect(following, command.user, outcome)
+        gone_commands = [Gone(user, ids=ids) for user, ids in gone.items()]
+        commands = cast("list[Command[Response]]", [*announced, *gone_commands])
+        for command, outcome in zip(commands, self._store.call_each(commands, self._clock()), strict=True):
+            if isinstance(outcome, Outcome):
+                self._collect(following, command.user, outcome)
+
+
+def _reads_for(flushes: Iterable[tuple[str, Flush]]) -> list[ReadViews]:
+    """What must be read to post these."""
+    viewers: dict[str, list[str]] = {}
+    for viewer, flush in flushes:
+        for user in flush.users:
+            viewers.setdefault(user, []).append(viewer)
+    return [ReadViews(user, viewers=of_user) for user, of_user in viewers.items()]
+
+
+def _by_viewer(reads: Sequence[ReadViews], views: Sequence[Views | Unavailable]) -> dict[tuple[str, str], View]:
+    """(viewer, user) → view, for those that could be read."""
+    return {
+        (viewer, read.user): of_user.of(viewer)
+        for read, of_user in zip(reads, views, strict=True)
+        if isinstance(of_user, Views)
+        for viewer in read.viewers
+    }

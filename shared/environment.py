@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from shared.delivery import Unavailable
-from shared.events import Event, body_of
+from shared.events import Event, body_of, connection_of
 from shared.messages import MessageRefused, id_of
 from shared.presence import PresenceService
 from shared.push import Pusher
@@ -43,16 +43,12 @@ def message_entrypoint(handler: Callable[[Event], None]) -> Handler:
         try:
             handler(event)
         except MessageRefused as error:
-            _answer(event, error)
+            service().refuse(connection_of(event), error)
         except Unavailable as error:
             logger.warning("unavailable", user=user_of(event), reason=str(error))
             text, wait = "presence is unavailable; try again", error.retry_after
-            _answer(event, MessageRefused("unavailable", text, id=id_of(body_of(event)), retry_after=wait))
+            unavailable = MessageRefused("unavailable", text, id=id_of(body_of(event)), retry_after=wait)
+            service().refuse(connection_of(event), unavailable)
         return {"statusCode": 200}
 
     return entrypoint(handle)
-
-
-def _answer(event: Event, error: MessageRefused) -> None:
-    metrics().count("MessagesRefused")
-    service().reply(event["requestContext"]["connectionId"], error.frame())

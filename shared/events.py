@@ -16,7 +16,7 @@ from shared.messages import DEVICE_ID, PROTOCOL_VERSION
 from shared.responses import DeviceType
 from shared.settings import OnlineStatus
 
-SUBPROTOCOL = "presence.v1"
+SUBPROTOCOL = "presence.v2"
 """Browsers offer it before the token when the token is sent as a WebSocket subprotocol."""
 
 Event = Mapping[str, Any]

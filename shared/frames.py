@@ -12,7 +12,7 @@ from typing import Any, Literal, NotRequired, TypeVar, cast
 from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
 
 from shared.connection import TOKEN_LEEWAY
-from shared.responses import Applied, DeviceType, LastSeenPolicy, OwnUpdate, Rule, Status, UserState, View
+from shared.responses import Applied, DeviceType, Flush, LastSeenPolicy, OwnUpdate, Rule, Status, UserState, View
 from shared.settings import OnlineStatus, Settings
 
 MAX_FRAME_BYTES = 32 * 1024
@@ -35,7 +35,6 @@ class Record(TypedDict):
     customStatus: NotRequired[ShownCustomStatus | None]
     deviceType: NotRequired[DeviceType | None]
     lastSeen: NotRequired[int | None]
-    rev: NotRequired[int]
 
 
 class Claim(TypedDict):
@@ -85,13 +84,15 @@ class PresenceFrame(Record):
 
     type: Transition
     seq: NotRequired[int]
+    prev: NotRequired[int]
 
 
 class BatchFrame(TypedDict):
-    """Several changes for one viewer, under one `seq`."""
+    """Several changes for one viewer under one `seq`; none, where what had changed may no longer be seen."""
 
     type: Literal["presence_batch"]
     seq: int
+    prev: int
     events: list[PresenceFrame]
 
 
@@ -100,27 +101,34 @@ class SelfFrame(TypedDict):
 
     type: Literal["presence_self"]
     seq: int
+    prev: int
     self: OwnState
 
 
 class SnapshotFrame(TypedDict):
-    """Everything that the viewer may see, in `parts` frames; it replaces what the client had."""
+    """Everything that the viewer may see, in `parts` frames with the same `snapshot`; it replaces what the client had.
+    Where nothing changed, `resumed` is true, and there is only `seq` and `self`.
+    """
 
     type: Literal["presence_snapshot"]
     id: NotRequired[str]
+    snapshot: NotRequired[str]
     seq: int
-    part: int
-    parts: int
     resumed: bool
-    self: OwnState
-    users: list[Record]
+    part: NotRequired[int]
+    parts: NotRequired[int]
+    self: NotRequired[OwnState]
+    """In the first part."""
+    users: NotRequired[list[Record]]
 
 
 class QueryFrame(TypedDict):
-    """The answer to `get_presence`."""
+    """The answer to `get_presence`, in `parts` frames."""
 
     type: Literal["presence"]
     id: NotRequired[str]
+    part: int
+    parts: int
     users: list[Record]
 
 
@@ -149,15 +157,17 @@ class Me(ExplainedState):
 
 
 class ContactsSnapshot(TypedDict):
-    """Everything that a user may see. If nothing changed, `resumed` is true and `users` is empty."""
+    """Everything that a user may see. If nothing changed, `resumed` is true and there is no `users`."""
 
     seq: int
     resumed: bool
     self: RealState
-    users: list[Record]
+    users: NotRequired[list[Record]]
 
 
-ErrorCode = Literal["invalid_message", "unknown_action", "rate_limited", "too_large", "unavailable"]
+ErrorCode = Literal[
+    "invalid_message", "unknown_action", "rate_limited", "too_large", "too_many_connections", "unavailable"
+]
 
 
 class ErrorFrame(TypedDict):
@@ -174,16 +184,6 @@ class ErrorFrame(TypedDict):
 Frame = PresenceFrame | BatchFrame | SelfFrame | SnapshotFrame | QueryFrame | ErrorFrame
 
 
-class SnapshotHead(TypedDict):
-    """A snapshot without its users and parts. Its `seq` was read before the records are, so no change is missed."""
-
-    type: Literal["presence_snapshot"]
-    id: NotRequired[str]
-    seq: int
-    resumed: bool
-    self: OwnState
-
-
 Item = TypeVar("Item")
 
 
@@ -196,8 +196,11 @@ def custom_status(stored: str) -> ShownCustomStatus | None:
     """A custom status, from the text in which it is stored."""
     if not stored:
         return None
-    given = json.loads(stored)
-    return {"text": given["text"], "emoji": given["emoji"], "until": given.get("until")}
+    try:
+        given = json.loads(stored)
+        return {"text": given["text"], "emoji": given["emoji"], "until": given.get("until")}
+    except (ValueError, TypeError, KeyError):  # one record that cannot be read must not end a frame about others
+        return None
 
 
 def claim(status: OnlineStatus | None, until: int | None) -> Claim | None:
@@ -207,7 +210,7 @@ def claim(status: OnlineStatus | None, until: int | None) -> Claim | None:
 
 def record(view: View) -> Record:
     """A view as the protocol has it."""
-    if view.rev is None:
+    if view.stranger:
         return {"userId": view.user_id, "status": view.status}
     return {
         "userId": view.user_id,
@@ -215,7 +218,6 @@ def record(view: View) -> Record:
         "customStatus": custom_status(view.custom),
         "deviceType": view.device_type,
         "lastSeen": view.seen,
-        "rev": view.rev,
     }
 
 
@@ -293,35 +295,54 @@ def self_frame(user_id: str, update: OwnUpdate, settings: Settings, connection_i
     return {
         "type": "presence_self",
         "seq": update.seq,
+        "prev": update.prev,
         "self": own_state(user_id, update.real, settings, connection_id),
     }
 
 
-def batches(events: Sequence[PresenceFrame]) -> list[list[PresenceFrame]]:
-    """Events in as few frames as hold them; each frame needs a number of its own."""
-    return fit(events, MAX_FRAME_BYTES - len(b'{"type":"presence_batch","seq":10000000000000,"events":[]}'))
+def change_frames(flush: Flush, events: Sequence[PresenceFrame]) -> list[PresenceFrame | BatchFrame]:
+    """Changes for a viewer in as few frames as hold them, at least one; the last one has the last number drawn."""
+    room = MAX_FRAME_BYTES - len(b'{"type":"presence_batch","seq":10000000000000,"prev":10000000000000,"events":[]}')
+    parts = fit(events, room)
+    numbers = [*range(flush.first, flush.first + len(parts) - 1), flush.last]
+    return [
+        _change_frame(seq, prev, part) for seq, prev, part in zip(numbers, [flush.prev, *numbers], parts, strict=False)
+    ]
 
 
-def change_frame(seq: int, events: Sequence[PresenceFrame]) -> PresenceFrame | BatchFrame:
-    """One change for a viewer, or several."""
+def _change_frame(seq: int, prev: int, events: Sequence[PresenceFrame]) -> PresenceFrame | BatchFrame:
     if len(events) == 1:
-        return cast("PresenceFrame", {**events[0], "seq": seq})
-    return {"type": "presence_batch", "seq": seq, "events": list(events)}
+        return cast("PresenceFrame", {**events[0], "seq": seq, "prev": prev})
+    return {"type": "presence_batch", "seq": seq, "prev": prev, "events": list(events)}
 
 
-def snapshot_frames(head: SnapshotHead, users: Sequence[Record]) -> list[SnapshotFrame]:
-    """A snapshot in frames that fit; it is valid when all its parts have arrived."""
-    room = MAX_FRAME_BYTES - len(encode(head)) - len(b',"part":1000,"parts":1000,"users":[]')
+def snapshot_frames(first: SnapshotFrame, name: str, users: Sequence[Record]) -> list[SnapshotFrame]:
+    """A snapshot in frames that fit; it is valid when all its parts have arrived.
+
+    Args:
+        first: what the first part has besides the users. Its `seq` was read before the records were.
+        name: a name that no other snapshot has; every part carries it.
+        users: the records.
+    """
+    if first["resumed"]:
+        return [first]
+    room = MAX_FRAME_BYTES - len(encode(first)) - len(encode({"snapshot": name, "part": 1000, "parts": 1000})) - 12
     parts = fit(users, room)
-    return [{**head, "part": place, "parts": len(parts), "users": part} for place, part in enumerate(parts, 1)]
+    others = cast("SnapshotFrame", {key: value for key, value in first.items() if key != "self"})
+    return [
+        {**(first if place == 1 else others), "snapshot": name, "part": place, "parts": len(parts), "users": part}
+        for place, part in enumerate(parts, 1)
+    ]
 
 
-def query_frame(users: Sequence[Record], message_id: str | None) -> QueryFrame:
-    """The answer to `get_presence`."""
-    frame: QueryFrame = {"type": "presence", "users": list(users)}
-    if message_id is not None:
-        frame["id"] = message_id
-    return frame
+def query_frames(users: Sequence[Record], message_id: str | None) -> list[QueryFrame]:
+    """The answer to `get_presence`, in frames that fit."""
+    head: dict[str, Any] = {"type": "presence"} if message_id is None else {"type": "presence", "id": message_id}
+    parts = fit(users, MAX_FRAME_BYTES - len(encode(head)) - len(b',"part":100,"parts":100,"users":[]'))
+    return [
+        cast("QueryFrame", {**head, "part": place, "parts": len(parts), "users": part})
+        for place, part in enumerate(parts, 1)
+    ]
 
 
 def error_frame(

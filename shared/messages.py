@@ -1,4 +1,4 @@
-"""What clients send: the messages of the protocol, version 1, as types that check them.
+"""What clients send: the messages of the protocol, version 2, as types that check them.
 
 What the service sends is in `frames.py`; what a message means is in `presence.py` and `lua/`. Nothing here acts. Times
 are integer milliseconds since the epoch. Unknown fields of a message are ignored, so that both sides can grow. Those
@@ -31,7 +31,7 @@ from shared import commands
 from shared.frames import ErrorCode, ErrorFrame, encode, error_frame
 from shared.settings import OnlineStatus
 
-PROTOCOL_VERSION = "1"
+PROTOCOL_VERSION = "2"
 MAX_MESSAGE_BYTES = 4096
 MAX_QUERY_USERS = 100
 MAX_BLOCKS = 1000
@@ -164,14 +164,14 @@ class _Message(_Model):
         None
     )
     """Returned in the answer or the error, so that a client can match them."""
-    seq: Sequence | None = None
-    """The highest frame number up to which the client received all frames."""
 
 
 class Sync(_Message):
     """Asks for everything that the user may see; the first message after opening."""
 
     action: Literal["sync"]
+    seq: Sequence | None = None
+    """The number up to which the client is complete."""
     replaces: ConnectionId | None = None
 
 
@@ -179,8 +179,12 @@ class Heartbeat(_Message):
     """The connection is still here. `status` is used only where the server lost this device's own."""
 
     action: Literal["heartbeat"]
+    seq: Sequence | None = None
+    """As in `Sync`."""
     active: bool = True
     status: OnlineStatus | None = None
+    n: UpdateNumber | None = None
+    """The number of this connection's last update of the device's status."""
 
 
 class StatusChange(Change):

@@ -27,10 +27,10 @@ from shared.frames import (
     Me,
     Record,
     SnapshotFrame,
-    SnapshotHead,
     encode,
+    error_frame,
     own_state,
-    query_frame,
+    query_frames,
     real_state,
     record,
 )
@@ -45,11 +45,14 @@ from shared.messages import (
     StatusChange,
     Sync,
 )
-from shared.responses import Inspection, MessageOutcome, Response, Rule, UserState
+from shared.responses import Inspection, MessageOutcome, Refusal, Response, Rule, UserState
 from shared.settings import Settings
 from shared.upkeep import Upkeep
 
 AnyResponse = TypeVar("AnyResponse", bound=Response)
+
+LATEST_SEQ_MS = 600_000
+"""How far the number of a frame can be ahead of the time, in ms; feeds move ahead by a minute for each loss."""
 
 _REASONS: dict[Rule, str] = {
     "no_device": "no device is live",
@@ -100,9 +103,14 @@ class PresenceService:
 
         Returns:
             False when the connection may not send: it was signed out, or its `$disconnect` arrived first.
+
+        Raises:
+            LimitReached: the user has too many open sockets.
         """
         sender = connection.sender(active=connection.active)
         connected = self._call(commands.Connect(connection.user_id, connection=sender))
+        if connected.result == "full":
+            raise self._too_many_sockets()
         self._metrics.count("Connections")
         return connected.result == "live"
 
@@ -151,8 +159,11 @@ class PresenceService:
         Raises:
             MessageRefused: the connection sends too many messages.
         """
+        self._check_seq(message.seq, message.id)
         sender = connection.sender(active=message.active, idle=not message.active, status=message.status)
-        command = commands.Heartbeat(connection.user_id, connection=sender, seq=message.seq, status=message.status)
+        command = commands.Heartbeat(
+            connection.user_id, connection=sender, seq=message.seq, status=message.status, n=message.n
+        )
         outcome = self._send(connection, message.id, command)
         if outcome is None or outcome.changed_nothing:
             return
@@ -183,6 +194,7 @@ class PresenceService:
         Raises:
             MessageRefused: the connection sends too many messages.
         """
+        self._check_seq(message.seq, message.id)
         sender = connection.sender(active=False)
         command = commands.Sync(connection.user_id, connection=sender, seq=message.seq, replaces=message.replaces)
         outcome = self._send(connection, message.id, command)
@@ -200,8 +212,28 @@ class PresenceService:
         outcome = self._send(connection, message.id, commands.GetPresence(connection.user_id, connection=sender))
         if outcome is not None:
             users = self.get_bulk_presence(connection.user_id, message.userIds)
-            post = Post(connection.id, encode(query_frame(users, message.id)))
-            self._delivery.deliver(connection.user_id, outcome, posts=[post])
+            posts = [Post(connection.id, encode(frame)) for frame in query_frames(users, message.id)]
+            self._delivery.deliver(connection.user_id, outcome, posts=posts)
+
+    def refuse(self, connection: Connection, error: MessageRefused) -> None:
+        """Answer a message that was refused: it counts against the rate limit, and beyond that gets no error."""
+        self._metrics.count("MessagesRefused")
+        if error.code not in ("rate_limited", "unavailable"):  # these have been counted, or cannot be
+            try:
+                refusal = self._call(
+                    commands.RefuseMessage(connection.user_id, connection=connection.sender(active=False))
+                )
+            except Unavailable:
+                refusal = None
+            match refusal:
+                case Refusal(result="closed"):
+                    self._pusher.close([connection.id])
+                    return
+                case Refusal(result="limited"):
+                    error = _rate_limited(error.id, refusal.wait)
+                case Refusal(result="ignored"):
+                    return
+        self.reply(connection.id, error.frame())
 
     def reply(self, connection_id: str, frame: ErrorFrame) -> None:
         """Post one error frame to one connection, without touching state."""
@@ -210,7 +242,7 @@ class PresenceService:
     # Polling devices, which have no socket
 
     def poll(self, connection: Connection, message: Heartbeat) -> SnapshotFrame:
-        """Heartbeat and `sync` of a polling device in one; returns the snapshot, in one part.
+        """Heartbeat and `sync` of a polling device in one; returns the snapshot, in one part however large.
 
         Raises:
             SignedOut: the token is no longer valid.
@@ -218,18 +250,26 @@ class PresenceService:
             LimitReached: the user has too many polling devices.
             MessageRefused: the device sends too many messages.
         """
+        self._check_seq(message.seq, message.id)
         sender = connection.sender(active=message.active, idle=not message.active, status=message.status)
         issued_at = connection.token_issued_at * 1000
         outcome = self._send_poll(
             commands.Poll(
-                connection.user_id, connection=sender, issued_at=issued_at, seq=message.seq, status=message.status
+                connection.user_id,
+                connection=sender,
+                issued_at=issued_at,
+                seq=message.seq,
+                status=message.status,
+                n=message.n,
             )
         )
         real = cast("UserState", outcome.real)  # every live poll is answered with a snapshot
         snapshot = self._snapshot(connection, message.id, outcome, real)
-        users = self.get_bulk_presence(connection.user_id, snapshot.users)
+        users = self._known(connection.user_id, snapshot.users)
         self._delivery.deliver(connection.user_id, outcome)
-        return {**snapshot.head, "part": 1, "parts": 1, "users": users}
+        if outcome.resumed:
+            return snapshot.first
+        return {**snapshot.first, "snapshot": snapshot.name, "part": 1, "parts": 1, "users": users}
 
     def update_polling_device(self, connection: Connection, change: StatusChange) -> None:
         """The user chose a status or a custom status on a polling device; it counts as a heartbeat.
@@ -275,13 +315,16 @@ class PresenceService:
 
     def get_snapshot(self, user_id: str, seq: int | None, issued_at: int) -> ContactsSnapshot:
         """Everything that a user may see, without a connection."""
+        self._check_seq(seq)
         snapshot = self._call(commands.GetSnapshot(user_id, seq=seq, issued_at=issued_at * 1000))
-        return {
+        answer: ContactsSnapshot = {
             "seq": snapshot.feed,
             "resumed": snapshot.resumed,
             "self": real_state(user_id, snapshot.real),
-            "users": self.get_bulk_presence(user_id, sorted(snapshot.sees)),
         }
+        if not snapshot.resumed:
+            answer["users"] = self._known(user_id, sorted(snapshot.sees))
+        return answer
 
     def inspect_user(self, user_id: str) -> InspectedUser:
         """The user's real state with every device, and why it is so; for the backend alone."""
@@ -342,13 +385,19 @@ class PresenceService:
             case "closed":
                 self._pusher.close([connection.id])
                 return None
+            case "full":
+                reason = str(self._too_many_sockets())
+                self.reply(connection.id, error_frame("too_many_connections", reason, id=message_id))
+                self._pusher.close([connection.id])
+                return None
             case "ignored":
                 return None
             case "limited":
-                raise MessageRefused(
-                    "rate_limited", "too many messages on this connection", id=message_id, retry_after=outcome.wait
-                )
+                raise _rate_limited(message_id, outcome.wait)
         return outcome
+
+    def _too_many_sockets(self) -> LimitReached:
+        return LimitReached(f"a user has at most {self._settings.max_sockets} sockets open", "connections")
 
     def _send_poll(self, command: Command[MessageOutcome]) -> MessageOutcome:
         outcome = self._call(command)
@@ -364,15 +413,29 @@ class PresenceService:
     def _snapshot(
         self, connection: Connection, message_id: str | None, outcome: MessageOutcome, real: UserState
     ) -> Snapshot:
-        head: SnapshotHead = {
+        first: SnapshotFrame = {
             "type": "presence_snapshot",
             "seq": outcome.feed,
             "resumed": outcome.resumed,
             "self": own_state(connection.user_id, real, self._settings, connection.id),
         }
         if message_id is not None:
-            head["id"] = message_id
-        return Snapshot(connection.user_id, connection.id, sorted(outcome.sees), head)
+            first["id"] = message_id
+        return Snapshot(connection.user_id, connection.id, sorted(outcome.sees), first, outcome.snapshot)
+
+    def _known(self, viewer: str, user_ids: Sequence[str]) -> list[Record]:
+        """The records of those of these users whom the viewer may see."""
+        views = self._store.call([commands.ReadView(user, viewer=viewer) for user in user_ids], self._clock())
+        return [record(view) for view in views if not view.stranger]
+
+    def _check_seq(self, seq: int | None, message_id: str | None = None) -> None:
+        """Refuse a number that no frame can have had: it would move the feed away from the time for good."""
+        if seq is not None and seq > self._clock() + LATEST_SEQ_MS:
+            raise MessageRefused("invalid_message", "is not the number of a frame", field="seq", id=message_id)
+
+
+def _rate_limited(message_id: str | None, wait: int) -> MessageRefused:
+    return MessageRefused("rate_limited", "too many messages on this connection", id=message_id, retry_after=wait)
 
 
 def _explain(user_id: str, inspection: Inspection) -> ExplainedState:

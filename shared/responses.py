@@ -32,6 +32,10 @@ class Applied(TypedDict):
     customStatus: int
 
 
+class Unreadable(Exception):
+    """A record cannot be read, and the command that failed was about nobody else."""
+
+
 class Response:
     """What a command answers; a dataclass of the fields that Lua sends."""
 
@@ -47,25 +51,71 @@ class Response:
                 answer[name] = decode(answer[name])
         return cls(**answer)
 
+    @classmethod
+    def of_failed(cls, user: str, reason: str) -> Self | None:  # noqa: ARG003 - subclasses use them
+        """What stands for the response where the user's record cannot be read, so that others' responses are used.
+
+        None: the caller needs the response itself.
+        """
+        return None
+
 
 @dataclass(slots=True)
 class Done(Response):
-    """Nothing but that it happened."""
+    """Nothing but that it happened, unless the record could not be read."""
+
+    @classmethod
+    def of_failed(cls, user: str, reason: str) -> Self:  # noqa: ARG003
+        """Nothing."""
+        return cls()
+
+
+@dataclass(slots=True)
+class Valid(Response):
+    """Nothing but that the token is valid."""
 
 
 @dataclass(slots=True)
 class View(Response):
-    """What a viewer may see of a user. For a viewer who may see nothing, there is no `rev`, and the status is
-    offline.
-    """
+    """What a viewer may see of a user."""
 
     user_id: str
     status: Status
+    stranger: bool = False
+    """The viewer may see nothing; the status is offline."""
     custom: str = ""
     """The custom status as JSON."""
     seen: int | None = None
-    rev: int | None = None
     device_type: DeviceType | None = None
+
+    @classmethod
+    def of_failed(cls, user: str, reason: str) -> Self:  # noqa: ARG003
+        """What a stranger sees."""
+        return cls(user, "offline", stranger=True)
+
+
+@dataclass(slots=True)
+class Views(Response):
+    """What some viewers may see of a user."""
+
+    shared: View
+    """What a contact sees from whom nothing is hidden."""
+    others: dict[str, View] = field(default_factory=dict)
+    """viewer → view, for those who see something else."""
+
+    nested: ClassVar = {
+        "shared": View.decode,
+        "others": lambda others: {viewer: View.decode(view) for viewer, view in others.items()},
+    }
+
+    @classmethod
+    def of_failed(cls, user: str, reason: str) -> Self:
+        """What strangers see."""
+        return cls(View.of_failed(user, reason))
+
+    def of(self, viewer: str) -> View:
+        """What one of them may see."""
+        return self.others.get(viewer, self.shared)
 
 
 @dataclass(slots=True)
@@ -99,9 +149,12 @@ class UserState(Response):
 
 @dataclass(slots=True)
 class Flush(Response):
-    """What a viewer receives now: changes of these users, in a frame with this number, on these connections."""
+    """What a viewer receives now: changes of these users, on these connections, in frames with these numbers."""
 
-    seq: int
+    prev: int
+    """The number before the first."""
+    first: int
+    last: int
     connections: list[str] = field(default_factory=list)
     users: dict[str, Status] = field(default_factory=dict)
     """user → the status that the viewer knows."""
@@ -109,8 +162,10 @@ class Flush(Response):
 
 @dataclass(slots=True)
 class OwnUpdate(Response):
-    """The user's own connections receive the real state."""
+    """The user's own connections receive the real state, in a frame with this number."""
 
+    prev: int
+    """The number before it."""
     seq: int
     connections: list[str]
     real: UserState
@@ -124,10 +179,8 @@ class Announcement(Response):
 
     rev: int
     was: Status
-    record: View
+    status: Status
     viewers: list[str] = field(default_factory=list)
-
-    nested: ClassVar = {"record": View.decode}
 
 
 @dataclass(slots=True)
@@ -137,9 +190,6 @@ class ViewerNotice(Response):
     viewer: str
     version: str
     was: Status
-    record: View
-
-    nested: ClassVar = {"record": View.decode}
 
 
 @dataclass(slots=True)
@@ -163,7 +213,7 @@ class Outcome(Response):
     own: OwnUpdate | None = None
     announcement: Announcement | None = None
     notices: list[ViewerNotice | BlockNotice] = field(default_factory=list)
-    lease: int | None = None
+    lease: str = ""
     flush: Flush | None = None
     found: list[str] = field(default_factory=list)
     """Kinds of inconsistencies that were found and repaired."""
@@ -174,10 +224,15 @@ class Outcome(Response):
 
     nested: ClassVar = {
         "own": OwnUpdate.decode,
-        "announcement": Announcement.decode,
+        "announcement": lambda announcement: Announcement(**announcement),
         "notices": _notices,
         "flush": Flush.decode,
     }
+
+    @classmethod
+    def of_failed(cls, user: str, reason: str) -> Self | None:  # noqa: ARG003
+        """Only that it failed."""
+        return cls(failed=reason)
 
 
 @dataclass(slots=True)
@@ -189,6 +244,8 @@ class MessageOutcome(Outcome):
     """Milliseconds after which the next message counts, where too many were sent."""
     feed: int = 0
     """The number of the user's last frame."""
+    snapshot: str = ""
+    """The name of the snapshot, which no other one has."""
     real: UserState | None = None
     """The user's own state, where a snapshot answers the message."""
     sees: list[str] = field(default_factory=list)
@@ -200,6 +257,11 @@ class MessageOutcome(Outcome):
 
     nested: ClassVar = {**Outcome.nested, "real": UserState.decode}
 
+    @classmethod
+    def of_failed(cls, user: str, reason: str) -> None:  # noqa: ARG003
+        """Its sender must not believe that the message arrived."""
+        return
+
     @property
     def changed_nothing(self) -> bool:
         """Whether nothing follows from it, as for nearly every heartbeat: `feed` comes with everything else."""
@@ -207,10 +269,20 @@ class MessageOutcome(Outcome):
 
 
 @dataclass(slots=True)
-class Connected(Response):
-    """Whether the connection may send."""
+class Refusal(Response):
+    """Whether the error of a refused message is posted: only if the result is "live", or a `rate_limited` if it is
+    "limited".
+    """
 
-    result: Literal["live", "closed"]
+    result: Result
+    wait: int
+
+
+@dataclass(slots=True)
+class Connected(Response):
+    """Whether the connection may send; "full": the user has too many sockets."""
+
+    result: Literal["live", "closed", "full"]
 
 
 @dataclass(slots=True)
@@ -230,6 +302,14 @@ class BlockOutcome(Outcome):
 
 
 @dataclass(slots=True)
+class PrivacyOutcome(Outcome):
+    """The same for a change of privacy."""
+
+    left: list[tuple[str, Any]] = field(default_factory=list)
+    """(viewer, edit): what is still to be done."""
+
+
+@dataclass(slots=True)
 class AuditOutcome(Outcome):
     """The same for a check of consistency."""
 
@@ -243,6 +323,7 @@ class Snapshot(Response):
     feed: int
     resumed: bool
     real: UserState
+    snapshot: str = ""
     sees: list[str] = field(default_factory=list)
 
     nested: ClassVar = {"real": UserState.decode}
@@ -292,12 +373,10 @@ class Targets(Response):
 
     nested: ClassVar = {"flush": Flush.decode}
 
-
-@dataclass(slots=True)
-class Numbers(Response):
-    """Numbers for further frames."""
-
-    last: int
+    @classmethod
+    def of_failed(cls, user: str, reason: str) -> Self:  # noqa: ARG003
+        """Nobody."""
+        return cls()
 
 
 @dataclass(slots=True)
@@ -306,6 +385,11 @@ class Room(Response):
 
     room: bool
 
+    @classmethod
+    def of_failed(cls, user: str, reason: str) -> Self:  # noqa: ARG003
+        """The edit itself fails, for this user alone."""
+        return cls(room=True)
+
 
 @dataclass(slots=True)
 class Contacts(Response):
@@ -313,12 +397,22 @@ class Contacts(Response):
 
     contacts: list[str] = field(default_factory=list)
 
+    @classmethod
+    def of_failed(cls, user: str, reason: str) -> Self:  # noqa: ARG003
+        """Nobody."""
+        return cls()
+
 
 @dataclass(slots=True)
 class Added(Response):
     """How many were new."""
 
     added: int
+
+    @classmethod
+    def of_failed(cls, user: str, reason: str) -> Self:  # noqa: ARG003
+        """None."""
+        return cls(added=0)
 
 
 @dataclass(slots=True)
@@ -341,6 +435,14 @@ class DueUsers(Response):
     turn: bool = False
     """Whether the run that asks still has its turn."""
     cursor: str = ""
+    node: str = ""
+    """The node that serves the bucket, by its `run_id`; "" where the service does not show it."""
+    known_node: str = ""
+    """The same at the last look; "" before the first one."""
+    looked: int | None = None
+    """When the sweeper last looked, in ms; only where the service does not show its nodes."""
+    epoch: int | None = None
+    """When the bucket's epoch began."""
 
 
 @dataclass(slots=True)

@@ -19,11 +19,11 @@ GATEWAY_HARD_CUT = 7200.0
 """API Gateway closes every WebSocket after two hours (its quota, in seconds)."""
 REDIS_ACCESS = (
     "on ~presence:* -@all +eval +evalsha +info +scan "
-    "+del +exists +pexpire +hdel +hget +hgetall +hincrby +hmget +hset +hsetnx "
+    "+del +exists +pexpire +hdel +hexists +hget +hgetall +hincrby +hlen +hmget +hset +hsetnx "
     "+sadd +scard +sismember +smembers +srem +zadd +zrange +zrangebyscore +zrem +zscore"
 )
 """The permissions of the service's Redis user, as an ACL or as the access string of an ElastiCache user: the commands
-of the store and its scripts, on the store's keys. A client of a cluster also needs `+cluster|slots +command`."""
+of the store and its scripts, on the store's keys. For a cluster, add `+asking +cluster|slots +command`."""
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 OnlineStatus = Literal["online", "busy", "away"]
@@ -78,8 +78,15 @@ class Settings(BaseModel):
     """Messages per second that one connection may send, over time."""
     rate_burst: Annotated[int, Field(ge=1)] = 20
     """Messages that one connection may send in a burst."""
+    http_rate_limit: Annotated[float, Field(gt=0)] = 5.0
+    """Calls of the HTTP API per second that one user may make, over time."""
+    http_rate_burst: Annotated[int, Field(ge=1)] = 50
+    """Calls of the HTTP API that one user may make in a burst."""
     max_contacts: Annotated[int, Field(ge=1)] = 5000
-    max_devices: Annotated[int, Field(ge=1)] = 20
+    max_sockets: Annotated[int, Field(ge=1, le=50)] = 50
+    """Open sockets per user. Each change for the user is posted to all of them, and each is an entry of `self`, which
+    must stay under 32 KB: that of 50 sockets and 20 polling devices with the longest ids is about 24 KB."""
+    max_devices: Annotated[int, Field(ge=1, le=20)] = 20
     """Polling devices per user."""
 
     # Pushing

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONGEST.index(folder) if folder in LONGEST else len(LONGEST)
 
     items.sort(key=place)
+
+
+@pytest.fixture(autouse=True)
+def failed_requests(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fails a test in which a request of the state machine failed, unless it is marked with `unreadable`."""
+    yield
+    failed = [record.getMessage() for record in caplog.get_records("call") if record.name == "shared.store"]
+    assert request.node.get_closest_marker("unreadable") or not failed, failed
 
 
 @pytest.fixture

@@ -53,6 +53,7 @@ FOLDERS: Mapping[str, Tests] = {
 FILES: Mapping[str, tuple[str, ...]] = {
     "Makefile": (),
     "README.md": ("tests/cost/test_tables.py",),
+    "docs/vectors.json": ("tests/client", "tests/load"),
     "pyproject.toml": (),
     "shared/routes.py": ("tests/infra/test_stack.py",),
     "shared/settings.py": ("tests/infra/test_options.py",),

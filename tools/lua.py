@@ -199,7 +199,8 @@ schemas` writes this page from the parts' headers, `shared/commands.py` and `sha
 
 A request is about one user, or about a bucket. Fields with a `?` may be absent. Times are in ms since the epoch. A
 response leaves out empty lists and maps. A request with `issued_at` comes from a user over HTTP, and `signed_out` is
-the error where the token that was issued then is no longer valid.
+the error where the token that was issued then is no longer valid. Such a user may also make too many calls: then the
+response has the `result` `too_many_calls`, and `wait`.
 """
 
 

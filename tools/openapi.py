@@ -38,7 +38,7 @@ _PROBLEMS = {
     HTTPStatus.NOT_FOUND: "No operation has this path; an id may contain characters that change it.",
     HTTPStatus.CONFLICT: "A limit would be exceeded, or the device left a moment ago; nothing was changed.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large.",
-    HTTPStatus.TOO_MANY_REQUESTS: "Too many messages of this device, or too many requests.",
+    HTTPStatus.TOO_MANY_REQUESTS: "Too many calls of this user, or messages of this device, or requests of all.",
     HTTPStatus.INTERNAL_SERVER_ERROR: "An error of the service.",
     HTTPStatus.SERVICE_UNAVAILABLE: "Redis cannot be reached, or the service is unhealthy; retry after `Retry-After`.",
 }
@@ -143,6 +143,8 @@ def _responses(operation: Operation, schemas: dict[int, Any]) -> dict[str, Any]:
     problems += operation.also
     if route.access != "open":
         problems.append(HTTPStatus.UNAUTHORIZED if route.access == "user" else HTTPStatus.FORBIDDEN)
+    if route.access == "user":
+        problems.append(HTTPStatus.TOO_MANY_REQUESTS)
     schema = schemas[id(ProblemDetails)]
     for status in sorted(problems):
         content = {CONTENT_TYPE: {"schema": schema}}

@@ -16,7 +16,7 @@ from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from pydantic import ValidationError
 
 from shared.auth import Refused
-from shared.commands import SignedOut
+from shared.commands import SignedOut, TooManyCalls
 from shared.contacts import StillAnnouncing
 from shared.delivery import Unavailable
 from shared.messages import LimitReached, MessageRefused, in_words
@@ -78,7 +78,7 @@ def _problem(error: Exception) -> Problem:
             logger.warning("token refused", reason=str(error) or "signed out everywhere")
             metrics().count("TokensRefused")
             return Problem(HTTPStatus.UNAUTHORIZED, "the token is not valid", challenge='Bearer error="invalid_token"')
-        case MessageRefused(retry_after=int(wait)):
+        case MessageRefused(retry_after=int(wait)) | TooManyCalls(retry_after=wait):
             return Problem(HTTPStatus.TOO_MANY_REQUESTS, str(error), retry_after=_seconds(wait))
         case MessageRefused():
             return bad_request([{"field": error.field or "body", "message": str(error)}])

@@ -157,6 +157,7 @@ class Poll(_Request):
     active: bool = True
     status: Given[OnlineStatus] = None
     seq: Given[Sequence] = None
+    n: Given[UpdateNumber] = None
 
     @field_validator("deviceType", mode="before")
     @classmethod
@@ -269,15 +270,16 @@ class Users(TypedDict):
 
 
 class PollAnswer(TypedDict):
-    """The same for a polling device: a `presence_snapshot` as on a WebSocket, always in one part."""
+    """The same for a polling device: a `presence_snapshot` as on a WebSocket, always in one part, or a resumed one."""
 
     type: Literal["presence_snapshot"]
+    snapshot: NotRequired[str]
     seq: int
-    part: Literal[1]
-    parts: Literal[1]
+    part: NotRequired[Literal[1]]
+    parts: NotRequired[Literal[1]]
     resumed: bool
     self: OwnState
-    users: list[Record]
+    users: NotRequired[list[Record]]
 
 
 class FieldError(TypedDict):

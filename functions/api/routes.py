@@ -29,7 +29,7 @@ MOST_LATE = 60_000
 within two minutes, so a healthy service is late by a second."""
 
 BLOCKS_ONESELF, HIDES_FROM_ONESELF = "nobody blocks themselves", "nobody hides from themselves"
-CONFLICT, TOO_MANY_REQUESTS = HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS
+CONFLICT = HTTPStatus.CONFLICT
 
 
 def _refuse_oneself(user_id: str, field: str, users: Sequence[str] | None, words: str) -> None:
@@ -42,8 +42,11 @@ def _refuse_oneself(user_id: str, field: str, users: Sequence[str] | None, words
 
 @call("GET", "/v1/health", answer=requests.Health)
 def get_health() -> dict[str, Any]:
-    """The service's health; 503 when no sweeper settles the users who are due."""
+    """The service's health; 503 when no sweeper settles the users who are due, or part of the store does not answer."""
     health = service().upkeep.health()
+    if unavailable := health.get("unavailableBuckets"):
+        parts = f"{len(unavailable)} of the store's buckets do not answer: is a node down, or a slot moving?"
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, parts, retry_after=60, **health)
     if health["dueLate"] > MOST_LATE:
         late = f"somebody should have been settled {health['dueLate'] // 1000} s ago: does the sweeper run?"
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, late, retry_after=60, **health)
@@ -79,10 +82,10 @@ def get_my_contacts(me: Identity, query: requests.SnapshotQuery) -> ContactsSnap
     return service().get_snapshot(me.user_id, query.seq, me.issued_at)
 
 
-@call("POST", "/v1/me/heartbeat", body=requests.Poll, answer=requests.PollAnswer, also=(CONFLICT, TOO_MANY_REQUESTS))
+@call("POST", "/v1/me/heartbeat", body=requests.Poll, answer=requests.PollAnswer, also=(CONFLICT,))
 def post_my_heartbeat(me: Identity, body: requests.Poll) -> SnapshotFrame:
     """A device without a WebSocket is still here; answered like `sync`. Poll every `self.heartbeatEvery` ms."""
-    heartbeat = Heartbeat(action="heartbeat", active=body.active, status=body.status, seq=body.seq)
+    heartbeat = Heartbeat(action="heartbeat", active=body.active, status=body.status, seq=body.seq, n=body.n)
     return service().poll(_device(me, body.deviceId, body.deviceType), heartbeat)
 
 
@@ -99,7 +102,7 @@ def get_me(me: Identity) -> Me:
     return service().inspect_self(me.user_id, me.issued_at)
 
 
-@call("PUT", "/v1/me/status", body=requests.OwnStatusChange, also=(CONFLICT, TOO_MANY_REQUESTS))
+@call("PUT", "/v1/me/status", body=requests.OwnStatusChange, also=(CONFLICT,))
 def put_my_status(me: Identity, body: requests.OwnStatusChange) -> None:
     """Choose a claim over all your devices, a custom status, or the status of a polling device."""
     if body.deviceId is None:

@@ -7,6 +7,7 @@ from typing import Any
 from shared.delivery import Unavailable
 from shared.environment import service
 from shared.events import Event, Handshake, HandshakeRefused, accepted_protocol, connection_of
+from shared.messages import LimitReached
 from shared.runtime import entrypoint, settings
 
 
@@ -15,8 +16,8 @@ def handler(event: Event, context: Any) -> dict[str, Any]:
     try:
         Handshake.of(event, settings().token_source).check()
         live = service().set_user_online(connection_of(event))
-    except HandshakeRefused as error:
-        return {"statusCode": 400, "body": str(error)}
+    except (HandshakeRefused, LimitReached) as error:
+        return {"statusCode": 429 if isinstance(error, LimitReached) else 400, "body": str(error)}
     except Unavailable:
         live = True
     return {"statusCode": 200, "headers": accepted_protocol(event)} if live else {"statusCode": 403}

@@ -2,7 +2,8 @@
 --
 -- KEYS  [1] meta, [2] due: the bucket's; then seven for each request:
 --       user contacts sees hidden settings tell pending
--- ARGV  [1] now, in ms; [2] a JSON list of requests, each {user = "alice", command = "heartbeat", ...}
+-- ARGV  [1] now, in ms; [2] a JSON list of requests, each {user = "alice", command = "heartbeat", ...}; [3] a random
+--       integer, from which everything random in the call is made: a script's own `math.random` repeats
 -- Returns a JSON list of responses, one for each request, in the same order.
 --
 -- All keys of one call are in one bucket, and so in one slot of a cluster. script.py puts `SETTINGS`, with durations in

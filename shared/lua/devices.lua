@@ -6,33 +6,44 @@ local HELLO = 1000 -- ms that a new connection has to send its first message bef
 
 -- connect: a handshake. Posts nothing and takes no lease; the first message announces.
 --   request   connection
---   response  result: live or closed
+--   response  result: live, closed or full
 function commands.connect(u, request)
   load_user(u)
   local sender = request.connection
   local known = u.connections[sender.id]
   if known and not may_send(known) then return { result = 'closed' } end
-  if not known and not create_connection(u, sender, false) then return { result = 'closed' } end
+  if not known then
+    local created, result = create_connection(u, sender, false)
+    if not created then return { result = result } end
+  end
   settle(u, DEFER, HELLO)
   return { result = 'live' }
 end
 
+-- The device's chosen status, with the number of the update that chose it, where the update was lost.
+local function restate_status(u, request, c)
+  if has_newer_status(c, request) then
+    apply_status(u, { scope = 'device', status = request.status, n = request.n }, c)
+  end
+end
+
 -- heartbeat: the connection is still here.
---   request   connection, seq, status
---   response  as settle; result, wait, feed, due_neighbors; real, sees: where a snapshot answers
+--   request   connection, seq, status, n
+--   response  as settle; result, wait, feed, due_neighbors; snapshot, real, sees: where a snapshot answers
 function commands.heartbeat(u, request)
-  local response, recovered = handle_message(u, request)
+  local response, missed = handle_message(u, request, function(c) restate_status(u, request, c) end)
   if response.result ~= 'live' then return response end
-  if recovered or misses_frame(request.seq, response.feed, number(u, 'feedAt')) then add_snapshot(u, response) end
+  if missed then add_snapshot(u, response) end
   response.due_neighbors = take_due_neighbors(u)
   return response
 end
 
 -- sync: everything that the user may see. With `replaces`, the connection takes over that one and ends it.
 --   request   connection, seq, replaces
---   response  as settle; result, wait, feed, resumed, real, sees, close
+--   response  as settle; result, wait, feed, resumed, snapshot, real, sees, close
 function commands.sync(u, request)
-  local response = handle_message(u, request, function(c)
+  local response, missed = handle_message(u, request, function(c)
+    restate_status(u, request, c)
     local id = request.replaces
     if not id or id == c.id then return nil end
     local old = u.connections[id]
@@ -49,7 +60,7 @@ function commands.sync(u, request)
     if old.state ~= 'closed' then close_connection(u, old, 'closed') end
     return close
   end)
-  if response.result == 'live' then add_snapshot_since(u, request.seq, response) end
+  if response.result == 'live' then add_snapshot_since(u, not missed and request.seq, response) end
   return response
 end
 
@@ -155,7 +166,7 @@ local function resume_polling(u, request)
 end
 
 -- poll: heartbeat and sync in one.
---   request   connection, seq, status, issued_at
+--   request   connection, seq, status, n, issued_at
 --   response  as sync
 --   errors    signed_out
 function commands.poll(u, request)

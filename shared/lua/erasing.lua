@@ -28,12 +28,15 @@ function commands.forget_user(u, request)
   load_user(u)
   local other, response = request.other, {}
   local open = sockets_of(u)
-  if call('HGET', u.keys.pending, other) and #open > 0 then response.flush = take_pending(u, open) end
+  if call('HGET', u.keys.pending, other) and #open > 0 and u.fields.feed then
+    response.flush = take_pending(u, open)
+  end
   call('SREM', u.keys.contacts, other)
   call('SREM', u.keys.sees, other)
   call('HDEL', u.keys.hidden, other)
-  call('HDEL', u.keys.tell, other, '!' .. other)
-  call('HDEL', u.keys.pending, other)
+  local removed = call('HDEL', u.keys.tell, other, '!' .. other)
+  if removed > 0 then put(u, { tells = math.max(0, (number(u, 'tells') or 0) - removed) }) end
+  if call('HDEL', u.keys.pending, other) == 1 then set_waits(u, math.max(0, (number(u, 'waits') or 0) - 1)) end
   return response
 end
 

@@ -6,11 +6,13 @@
 --
 -- result  "live"     the message counts
 --         "limited"  too many messages; the next one counts after at most `wait` ms
---         "closed"   the connection may not send, and its socket is to be closed
---         "ignored"  the same, and closing was asked for a moment ago
---         "full"     the user has too many polling devices
+--         "closed"   the connection may not send, or sent far too many messages, and its socket is to be closed
+--         "ignored"  as "limited" or "closed", and an error was posted, or closing asked for, a moment ago
+--         "full"     the user has too many sockets, or polling devices
 
 local CLOSING = 1000 -- ms between two attempts to close a socket on which messages still arrive
+
+local compares = { heartbeat = true, sync = true, poll = true } -- messages that carry the number of a frame
 
 local function may_send(c) return c.state == 'live' or c.state == 'lost' end
 
@@ -45,19 +47,23 @@ local function predecessor_of(u, id, device)
   return newest
 end
 
-local function polling_devices_of(u)
-  local count = 0
+-- Whether the user has as many sockets, or polling devices, as anybody may. A socket of the same device does not count:
+-- this one replaces it, when its client reconnects or rotates.
+local function is_full(u, sender)
+  local count, most = 0, sender.polling and SETTINGS.max_devices or SETTINGS.max_sockets
   for _, c in pairs(u.connections) do
-    if c.polling and is_live(c) then count = count + 1 end
+    if c.polling == (sender.polling or false) and is_live(c) then count = count + 1 end
   end
-  return count
+  if count < most then return false end
+  local before = not sender.polling and predecessor_of(u, sender.id, sender.device or sender.id)
+  return not (before and is_live(before) and not before.polling and count == most)
 end
 
--- Creates the sender's connection; nil and a result where a sign-out, its token or the device limit forbids it.
+-- Creates the sender's connection; nil and a result where a sign-out, its token or a limit forbids it.
 -- `guess`: its status is a guess, since the store lost it and the message does not say it.
 local function create_connection(u, sender, guess)
   if is_signed_out(u, sender) or (sender.cap > 0 and sender.cap <= now) then return nil, 'closed' end
-  if sender.polling and polling_devices_of(u) >= SETTINGS.max_devices then return nil, 'full' end
+  if is_full(u, sender) then return nil, 'full' end
   local c = blank_connection(sender.id)
   c.state, c.status, c.guessed, c.cap = 'live', sender.status or 'online', guess, sender.cap
   c.type, c.connected, c.polling, c.device =
@@ -85,9 +91,9 @@ local function create_connection(u, sender, guess)
   return c
 end
 
--- The result for a message on a connection that may not send.
-local function refuse(u, sender)
-  if sender.polling then return 'closed' end
+-- The result for a message on a connection that may not send: `result`, when its socket is to be closed now.
+local function refuse(u, sender, result)
+  if sender.polling then return result end
   local c = u.connections[sender.id]
   if not c then
     c = remember_closed(u, sender.id)
@@ -96,52 +102,69 @@ local function refuse(u, sender)
   if c.arrival > now then return 'ignored' end
   c.arrival = now + CLOSING
   write_connection(u, c)
-  return 'closed'
+  return result
 end
 
--- A message arrived: its result and, when it is "live", its connection.
+-- Closes the connection of a persistent offender, as if its socket had closed.
+local function close_offender(u, c)
+  close_connection(u, c, 'disconnected', now + SETTINGS.grace)
+  settle(u, DEFER)
+  return refuse(u, c, 'closed')
+end
+
+-- A message arrived: its result and, when it is "live", its connection, and whether it had to be created.
 local function receive_message(u, request)
   local sender = request.connection
-  local c = u.connections[sender.id]
-  if c and not may_send(c) then return refuse(u, sender) end
+  local c, created = u.connections[sender.id], false
+  if c and not may_send(c) then return refuse(u, sender, 'closed') end
   if not c or c.state == 'lost' then
-    local created, result = create_connection(u, sender, not request.status)
-    if not created then return result == 'full' and result or refuse(u, sender) end
-    c = created
+    local before = c
+    local result
+    c, result = create_connection(u, sender, not request.status)
+    if not c then
+      if before and not sender.polling then close_connection(u, before, 'closed') end
+      return refuse(u, sender, result)
+    end
+    created = true
   end
   if c.cap > 0 and c.cap <= now then -- its token ended, and the leeway has passed
     close_connection(u, c, 'closed')
     return 'closed'
   end
   if c.guessed and request.status then c.status, c.guessed = request.status, false end
-  return count_message(u, c, sender), c
+  local result = count_message(u, c, sender)
+  if result == 'offender' then return close_offender(u, c) end
+  return result, c, created
 end
 
--- The client has a frame that Redis does not know: Redis lost its last seconds in a failover. Numbers and record go on
--- from now, as after a loss of everything; a status that the device chose in those seconds is in its heartbeat. A
--- client may lie, and a lie announces the user once more: so at most once within a TTL.
-local function recover(u, c, request)
-  if not knows_later_frame(request.seq, number(u, 'feed')) then return false end
-  if now - (number(u, 'recoveredAt') or 0) < SETTINGS.device_ttl then return false end
-  put(u, { feed = now, recoveredAt = now })
-  local rev = number(u, 'rev')
-  if rev and u.settings.invisible ~= '1' then raise_rev(u, math.max(rev + 1, now)) end
-  if request.status then
-    c.status, c.guessed = request.status, false
-    write_connection(u, c)
+-- refuse_message: a message that violates the protocol. It counts against the rate limit, but is no heartbeat: it
+-- neither creates a connection nor keeps one live.
+--   request   connection
+--   response  result, wait
+function commands.refuse_message(u, request)
+  load_user(u)
+  local sender = request.connection
+  local c = u.connections[sender.id]
+  local result
+  if not c or not may_send(c) then
+    result = refuse(u, sender, 'closed')
+  else
+    result = count_rate(u, c)
+    if result == 'live' then write_connection(u, c) end
+    if result == 'offender' then result = close_offender(u, c) end
   end
-  return true
+  return { result = result, wait = SETTINGS.rate_every }
 end
 
--- Counts the message, lets `act` change its connection, and settles. Returns the response, and whether frames that the
--- client had received were lost here. `act` may return sockets to close.
+-- Counts the message, lets `act` change its connection, and settles. Returns the response, and whether a snapshot must
+-- answer. `act` may return sockets to close.
 local function handle_message(u, request, act)
   load_user(u)
-  local result, c = receive_message(u, request)
+  local result, c, created = receive_message(u, request)
   if result ~= 'live' then return { result = result, wait = SETTINGS.rate_every } end
-  local recovered = recover(u, c, request)
+  local missed = compares[request.command] and compare_feed(u, request.seq)
   local close = act and act(c)
   local response = settle(u, ANNOUNCE)
   response.result, response.feed, response.close = 'live', number(u, 'feed'), close
-  return response, recovered
+  return response, missed or created
 end

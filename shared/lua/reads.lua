@@ -3,22 +3,32 @@
 
 -- read_view: what a viewer may see of the user. A user who is due is settled first; announcing stays due.
 --   request   viewer
---   response  user_id, status; custom, seen, rev, device_type: for a viewer who may see more
+--   response  user_id, status, stranger; custom, seen, device_type: for a viewer who may see more
 function commands.read_view(u, request)
   load_user(u)
   if ended(number(u, 'due')) then settle(u, DEFER) end
   return view(u, request.viewer)
 end
 
+-- read_views: what these viewers may see of the user. `shared` is what a contact sees from whom nothing is hidden, and
+-- `others` the views of those who see something else.
+--   request   viewers
+--   response  shared; others: viewer -> view
+function commands.read_views(u, request)
+  load_user(u)
+  if ended(number(u, 'due')) then settle(u, DEFER) end
+  return views_for(u, request.viewers)
+end
+
 -- get_snapshot: everything that the user may see, without a connection.
 --   request   seq, issued_at
---   response  feed, resumed, real, sees
+--   response  feed, resumed, snapshot, real, sees
 --   errors    signed_out
 function commands.get_snapshot(u, request)
   settle(u, DEFER)
-  if not u.fields.feed then put(u, { feed = now }) end
+  local missed = compare_feed(u, request.seq)
   local response = { feed = number(u, 'feed') }
-  add_snapshot_since(u, request.seq, response)
+  add_snapshot_since(u, not missed and request.seq, response)
   return response
 end
 

@@ -23,45 +23,33 @@ local function apply_edit(u, viewer, edit, why, left, contact)
   elseif edit == 'block' or edit == 'unblock' then
     reason('b', edit == 'block')
     put(u, { turn = math.max(now, (number(u, 'turn') or 0) + 1) })
-    call('HSET', u.keys.tell, '!' .. viewer, (edit == 'block' and 'b ' or 'u ') .. u.fields.turn)
+    call('HSET', u.keys.tell, '!' .. viewer, new_token() .. ' ' .. edit .. ' ' .. u.fields.turn)
   elseif edit == 'blocked' or edit == 'unblocked' then
     reason('B', edit == 'blocked')
   end
   return why, left
 end
 
-local function notify(u, viewer, rev, was)
-  if graph_loaded then call('HSET', u.keys.tell, viewer, ms(rev) .. ' ' .. was) end
+local function notify(u, viewer, was)
+  if graph_loaded then call('HSET', u.keys.tell, viewer, new_token() .. ' ' .. was) end
 end
-
-local function raise_floor(u, entry) put(u, { floor = math.max(number(u, 'floor') or 0, entry.rev) }) end
 
 -- The viewer saw the user, and from now on keeps seeing the record as if the user had gone offline now.
 local function freeze(u, viewer, entry, before)
   local was_on = before.status ~= 'offline'
-  entry.rev = before.rev + (was_on and 1 or 0)
+  entry.frozen = was_on and now or number(u, 'rev') or 0
   entry.custom = before.custom
   entry.seen = shows_last_seen(u) and (was_on and ms(now) or u.fields.seen) or ''
   if was_on or is_unannounced(u) then
-    notify(u, viewer, entry.rev, is_unannounced(u) and announced_status(u) or before.status)
+    notify(u, viewer, is_unannounced(u) and announced_status(u) or before.status)
   end
-  raise_floor(u, entry)
-  put(u, { frozenUntil = earliest(number(u, 'frozenUntil'), custom_until(entry.custom)) or '' })
 end
 
 -- The viewer sees the user from now on, and is notified where that differs from what it saw until now.
-local function unfreeze(u, viewer, entry)
-  if not (entry and entry.rev) then
-    if number(u, 'rev') then notify(u, viewer, number(u, 'rev'), 'offline') end
-    return
-  end
-  local frozen_custom = record_of(u, 'offline', entry.custom, nil, entry.rev).custom
-  local seen = shows_last_seen(u) and u.fields.seen or ''
-  if (u.fields.status or 'offline') ~= 'offline' or (u.fields.custom or '') ~= frozen_custom or seen ~= entry.seen then
-    entry.rev = math.max(number(u, 'rev') or 0, entry.rev + 1)
-    notify(u, viewer, entry.rev, 'offline')
-    raise_floor(u, entry)
-  end
+local function unfreeze(u, viewer, before)
+  local after = related_view(u, viewer)
+  local differs = after.status ~= 'offline' or after.custom ~= (before.custom or '') or after.seen ~= before.seen
+  if differs or before.stranger and number(u, 'rev') then notify(u, viewer, 'offline') end
 end
 
 -- Applies one edit: contact, stranger, hide, show, block, unblock, or the other side's blocked and unblocked, which
@@ -70,29 +58,27 @@ local function relate(u, viewer, edit, turn)
   local entry = entry_of(u, viewer)
   if turn and entry and (entry.turn or 0) > turn then return end -- overtaken on its way
   local contact = call('SISMEMBER', u.keys.contacts, viewer) == 1
-  local saw = contact and not hides(entry)
-  local before = saw and related_view(u, viewer)
+  local saw, before = contact and not hides(entry), related_view(u, viewer)
   local why, left = apply_edit(u, viewer, edit, entry and entry.why or '', entry and entry.left, contact)
   if edit == 'contact' then contact = true elseif edit == 'stranger' then contact = false end
   local sees = contact and why == ''
-  if entry or turn or why ~= '' then
-    entry = entry or {}
-    entry.turn = turn or entry.turn
-    entry.why, entry.at, entry.left = why, now, left
-  end
+  entry = entry or {}
+  entry.turn = turn or entry.turn
+  entry.why, entry.at, entry.left = why, now, left
   if saw and not sees then
     freeze(u, viewer, entry, before)
-  elseif sees and not saw then
-    unfreeze(u, viewer, entry)
-  elseif not sees and contact and not entry.rev then
-    entry.rev, entry.custom, entry.seen = 0, '', '' -- a contact that never saw the user: as if the user never came
+  elseif sees then
+    entry.frozen, entry.custom, entry.seen = nil, nil, nil
+  elseif contact and not entry.frozen then
+    entry.frozen, entry.custom, entry.seen = 0, '', '' -- a contact that never saw the user: as if the user never came
   end
-  if not entry or (why == '' and not entry.rev and not entry.turn) then
+  if why == '' and not entry.turn then
     call('HDEL', u.keys.hidden, viewer)
   else
-    entry.custom, entry.seen = entry.custom or '', entry.seen or ''
     call('HSET', u.keys.hidden, viewer, cjson.encode(entry))
+    put(u, { hiddenDue = earliest(number(u, 'hiddenDue'), entry_due(entry)) or '' })
   end
+  if sees and not saw then unfreeze(u, viewer, before) end
 end
 
 -- Who may see when the user was last here. Where that changes what is shown of an offline user, it is a new rev,
@@ -102,9 +88,9 @@ local function set_last_seen(u, policy)
   if policy == (u.settings.lastSeen or 'everyone') then return end
   u.settings.lastSeen = policy
   call('HSET', u.keys.settings, 'lastSeen', policy)
-  if u.fields.status == 'offline' and (u.fields.seen or '') ~= '' then
-    raise_rev(u, math.max(number(u, 'rev'), number(u, 'floor') or 0) + 1)
-  end
+  local rev = number(u, 'rev')
+  local is_blank = rev and rev + SETTINGS.retention <= now
+  if u.fields.status == 'offline' and (u.fields.seen or '') ~= '' and not is_blank then raise_rev(u) end
 end
 
 local function set_invisible(u, invisible)
@@ -130,16 +116,18 @@ local function viewers_with(u, letter)
   return viewers
 end
 
--- Makes `wanted` the viewers with this letter.
-local function replace_viewers(u, wanted, letter, add, remove)
+-- Appends the edits that make `wanted` the viewers with this letter. What hides comes first.
+local function append_edits(u, edits, wanted, letter, add, remove)
   if not wanted then return end
-  local missing = {}
-  for _, viewer in ipairs(wanted) do missing[viewer] = true end
-  for _, viewer in ipairs(viewers_with(u, letter)) do
-    if not missing[viewer] then relate(u, viewer, remove) end
-    missing[viewer] = nil
+  local has, stays = {}, {}
+  for _, viewer in ipairs(viewers_with(u, letter)) do has[viewer] = true end
+  for _, viewer in ipairs(wanted) do
+    stays[viewer] = true
+    if not has[viewer] then edits[#edits + 1] = { viewer, add } end
   end
-  for viewer in pairs(missing) do relate(u, viewer, add) end
+  for viewer in pairs(has) do
+    if not stays[viewer] then edits[#edits + 1] = { viewer, remove } end
+  end
 end
 
 -- edit_relations: who may see the user, and from whom the user is hidden.
@@ -147,20 +135,23 @@ end
 --   response  as settle
 define_edit('edit_relations', function(u, request)
   for _, edit in ipairs(request.edits) do relate(u, edit[1], edit[2], edit[3]) end
-  for viewer in pairs(hash(u.keys.hidden)) do
-    if not entry_of(u, viewer) then call('HDEL', u.keys.hidden, viewer) end
-  end
 end)
 
--- set_privacy: the user's own choices; a list that is given replaces the one before.
---   request   invisible, last_seen, hide_from, blocks, issued_at
---   response  as settle
+-- set_privacy: the user's own choices; a list that is given replaces the one before. At most `most` viewers are edited;
+-- `left` are the other edits, a list of {viewer, edit}, for further calls with `edits`.
+--   request   invisible, last_seen, hide_from, blocks, edits, most, issued_at
+--   response  as settle; left
 --   errors    signed_out
 define_edit('set_privacy', function(u, request)
   if request.invisible ~= nil then set_invisible(u, request.invisible) end
   if request.last_seen then set_last_seen(u, request.last_seen) end
-  replace_viewers(u, request.hide_from, 'h', 'hide', 'show')
-  replace_viewers(u, request.blocks, 'b', 'block', 'unblock')
+  local edits, left = request.edits or {}, {}
+  append_edits(u, edits, request.hide_from, 'h', 'hide', 'show')
+  append_edits(u, edits, request.blocks, 'b', 'block', 'unblock')
+  for place, edit in ipairs(edits) do
+    if place <= request.most then relate(u, edit[1], edit[2]) else left[#left + 1] = edit end
+  end
+  return { left = filled(left) }
 end)
 
 -- set_block: blocks or unblocks one user; "full" when the user blocks `most` already.
@@ -196,14 +187,16 @@ function commands.filter_contacts(u, request)
   return { contacts = filled(contacts) }
 end
 
--- edit_sees: the users that this one may see, an index of the others' `contacts`. With `audit` additions are counted.
---   request   add, remove, audit
+-- edit_sees: the users that this one may see, an index of the others' `contacts`. With `gap` the user's clients get a
+-- snapshot with their next heartbeats: who is in it changed. With `audit` additions are counted.
+--   request   add, remove, gap, audit
 --   response  added: how many
 function commands.edit_sees(u, request)
   local added = 0
   for _, user in ipairs(request.add or {}) do added = added + call('SADD', u.keys.sees, user) end
   for _, user in ipairs(request.remove or {}) do call('SREM', u.keys.sees, user) end
   if request.audit and added > 0 then count_found('unseen', added) end
+  if request.gap or request.audit and added > 0 then leave_gap(u) end
   return { added = added }
 end
 

@@ -12,12 +12,16 @@
 -- lease runs out, and the next settle asks again. With DEFER nothing is returned: it falls due `patience` ms from now,
 -- for the next function that settles the user.
 --
--- response  own {seq, connections, real}: the real state, for the user's own connections
---           announcement {rev, was, viewers, record}: one change of the record, for all who may see it
+-- response  own {prev, seq, connections, real}: the real state, for the user's own connections
+--           announcement {rev, was, status, viewers}: one change of the record, for all who may see it
 --           notices: for viewers one by one after a change of relations,
---                    {viewer, version, was, record}, or {other, version, blocked, turn}: the other side of a block
+--                    {viewer, version, was}, or {other, version, blocked, turn}: the other side of a block
 --           lease: what `announced` returns
---           flush {seq, connections, users}: what waited for this user, as a viewer
+--           flush {prev, first, last, connections, users}: what waited for this user, as a viewer
+--
+-- No response has a record: records are read after the numbers of their frames were drawn. Meanwhile the user may have
+-- changed again, or been hidden, or the change may have been lost; a record that was read before would then follow a
+-- newer one under a higher number.
 --           found: kinds of inconsistencies that were found
 
 local ANNOUNCE, DEFER = true, false
@@ -38,22 +42,24 @@ local function viewers_of(u)
   return viewers
 end
 
--- When the custom status of a frozen record ends, its viewer gets an ordinary change of an offline user.
-local function expire_frozen(u)
+-- Removes the entries of `hidden` that are over. When the custom status of a frozen record ends, its viewer gets an
+-- ordinary change of an offline user.
+local function expire_hidden(u)
   local next_end
   for viewer, raw in pairs(hash(u.keys.hidden)) do
     local entry = cjson.decode(raw)
-    local ends = hides(entry) and entry.rev and not long_gone(entry) and custom_until(entry.custom) or nil
-    if ended(ends) then
-      entry.custom, entry.rev = '', entry.rev + 1
-      call('HSET', u.keys.hidden, viewer, cjson.encode(entry))
-      call('HSET', u.keys.tell, viewer, ms(entry.rev) .. ' offline')
-      put(u, { floor = math.max(number(u, 'floor') or 0, entry.rev) })
+    if ended(entry_end(entry)) then
+      call('HDEL', u.keys.hidden, viewer)
     else
-      next_end = earliest(next_end, ends)
+      if ended(entry_due(entry)) then
+        entry.custom, entry.frozen = '', now
+        call('HSET', u.keys.hidden, viewer, cjson.encode(entry))
+        call('HSET', u.keys.tell, viewer, new_token() .. ' offline')
+      end
+      next_end = earliest(next_end, entry_due(entry))
     end
   end
-  put(u, { frozenUntil = next_end or '' })
+  put(u, { hiddenDue = next_end or '' })
 end
 
 -- Step 1. Gives the live connections, those within their grace, and when the user was last here.
@@ -78,10 +84,12 @@ local function expire(u)
   local settings = u.settings
   if ended(tonumber(settings.claimUntil or '')) then drop_setting(u, 'claim', 'claimUntil') end
   if settings.custom and ended(custom_until(settings.custom)) then drop_setting(u, 'custom') end
-  if ended(number(u, 'frozenUntil')) or u.missing then expire_frozen(u) end -- an evicted hash lost `frozenUntil`, too
+  if ended(number(u, 'hiddenDue')) or u.missing then expire_hidden(u) end -- an evicted hash lost `hiddenDue`, too
   u.missing = false
+  local turn_ends = number(u, 'turn') and number(u, 'turn') + OVERTAKEN
+  if ended(turn_ends) then put(u, { turn = '' }) else add_due(u, turn_ends) end
   add_due(u, tonumber(settings.claimUntil or ''))
-  add_due(u, number(u, 'frozenUntil'))
+  add_due(u, number(u, 'hiddenDue'))
   add_due(u, settings.custom and custom_until(settings.custom) or nil)
   return live, lingering, last
 end
@@ -100,11 +108,13 @@ local function best_of(candidates, idle)
   return best, best_status
 end
 
--- Step 2. The live connections decide; those within their grace only where none is live. Inactivity belongs to the
--- user, over all devices. Gives the real status, whether the user is idle, and the type of the deciding device;
--- `u.rule` is what decided.
+-- Step 2. The live connections decide, and those within their grace: a page that reloads changes nothing. Inactivity
+-- belongs to the user, over all devices. Gives the real status, whether the user is idle, and the type of the deciding
+-- device; `u.rule` is what decided.
 local function decide(u, live, lingering)
-  local candidates = #live > 0 and live or lingering
+  local candidates = {}
+  for _, c in ipairs(live) do candidates[#candidates + 1] = c end
+  for _, c in ipairs(lingering) do candidates[#candidates + 1] = c end
   local active, can_idle = nil, false
   for _, c in ipairs(candidates) do
     active = math.max(active or 0, c.active)
@@ -113,7 +123,7 @@ local function decide(u, live, lingering)
   local idle = active ~= nil and active + SETTINGS.away_after <= now
   if can_idle and not idle then add_due(u, active + SETTINGS.away_after) end
   local best, status = best_of(candidates, idle)
-  u.rule = not best and 'no_device' or u.settings.claim and 'claim' or #live == 0 and 'grace'
+  u.rule = not best and 'no_device' or u.settings.claim and 'claim' or best.state ~= 'live' and 'grace'
     or idle and status == 'away' and 'idle' or 'device'
   if not best then return 'offline', idle, '' end
   return u.settings.claim or status, idle, best.type
@@ -136,7 +146,7 @@ local function publish(u, real, idle, device_type, last, evicted)
     elseif was ~= 'offline' then
       seen = real == 'offline' and last or now -- an invisible user looks as if gone now
     end
-    raise_rev(u, math.max(number(u, 'rev') or now - 1, number(u, 'floor') or 0) + 1)
+    raise_rev(u)
     put(u, { status = status, custom = custom, seen = seen, type = device_type })
   end
   put(u, { real = real ~= status and real or '', idle = idle and '1' or '' })
@@ -155,7 +165,28 @@ local function notify_own(u, response, announce, later)
     return
   end
   put(u, { own = '' })
-  if #open > 0 then response.own = { seq = next_seq(u), connections = open, real = real_state(u) } end
+  if #open == 0 then return end
+  local prev, seq = draw_numbers(u, 1)
+  response.own = { prev = prev, seq = seq, connections = open, real = real_state(u) }
+end
+
+-- Remembers how many entries `tell` has. Where fewer are found, some were lost, and nothing says which: all contacts
+-- are notified of what they may see, and the other sides of blocks are written again.
+local function check_tell(u)
+  local tells = call('HLEN', u.keys.tell)
+  if tells < (number(u, 'tells') or 0) then
+    for _, viewer in ipairs(call('SMEMBERS', u.keys.contacts)) do
+      call('HSETNX', u.keys.tell, viewer, new_token() .. ' offline')
+    end
+    for viewer, raw in pairs(hash(u.keys.hidden)) do
+      if string.find(cjson.decode(raw).why, 'b', 1, true) then
+        call('HSETNX', u.keys.tell, '!' .. viewer, new_token() .. ' block ' .. (u.fields.turn or ms(now)))
+      end
+    end
+    tells = call('HLEN', u.keys.tell)
+  end
+  put(u, { tells = tells > 0 and tells or '' })
+  return tells > 0
 end
 
 local function notices_of(u)
@@ -163,11 +194,11 @@ local function notices_of(u)
   for viewer, version in pairs(hash(u.keys.tell)) do
     if #notices == MAX_NOTICES then break end
     if string.sub(viewer, 1, 1) == '!' then
-      notices[#notices + 1] = { other = string.sub(viewer, 2), version = version,
-        blocked = string.sub(version, 1, 1) == 'b', turn = tonumber(string.sub(version, 3)) }
+      local kind, turn = string.match(version, '(%a+) (%d+)$')
+      notices[#notices + 1] = { other = string.sub(viewer, 2), version = version, blocked = kind == 'block',
+        turn = tonumber(turn) }
     else
-      notices[#notices + 1] = { viewer = viewer, version = version, was = string.match(version, '%a+$'),
-        record = view(u, viewer) }
+      notices[#notices + 1] = { viewer = viewer, version = version, was = string.match(version, '%a+$') }
     end
   end
   return filled(notices)
@@ -175,7 +206,7 @@ end
 
 -- Step 4, contacts. A lease belongs to a rev: a newer rev does not wait for it.
 local function notify_contacts(u, response, announce, later)
-  local rev, lease = number(u, 'rev'), number(u, 'lease') or 0
+  local rev, lease, lease_rev = number(u, 'rev') or 0, lease_of(u)
   local unannounced, viewers = is_unannounced(u), nil
   if unannounced and graph_loaded then
     viewers = viewers_of(u)
@@ -184,22 +215,22 @@ local function notify_contacts(u, response, announce, later)
       unannounced = false
     end
   end
-  local has_notices = call('EXISTS', u.keys.tell) == 1
+  local has_notices = check_tell(u)
   if not unannounced and not has_notices then return end
   if not graph_loaded then
     add_due(u, now + SETTINGS.announce_lease)
     return
   end
-  local leased = lease > now and number(u, 'leaseRev') == (rev or 0)
+  local leased = lease > now and lease_rev == rev
   if announce then
     if unannounced and not leased then
-      response.announcement = { rev = rev, was = announced_status(u), viewers = viewers, record = view(u, u.id) }
+      response.announcement = { rev = rev, was = announced_status(u),
+        status = u.fields.status or 'offline', viewers = viewers }
     end
     if has_notices and (lease <= now or response.announcement) then response.notices = notices_of(u) end
     if response.announcement or response.notices then
-      lease, leased = now + SETTINGS.announce_lease, true
-      put(u, { lease = lease, leaseRev = rev or 0 })
-      response.lease = rev or 0
+      lease, leased, response.lease = now + SETTINGS.announce_lease, true, new_token()
+      put(u, { lease = ms(lease) .. ' ' .. ms(rev) .. ' ' .. response.lease })
     end
   end
   if (unannounced and not leased) or lease <= now then add_due(u, later) else add_due(u, lease) end
@@ -207,6 +238,7 @@ end
 
 -- Step 4, the user as a viewer of others.
 local function notify_viewer(u, response, announce, later)
+  check_waits(u)
   if call('EXISTS', u.keys.pending) == 0 then return end
   if window_end(u) > now then
     add_due(u, window_end(u))
@@ -229,7 +261,10 @@ local function settle(u, announce, patience)
     count_found('dueUnknown')
   end
   publish(u, real, idle, device_type, last, evicted)
-  if #live > 0 and not u.fields.feed then put(u, { feed = now }) end
+  if #live > 0 and not u.fields.feed then
+    begin_feed(u, now)
+    put(u, { gap = '1' })
+  end
   notify_own(u, response, announce, later)
   notify_contacts(u, response, announce, later)
   notify_viewer(u, response, announce, later)

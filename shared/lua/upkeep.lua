@@ -4,6 +4,13 @@
 local CLAIMED = 2000 -- ms for which a heartbeat that settles a neighbor claims the work (fast_message.lua)
 local FAILED = 60000 -- ms after which a user whose record cannot be read is tried again
 
+-- The node that runs this script. Every start of a server has another id, and so has a replica that takes over; ''
+-- where a service does not show it.
+local function node_id()
+  local info = redis.pcall('INFO', 'server')
+  return type(info) == 'string' and string.match(info, 'run_id:(%x+)') or ''
+end
+
 -- One record that cannot be read must not end the sweep of all others.
 local function guarded(command)
   return function(u, request)
@@ -20,21 +27,26 @@ end
 --   errors    failed: why the record cannot be read
 commands.settle = guarded(function(u) return settle(u, ANNOUNCE) end)
 
--- announced: what was leased has been posted.
+-- announced: what was leased has been posted. Where another function has taken a lease since, the record stays
+-- unannounced: a store that lost its last seconds may give a rev twice.
 --   request   lease; rev, status: of the announcement; notified: viewer -> version, of the notices
 --   response  as settle
 function commands.announced(u, request)
   load_user(u)
   local announced, rev = number(u, 'announcedRev'), number(u, 'rev') or 0
-  if announced and request.rev == rev then
+  local _, _, token = lease_of(u)
+  if announced and request.rev == rev and request.lease == token then
     put(u, { announcedRev = '', announcedStatus = '' })
   elseif announced and request.rev and request.rev > announced and request.rev < rev then
     put(u, { announcedRev = request.rev, announcedStatus = request.status })
   end
   for viewer, version in pairs(request.notified or {}) do
-    if call('HGET', u.keys.tell, viewer) == version then call('HDEL', u.keys.tell, viewer) end
+    if call('HGET', u.keys.tell, viewer) == version then
+      call('HDEL', u.keys.tell, viewer)
+      put(u, { tells = math.max(0, (number(u, 'tells') or 0) - 1) })
+    end
   end
-  if number(u, 'leaseRev') == request.lease then put(u, { lease = '', leaseRev = '' }) end
+  if request.lease == token then put(u, { lease = '' }) end
   return settle(u, ANNOUNCE)
 end
 
@@ -69,11 +81,18 @@ commands.audit = guarded(function(u, request)
 end)
 
 -- get_due: the users of the bucket who are due, and when the next one will be. With `run`, whether that sweeper still
--- has its turn; `begin` takes the turn, and `cursor` is where the next run continues its audit.
+-- has its turn; `begin` takes the turn, and `cursor` is where the next run continues its audit. `node` is the node that
+-- serves the bucket now, and `known_node` the one that served it at the last look. Where a service does not show its
+-- nodes, each look leaves its time instead: `looked` is that of the last one.
 --   request   horizon, most, run, begin, cursor
---   response  users, late, next, turn, cursor
+--   response  users, late, next, turn, cursor, node, known_node, looked, epoch
 function commands.get_due(_, request)
-  local response, users = {}, {}
+  local response, users = { node = node_id(), known_node = call('HGET', META, 'node') or nil }, {}
+  response.epoch = tonumber(epoch)
+  if response.node == '' then
+    response.looked = tonumber(call('HGET', META, 'looked') or '')
+    call('HSET', META, 'looked', ms(math.max(response.looked or 0, now)))
+  end
   if request.run then
     if request.begin then call('HSET', META, 'sweeper', request.run) end
     response.turn = call('HGET', META, 'sweeper') == request.run
@@ -92,6 +111,16 @@ function commands.get_due(_, request)
   end
   response.users = filled(users)
   return response
+end
+
+-- set_epoch: some node of the store has lost its last seconds, so that every client must get a snapshot. With `node`,
+-- that node serves the bucket from now on.
+--   request   epoch, node
+--   response
+function commands.set_epoch(_, request)
+  if request.epoch then call('HSET', META, 'epoch', ms(request.epoch)) end
+  if request.node then call('HSET', META, 'node', request.node) end
+  return {}
 end
 
 -- bucket_status: how the bucket is; with `loaded`, whether its graph is loaded from now on.

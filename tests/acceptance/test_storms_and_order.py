@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from shared.commands import Command
-from shared.delivery import Post
+from shared.delivery import Post, Unavailable
 from shared.frames import MAX_FRAME_BYTES
 from shared.messages import PresenceUpdate, Sync
 from shared.presence import PresenceService
@@ -303,10 +303,17 @@ class MeanwhileStore:
         self.buckets, self._bench, self._before, self._happens = bench.store.buckets, bench, before, happens
 
     def call(self, commands: Sequence[Command[AnyResponse]], now: int) -> list[AnyResponse]:
+        self._pass()
+        return self._bench.store.call(commands, now)
+
+    def call_each(self, commands: Sequence[Command[AnyResponse]], now: int) -> list[AnyResponse | Unavailable]:
+        self._pass()
+        return self._bench.store.call_each(commands, now)
+
+    def _pass(self) -> None:
         self._before -= 1
         if self._before == 0:
             self._happens()
-        return self._bench.store.call(commands, now)
 
     def users(self, cursor: str, count: int = 100, kinds: Sequence[str] = ()) -> tuple[set[str], str]:
         return self._bench.store.users(cursor, count, kinds)
@@ -358,7 +365,7 @@ def test_16_a_frame_in_flight_causes_no_snapshot_but_a_lost_one_does(bench: Benc
     bench.beat(alice, seq=seq)
     [snapshot] = bench.pusher.to(alice.id)
     assert snapshot["type"] == "presence_snapshot"
-    assert snapshot["seq"] == seq + 1
+    assert snapshot["seq"] > seq
     bench.clock.advance(5)
     bench.beat(alice, seq=snapshot["seq"])
     bench.beat(alice)
@@ -377,7 +384,7 @@ def test_16_a_client_that_missed_nothing_resumes(bench: Bench) -> None:
     bench.service.set_user_online(again)
     bench.service.sync(again, Sync(action="sync", seq=seq))
     [frame] = bench.pusher.to(again.id)
-    assert (frame["resumed"], frame["users"], frame["seq"]) == (True, [], seq)
+    assert (frame["resumed"], "users" in frame, frame["seq"]) == (True, False, seq)
 
     bench.service.set_user_offline("alice", again.id)
     bench.update(bob, status="busy")

@@ -50,7 +50,9 @@ def world(client: redis.Redis, seed: int, hidden: dict[str, Any], *, quiet: bool
 
     def note(frame: Post) -> None:
         if frame.connection_id == viewer.id:
-            trace.append(f"{bench.clock()} {sorted(json.loads(frame.data).items())}")
+            fields = json.loads(frame.data)
+            fields.pop("snapshot", None)  # a random name
+            trace.append(f"{bench.clock()} {sorted(fields.items())}")
 
     bench.pusher.deliver = note
     bench.service.leave("hider", hider.id)
@@ -98,13 +100,11 @@ def test_21_showing_again_reveals_only_the_present_record(client: redis.Redis, w
     bench.service.set_status("hider", StatusChange(status="away", scope="user"))
     bench.update(connection, customStatus={"text": "present"})
     bench.sweep(3)
-    before = bench.sees("viewer", "hider")
     bench.pusher.clear()
     bench.service.contacts.set_privacy("hider", **SHOWN[way])
     bench.sweep(3)
     [change] = bench.pusher.changes("viewer=", "hider")
     assert change["type"] == "user_online"
-    assert change["rev"] > before["rev"]
     assert {name: change[name] for name in ("status", "customStatus", "lastSeen")} == {
         "status": "away",
         "customStatus": {"text": "present", "emoji": "", "until": None},

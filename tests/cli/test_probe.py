@@ -39,18 +39,22 @@ async def send(socket: ServerConnection, **frame: Any) -> None:
     await socket.send(json.dumps(frame))
 
 
-async def test_a_snapshot_is_complete_with_its_last_part() -> None:
-    """Earlier parts and other frames are ignored."""
+async def test_a_response_is_complete_with_all_its_parts() -> None:
+    """In whatever order they arrive; other frames are ignored. A snapshot has `self` in its first part."""
 
     async def script(socket: ServerConnection) -> None:
         assert json.loads(await socket.recv()) == {"action": "sync"}
         await send(socket, type="user_online", userId="bob")
-        for part in (1, 2):
-            await send(socket, type="presence_snapshot", part=part, parts=2)
+        await send(socket, type="presence_snapshot", part=2, parts=2)
+        await send(socket, type="presence_snapshot", part=1, parts=2, self={"status": "online"})
+        assert json.loads(await socket.recv()) == {"action": "get_presence", "userIds": ["bob", "carol"]}
+        for part, user in ((2, "carol"), (1, "bob")):
+            await send(socket, type="presence", part=part, parts=2, users=[{"userId": user}])
         await socket.wait_closed()
 
     async with probe_of(script) as probe:
-        assert (await probe.sync())["part"] == 2
+        assert (await probe.sync())["self"] == {"status": "online"}
+        assert await probe.query("bob", "carol") == [{"userId": "bob"}, {"userId": "carol"}]
 
 
 async def test_a_missing_frame_is_named() -> None:

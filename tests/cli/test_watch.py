@@ -11,7 +11,7 @@ from rich.console import Console
 
 from cli.watch import ContactTable, Lines, custom_status, last_seen, link_text
 from load.session import Link
-from load.state import Change, ClientState, Record
+from load.state import Record, State
 
 NOW = 1_764_000_000.0
 """Seconds."""
@@ -25,9 +25,14 @@ def record(user: str, status: str = "online", **fields: Any) -> Record:
         "customStatus": None,
         "deviceType": None if status == "offline" else "web",
         "lastSeen": None,
-        "rev": 1,
         **fields,
     }
+
+
+def state_of(*records: Record) -> State:
+    """A state with these contacts, of a user with two devices."""
+    users = {record["userId"]: record for record in records}
+    return State(users=users, own={"status": "online", "devices": [{}, {}]})
 
 
 def shown(renderable: Any, width: int = 100) -> list[str]:
@@ -51,24 +56,24 @@ class TestLines:
         field.
         """
         custom = {"text": "In a call", "emoji": "🎧", "until": None}
-        lines.change(Change(None, record("alice", "busy", customStatus=custom)))
-        lines.change(Change(record("bob"), record("bob", "offline", lastSeen=(NOW - 90) * 1000)))
-        lines.change(Change(record("carol"), None))
+        before = state_of(record("bob"), record("carol"), dave := record("dave"))
+        alice, bob = record("alice", "busy", customStatus=custom), record("bob", "offline", lastSeen=(NOW - 90) * 1000)
+        lines.state(before, state_of(alice, bob, dave))
         at = time.strftime("%H:%M:%S", time.localtime(NOW))
         assert out.getvalue().splitlines() == [
+            f"{at}\tcarol\tremoved",
             f"{at}\talice\tbusy\tweb\t🎧 In a call\t-",
             f"{at}\tbob\toffline\t-\t-\t1 minute ago",
-            f"{at}\tcarol\tremoved",
         ]
 
     def test_a_long_line_stays_one(self, lines: Lines, out: io.StringIO) -> None:
         """A change is one line, whatever the terminal's width."""
-        lines.change(Change(None, record("a" * 128, customStatus={"text": "x" * 140, "until": None})))
+        lines.state(State(), state_of(record("a" * 128, customStatus={"text": "x" * 140, "until": None})))
         assert len(out.getvalue().splitlines()) == 1
 
     def test_brackets_are_shown_as_typed(self, lines: Lines, out: io.StringIO) -> None:
         """A custom status is not interpreted as markup."""
-        lines.change(Change(None, record("alice", customStatus={"text": "[red]hi[/red]", "until": None})))
+        lines.state(State(), state_of(record("alice", customStatus={"text": "[red]hi[/red]", "until": None})))
         assert "\t[red]hi[/red]\t" in out.getvalue()
 
     def test_the_connection_is_not_shown_among_contacts(self) -> None:
@@ -80,26 +85,22 @@ class TestLines:
 
 class TestTable:
     @pytest.fixture
-    def state(self) -> ClientState:
-        state = ClientState()
-        state.own = {"status": "online", "devices": [{}, {}]}
-        return state
+    def table(self) -> ContactTable:
+        table = ContactTable("bob", lambda _: None, lambda: NOW)
+        table.state(State(), state_of())
+        return table
 
-    @pytest.fixture
-    def table(self, state: ClientState) -> ContactTable:
-        return ContactTable("bob", state, lambda _: None, lambda: NOW)
-
-    def test_online_contacts_come_first(self, state: ClientState, table: ContactTable) -> None:
+    def test_online_contacts_come_first(self, table: ContactTable) -> None:
         """Online, busy, away and offline, each sorted by name; with device, custom status and last seen."""
         table.link(Link("live"))
-        for contact in (
+        contacts = state_of(
             record("dave", "offline", lastSeen=(NOW - 7200) * 1000),
             record("zoe", deviceType="mobile"),
             record("carol", "away"),
             record("alice", "busy", customStatus={"text": "Lunch", "emoji": "🍜", "until": None}),
             record("bea", deviceType="desktop"),
-        ):
-            state.users[contact["userId"]] = contact
+        )
+        table.state(State(), contacts)
         lines = shown(table.render())
         assert lines[0] == "bob  ● online  2 devices  connected"
         assert [line.split() for line in lines[2:8]] == [
@@ -111,9 +112,9 @@ class TestTable:
             ["○", "dave", "offline", "2", "hours", "ago"],
         ]
 
-    def test_it_shows_why_nothing_changes(self, state: ClientState, table: ContactTable) -> None:
+    def test_it_shows_why_nothing_changes(self, table: ContactTable) -> None:
         """While the service is unavailable, the last state stays, and the header says that it is stale."""
-        state.users["alice"] = record("alice")
+        table.state(State(), state_of(record("alice")))
         for link in (Link("stale", "presence is unavailable; try again"), Link("lost", "cut", 3)):
             table.link(link)
             lines = shown(table.render())
@@ -127,20 +128,20 @@ class TestTable:
 
     def test_before_the_first_snapshot_it_is_connecting(self) -> None:
         """The table is shown immediately."""
-        table = ContactTable("bob", ClientState(), lambda _: None, lambda: NOW)
+        table = ContactTable("bob", lambda _: None, lambda: NOW)
         assert shown(table.render())[0] == "bob  connecting"
 
-    def test_each_change_is_drawn(self, state: ClientState) -> None:
-        """Each change redraws the table."""
+    def test_each_state_is_drawn(self) -> None:
+        """Each new state redraws the table once, however many contacts it changes."""
         drawn: list[Any] = []
-        table = ContactTable("bob", state, drawn.append, lambda: NOW)
+        table = ContactTable("bob", drawn.append, lambda: NOW)
         table.link(Link("live"))
-        table.change(Change(None, record("alice")))
+        table.state(State(), state_of(record("alice"), record("carol")))
         assert len(drawn) == 2
 
-    def test_markup_in_a_custom_status_is_text(self, state: ClientState, table: ContactTable) -> None:
+    def test_markup_in_a_custom_status_is_text(self, table: ContactTable) -> None:
         """Nobody can change the colors of another user's terminal."""
-        state.users["alice"] = record("alice", customStatus={"text": "[bold]x[/bold] \x1b[31m", "until": None})
+        table.state(State(), state_of(record("alice", customStatus={"text": "[bold]x[/bold] \x1b[31m", "until": None})))
         assert any("[bold]x[/bold]" in line and "\x1b" not in line for line in shown(table.render()))
 
 

@@ -12,7 +12,7 @@ test("the handshake carries the token and describes the device", async () => {
   const world = await World.online({ deviceId: "d7", deviceType: "mobile", platform: "tests" });
   assert.equal(world.socket.url.origin + world.socket.url.pathname, "wss://host/live");
   const { token, ...query } = Object.fromEntries(world.socket.url.searchParams);
-  assert.deepEqual(query, { v: "1", deviceId: "d7", deviceType: "mobile", platform: "tests", active: "true" });
+  assert.deepEqual(query, { v: "2", deviceId: "d7", deviceType: "mobile", platform: "tests", active: "true" });
   assert.equal(token.split(".").length, 3);
   assert.deepEqual(world.socket.protocols, []);
 });
@@ -47,6 +47,26 @@ test("changes missed between two connections arrive as ordinary change events", 
       ["carol", undefined],
       ["bob", "online"],
     ],
+  );
+});
+
+test("a frame on a new connection that overtakes its snapshot drops nothing of it", async () => {
+  const world = await World.online();
+  world.socket.cut();
+  world.service.change("carol", "busy");
+  world.take("self");
+  const delay = ({ type }) => (type === "presence_snapshot" ? 100 : 0);
+  world.route = (frame, deliver) => world.clock.setTimeout(() => deliver(frame), delay(frame));
+  await world.clock.advance(12_500);
+  world.broadcast(world.service.change("bob", "online"));
+  await world.clock.advance(99);
+  assert.equal(world.client.connection, "connecting");
+  await world.clock.advance(1);
+  assert.equal(world.client.connection, "online");
+  assert.deepEqual(world.statuses, { bob: "online", carol: "busy" });
+  assert.deepEqual(
+    world.take("self").map(({ connectionId }) => connectionId),
+    ["C2="],
   );
 });
 

@@ -1,7 +1,7 @@
 /** An application for the type checker: it has no errors except the expected ones. */
 
-import { Presence, PresenceError, changes, initial, reduce } from "serverless-presence-client";
-import type { ConnectionState, Me, OwnState, PresenceRecord, Status } from "serverless-presence-client";
+import { Presence, PresenceError, changes, initial, nextTick, receive, tick } from "serverless-presence-client";
+import type { ConnectionState, Me, OwnState, PresenceRecord, State, Status } from "serverless-presence-client";
 
 const presence = new Presence({
   url: "wss://host/live",
@@ -32,7 +32,7 @@ await presence.setClaim("away", Date.now() + 60_000);
 await presence.setClaim(null);
 await presence.setCustomStatus({ text: "Lunch", emoji: "🍜" });
 const [bob] = await presence.query(["bob"]);
-console.log(bob?.status, presence.users.get("bob")?.rev, presence.self?.status, presence.connection, presence.stale);
+console.log(bob?.status, presence.users.get("bob")?.lastSeen, presence.self?.status, presence.connection, presence.stale);
 await presence.setPrivacy({ invisible: true, lastSeen: "nobody", hideFrom: ["bob"] });
 await presence.block("eve");
 await presence.unblock("eve");
@@ -48,8 +48,11 @@ presence.touch();
 presence.leave();
 presence.close();
 
-const next = reduce(initial, { type: "presence", users: [] });
-for (const { userId } of changes(initial.users, next.users)) console.log(userId);
+const known: State = presence.state;
+console.log(known.seq, known.users.size);
+const next = receive(initial, { type: "presence", users: [] }, Date.now());
+for (const { userId } of changes(initial, next.state)) console.log(userId);
+if (next.sync || nextTick(next.state) !== null) console.log(tick(next.state, Date.now()).state.seq);
 
 // @ts-expect-error: token is required
 new Presence({ url: "wss://host/live" });

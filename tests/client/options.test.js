@@ -40,7 +40,7 @@ test("an invalid option is a TypeError that names it", () => {
   assert.throws(() => new Presence(), refusal(/^options must be an object with url and token, not undefined$/));
   assert.throws(() => new Presence(null), refusal(/^options must be /));
   for (const [name, ...wrongs] of [
-    ["url", undefined, "", "host/live", "https://host/live", "wss://host/live?v=1", "wss://host/live#here", "wss://", 7],
+    ["url", undefined, "", "host/live", "https://host/live", "wss://host/live?v=2", "wss://host/live#here", "wss://", 7],
     ["httpUrl", "", "host", "/api", "wss://host", "https://host?key=1", 7],
     ["token", null, "eyJ.eyJ.signature", Promise.resolve("a.b.c")],
     ["deviceId", "", "a b", "x".repeat(65), "é", 7],

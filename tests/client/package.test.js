@@ -46,7 +46,7 @@ test("the package installs into an application, which can import it", () => {
   const names = 'import * as all from "serverless-presence-client"; console.log(Object.keys(all).join());';
   assert.equal(
     run(process.execPath, "--input-type=module", "--eval", names).trim(),
-    "Presence,PresenceError,changes,initial,reduce",
+    "Presence,PresenceError,changes,initial,nextTick,receive,tick",
   );
 });
 

@@ -42,6 +42,7 @@ test("without httpUrl it only retries", async () => {
 test("it polls at the heartbeat interval and emits the same changes", async () => {
   const world = await polling();
   world.take("change");
+  const { feed } = world.service;
   world.service.change("bob", "online");
   world.page.fire("keydown");
   await world.clock.advance(30_000);
@@ -51,7 +52,7 @@ test("it polls at the heartbeat interval and emits the same changes", async () =
   );
   assert.equal(world.calls.length, 2);
   const { body } = world.calls[1];
-  assert.deepEqual([body.active, body.seq], [true, world.service.feed - 1]);
+  assert.deepEqual([body.active, body.seq], [true, feed]);
   await world.clock.advance(60_000);
   assert.deepEqual(
     world.calls.map((call) => call.path),
@@ -326,7 +327,26 @@ test("a chosen status is sent with every poll, in case the service lost the devi
   const world = await polling();
   await world.client.setStatus("busy");
   await world.clock.advance(30_000);
-  assert.equal(world.calls.at(-1).body.status, "busy");
+  const { status, n } = world.calls.at(-1).body;
+  assert.deepEqual([status, n], ["busy", undefined]); // all tabs poll as one device: a number of one says nothing
+});
+
+test("a poll whose seq is refused is repeated without it, and the state stays until then", async () => {
+  const world = await polling();
+  await world.runAhead(() => {
+    world.service.change("bob", "online");
+    return world.clock.advance(30_000);
+  });
+  for (const type of ["connection", "error"]) world.take(type);
+  const calls = world.calls.length;
+  await world.clock.advance(30_000);
+  assert.deepEqual(
+    world.calls.slice(calls).map(({ body }) => body.seq > world.clock.now()),
+    [true, false],
+  );
+  assert.equal(world.calls.at(-1).body.seq, undefined);
+  assert.deepEqual([...world.take("error"), ...states(world)].length, 0);
+  assert.equal(world.statuses.bob, "online");
 });
 
 test("a token refused by a poll is renewed", async () => {
@@ -345,8 +365,7 @@ test("updates and queries work while polling", async () => {
   const world = await polling();
   await world.client.setCustomStatus({ text: "Lunch" });
   const { method, path, body } = world.calls.find((call) => call.path === "/v1/me/status");
-  const { n, seq, ...fields } = body;
-  assert.deepEqual([method, path, fields], ["PUT", "/v1/me/status", { deviceId: "d1", customStatus: { text: "Lunch" } }]);
+  assert.deepEqual([method, path, body], ["PUT", "/v1/me/status", { deviceId: "d1", customStatus: { text: "Lunch" } }]);
   await world.clock.advance(0);
   assert.deepEqual(world.client.self.customStatus, { text: "Lunch" });
   assert.deepEqual(

@@ -15,13 +15,15 @@ const step = fc.oneof(
   { weight: 4, arbitrary: fc.record({ do: fc.constant("change"), user, status, fate }) },
   fc.record({ do: fc.constant("remove"), user, fate }),
   fc.record({ do: fc.constant("update"), text: fc.constantFrom("one", "two", "three") }),
+  fc.record({ do: fc.constant("choose"), status: fc.constantFrom("online", "busy", "away") }),
   fc.record({ do: fc.constantFrom("cut", "refuse", "hang", "accept", "fail", "serve", "touch") }),
-  fc.record({ do: fc.constantFrom("online", "return", "reconnect", "forget") }),
+  fc.record({ do: fc.constantFrom("online", "return", "reconnect", "forget", "save", "loseTail") }),
   { weight: 3, arbitrary: fc.record({ do: fc.constant("wait"), ms: fc.integer({ min: 1, max: 90_000 }) }) },
 );
 
 /** How each step changes the world. */
 function doing(world) {
+  let saved = world.service.save();
   const fates = {
     drop: () => {},
     late: (frame, deliver) => world.clock.setTimeout(() => deliver(frame), 5_000),
@@ -37,6 +39,7 @@ function doing(world) {
     change: ({ user: userId, status: to, fate: how }) => broadcast(how, world.service.change(userId, to)),
     remove: ({ user: userId, fate: how }) => broadcast(how, world.service.remove(userId)),
     update: ({ text }) => void world.client.setCustomStatus({ text }),
+    choose: ({ status: to }) => void world.client.setStatus(to),
     cut: () => world.socket?.cut(),
     refuse: () => (world.handshakes = "refuse"),
     hang: () => (world.handshakes = "hang"),
@@ -44,6 +47,8 @@ function doing(world) {
     online: () => world.page.fire("online"),
     return: () => ["pagehide", "pageshow"].forEach((name) => world.page.fire(name)),
     reconnect: () => world.client.reconnect(),
+    save: () => (saved = world.service.save()),
+    loseTail: () => world.service.loseTail(saved),
     forget: () => (world.service.keepsLost = !world.service.keepsLost),
     fail: () => (world.service.isAvailable = world.httpWorks = false),
     serve: () => (world.service.isAvailable = world.httpWorks = true),
@@ -59,6 +64,7 @@ async function live(steps, options) {
   world.client.open();
   for (const each of steps) {
     if (each.do === "update") newest = { text: each.text };
+    if (each.do === "loseTail") newest = undefined; // it may be lost: the client repeats only the device's status
     await does[each.do](each);
   }
   does.accept();
@@ -80,10 +86,16 @@ for (const [name, options] of [
         for (const [userId, record] of world.client.users) {
           assert.ok(world.service.contacts.has(userId) || record.status === "offline");
         }
-        assert.deepEqual(world.service.customStatus, newest);
-        assert.deepEqual(world.client.self.customStatus, newest);
+        assert.deepEqual(world.client.self.customStatus, world.service.customStatus);
+        const chosen = steps.findLast(({ do: what }) => what === "choose")?.status ?? "online";
+        const { connectionId, status: own } = world.client.self;
+        assert.equal(world.service.connections.get(connectionId).status, chosen);
+        assert.equal(own, world.service.self(connectionId).status);
         assert.equal(world.sockets.filter(({ readyState }) => readyState === 1).length, 1);
-        assert.deepEqual([...world.service.connections.keys()].filter((id) => id.startsWith("P")), []);
+        if (newest !== undefined) assert.deepEqual(world.service.customStatus, newest);
+        if (steps.every(({ do: what }) => what !== "loseTail")) {
+          assert.deepEqual([...world.service.connections.keys()].filter((id) => id.startsWith("P")), []);
+        }
         // The change events, applied in order, give the same users.
         const applied = new Map();
         for (const { userId, user: now, previous } of world.take("change")) {

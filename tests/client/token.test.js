@@ -10,7 +10,7 @@ const MINUTE = 60_000;
 test('with tokenSource "subprotocol" the token is sent as a subprotocol', async () => {
   const world = await World.online({ tokenSource: "subprotocol" });
   assert.equal(world.socket.url.searchParams.get("token"), null);
-  assert.equal(world.socket.protocols[0], "presence.v1");
+  assert.equal(world.socket.protocols[0], "presence.v2");
   assert.equal(world.socket.protocols[1].split(".").length, 3);
 });
 

@@ -88,6 +88,9 @@ export class World {
   route = (frame, deliver) => deliver(frame);
 
   constructor(options = {}) {
+    this.service.post = (connectionId, frame) => {
+      for (const socket of this.sockets) if (socket.connectionId === connectionId) this.route(frame, socket.deliver);
+    };
     this.client = new Presence({
       url: "wss://host/live",
       token: async (wanted) => {
@@ -129,9 +132,18 @@ export class World {
     return Object.fromEntries([...this.client.users].map(([userId, { status }]) => [userId, status]));
   }
 
-  /** Send a frame on every open connection. */
+  /** Send a frame on every open connection; null is none. */
   broadcast(frame) {
+    if (frame === null) return;
     for (const socket of this.sockets) if (socket.readyState === 1) this.route(frame, socket.deliver);
+  }
+
+  /** A store whose clock was far ahead, in which `work` happens, is replaced: it does not know the numbers it gave. */
+  async runAhead(work) {
+    this.service.now = () => this.clock.now() + 2_000_000;
+    await work();
+    this.service.now = this.clock.now;
+    this.service.feed = this.clock.now();
   }
 
   async #fetch(url, { method, body, headers, keepalive }) {
@@ -164,11 +176,12 @@ export class World {
     }
     if (body === undefined) return new Response(null, { status: 204 });
     const id = `P${body.deviceId ?? ""}`;
-    if (path === "/v1/me/heartbeat" && !this.service.connections.has(id)) {
-      const polling = { connectionId: id, deviceId: body.deviceId, status: body.status ?? "online", n: {} };
-      this.service.connections.set(id, { ...polling, connectedAt: this.clock.now(), lastActive: this.clock.now() });
+    if (path === "/v1/me/heartbeat") {
+      const [frame] = this.service.handle(id, { ...body, action: "sync" });
+      if (frame.type !== "error") return Response.json(frame);
+      const errors = [{ field: frame.field, message: frame.message }];
+      return Response.json({ title: "Bad Request", status: 400, detail: frame.message, errors }, { status: 400 });
     }
-    if (path === "/v1/me/heartbeat") return Response.json(this.service.handle(id, { ...body, action: "sync" })[0]);
     if (path === "/v1/presence/query")
       return Response.json(this.service.handle(id, { ...body, action: "get_presence" })[0]);
     if (path === "/v1/me/leave") this.service.connections.delete(body.connectionId ?? id);
@@ -179,7 +192,7 @@ export class World {
         { status: 400 },
       );
     }
-    if (path === "/v1/me/status") this.service.customStatus = body.customStatus ?? this.service.customStatus;
+    if (path === "/v1/me/status") this.service.handle(id, { ...body, action: "presence_update" });
     return new Response(null, { status: 204 });
   }
 }
@@ -231,7 +244,7 @@ function socketsOf(world) {
     cut(code = 1006) {
       if (this.readyState === 3) return;
       this.readyState = 3;
-      if (!world.service.keepsLost) world.service.connections.delete(this.connectionId);
+      if (!world.service.keepsLost) world.service.disconnect(this.connectionId);
       this.dispatchEvent(Object.assign(new Event("close"), { code }));
     }
 

@@ -69,11 +69,11 @@ async def test_a_socket_takes_over_from_polling_without_an_event(
     polled = (await deployment.call_as(alice, "POST", HEARTBEAT, {"deviceId": "d1", "status": "busy"}))[1]
     came = await viewer.change(alice)
     client = await join(alice, deviceId="d1")
-    await client.send("sync", replaces=polled["self"]["connectionId"])
-    snapshot = await client.answer("presence_snapshot")
+    snapshot = await client.sync(replaces=polled["self"]["connectionId"])
     assert [device["connectionId"] for device in snapshot["self"]["devices"]] == [snapshot["self"]["connectionId"]]
     [seen] = await viewer.query(alice)
-    assert (seen["status"], seen["rev"]) == ("busy", came["rev"])
+    assert seen["status"] == came["status"] == "busy"
+    assert viewer.unread(alice) == []
 
 
 async def test_a_block_over_http_acts_on_open_sockets(deployment: Deployment, people: People, join: Join) -> None:

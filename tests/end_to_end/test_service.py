@@ -1,7 +1,7 @@
 """The whole service as its users see it, through clients that we did not write; runs against any deployment.
 
-Numbers prove that nothing happened: a contact's `rev` counts the changes. A frame's `type` is a hint,
-and is checked only where nothing else happens at the same time.
+Tests read each change of a contact in order, so the next one proves that nothing else came in between. A frame's `type`
+is a hint, and is checked only where nothing else happens at the same time.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ async def offline(viewer: Client, user: str, silence: float) -> Frame:
 
 
 def record(change: Frame) -> Frame:
-    """The record in a frame about a change."""
-    return {name: value for name, value in change.items() if name not in ("type", "seq")}
+    """The record in a change."""
+    return {name: value for name, value in change.items() if name != "type"}
 
 
 def strangers(*users: str) -> list[Frame]:
@@ -65,17 +65,16 @@ async def test_what_a_user_does_reaches_every_contact_once(people: People, join:
     }
     for n, (update, status, custom) in enumerate(updates, 1):
         await client.send("presence_update", **update, n=n)
-        for viewer, before in zip(viewers, came, strict=True):
+        for viewer in viewers:
             change = await viewer.change(alice)
             assert (change["status"], change["customStatus"], change["lastSeen"]) == (status, custom, None)
-            assert change["rev"] == before["rev"] + n
         await client.applied(n)
         assert (client.own["status"], client.own["customStatus"]) == (status, custom)
     left = time.time()
     await client.send("leave")
-    for viewer, before in zip(viewers, came, strict=True):
+    for viewer in viewers:
         change = await viewer.change(alice)
-        assert (change["status"], change["rev"]) == ("offline", before["rev"] + len(updates) + 1)
+        assert change["status"] == "offline"
         assert change["lastSeen"] == pytest.approx(left * 1000, abs=PATIENCE * 1000)
     assert await client.until_closed() in (1000, 1005)
 
@@ -89,7 +88,7 @@ async def test_an_idle_device_is_away(people: People, join: Join) -> None:
     assert (came["type"], came["status"]) == ("user_online", "away")
     await client.send("heartbeat", active=True)
     change = await viewer.change(alice)
-    assert (change["status"], change["rev"]) == ("online", came["rev"] + 1)
+    assert change["status"] == "online"
 
 
 # Who sees whom
@@ -110,7 +109,7 @@ async def test_only_contacts_see_anything(deployment: Deployment, people: People
     assert await client.query(bob) == strangers(bob)
     await deployment.ask("PUT", of(alice, "contacts"), {"remove": [bob]})
     change = await viewer.change(alice)
-    assert (change["type"], change["status"], change["rev"]) == ("user_offline", "offline", came["rev"] + 1)
+    assert (change["type"], change["status"]) == ("user_offline", "offline")
     assert (await viewer.sync())["users"] == []
     assert await viewer.query(alice) == [record(change)]
     await client.send("presence_update", status="busy")
@@ -126,12 +125,11 @@ async def test_a_block_is_an_ordinary_offline_for_both_sides(
     alice, bob, carol = await people("alice", "bob", "carol")
     other = await join(carol)
     blocked, blocker = await join(bob, NodeSocket), await join(alice)
-    came = await blocked.change(alice)
+    assert (await blocked.change(alice))["type"] == "user_online"
     await blocker.until(lambda: bob in blocker.records)
     await deployment.ask("PUT", of(alice, "privacy"), {"blocks": [bob]})
     change = await blocked.change(alice)
     assert (change["type"], change["status"], change["deviceType"]) == ("user_offline", "offline", None)
-    assert change["rev"] == came["rev"] + 1
     assert (await blocker.change(bob))["type"] == "user_offline"
     await blocker.send("presence_update", status="busy", customStatus={"text": "free of bob"})
     assert [(await other.change(alice))["status"] for _ in range(2)] == ["online", "busy"]
@@ -154,11 +152,11 @@ async def test_sign_out_everywhere_closes_and_refuses(deployment: Deployment, pe
     viewer = await join(bob)
     token = deployment.identity_provider.token(alice)
     clients = [await join(alice, via, deviceId=via.__name__) for via in (NodeSocket, PythonSocket)]
-    came = await viewer.change(alice)
+    assert (await viewer.change(alice))["type"] == "user_online"
     assert await deployment.ask("POST", of(alice, "disconnect")) == {"closed": 2}
     assert {await client.until_closed() for client in clients} <= {1000, 1005}
     change = await viewer.change(alice)
-    assert (change["status"], change["rev"]) == ("offline", came["rev"] + 1)
+    assert change["status"] == "offline"
     assert await refusal(deployment, alice, token) == 403
     async with asyncio.timeout(PATIENCE):
         while True:  # Tokens have whole seconds: one from the second of the sign-out counts as issued before it.
@@ -211,7 +209,7 @@ async def test_only_a_good_token_opens_a_connection(deployment: Deployment) -> N
     assert await refusal(deployment, "alice", token=deployment.identity_provider.token("alice", -60)) == 403
 
 
-@pytest.mark.parametrize("query", [{"v": "2"}, {"deviceId": "my phone"}, {"status": "offline"}], ids=str)
+@pytest.mark.parametrize("query", [{"v": "1"}, {"deviceId": "my phone"}, {"status": "offline"}], ids=str)
 async def test_an_invalid_handshake_opens_no_connection(deployment: Deployment, query: dict[str, str]) -> None:
     """Another version, a malformed device and a status that cannot be chosen: 400."""
     assert await refusal(deployment, "alice", **query) == 400
@@ -244,7 +242,7 @@ async def test_a_malformed_message_gets_one_clear_error(people: People, join: Jo
     alice, bob = await people("alice", "bob")
     viewer = await join(bob)
     client = await join(alice, via)
-    came = await viewer.change(alice)
+    assert (await viewer.change(alice))["type"] == "user_online"
     for text, code, field in WRONG:
         await client.send_text(text)
         error = await client.answer("error")
@@ -252,7 +250,7 @@ async def test_a_malformed_message_gets_one_clear_error(people: People, join: Jo
         assert error.get("id") == ("m" if '"id":"m"' in text else None), text
         assert error["message"]
     await client.send("presence_update", status="busy")
-    assert (await viewer.change(alice))["rev"] == came["rev"] + 1
+    assert (await viewer.change(alice))["status"] == "busy"
     await client.query(bob)
     assert sum(frame.get("type") == "error" for frame in client.frames) == len(WRONG)
 
@@ -300,20 +298,18 @@ async def test_a_closed_page_is_offline_after_the_grace(deployment: Deployment, 
     """The user of a closed socket is offline after the grace, and not before."""
     alice, bob = await people("alice", "bob")
     viewer, client = await join(bob, NodeSocket), await join(alice)
-    came = await viewer.change(alice)
+    assert (await viewer.change(alice))["type"] == "user_online"
     await client.close()
-    change = await offline(viewer, alice, deployment.settings.grace)
-    assert change["rev"] == came["rev"] + 1
+    await offline(viewer, alice, deployment.settings.grace)
 
 
 async def test_a_killed_client_is_offline_after_the_grace(deployment: Deployment, people: People, join: Join) -> None:
     """A killed client sends no farewell; its system closes the socket, and that counts."""
     alice, bob = await people("alice", "bob")
     viewer, client = await join(bob), await join(alice, NodeSocket)
-    came = await viewer.change(alice)
+    assert (await viewer.change(alice))["type"] == "user_online"
     await client.kill()
-    change = await offline(viewer, alice, deployment.settings.grace)
-    assert change["rev"] == came["rev"] + 1
+    await offline(viewer, alice, deployment.settings.grace)
 
 
 async def test_a_client_that_was_cut_off_is_offline_at_its_ttl(
@@ -324,12 +320,12 @@ async def test_a_client_that_was_cut_off_is_offline_at_its_ttl(
     """
     alice, bob = await people("alice", "bob")
     viewer, client = await join(bob), await join(alice, NodeSocket)
-    came = await viewer.change(alice)
+    assert (await viewer.change(alice))["type"] == "user_online"
     await client.cut_off()
     last = time.time()
     await viewer.send("presence_update", status="busy")  # posted to the frozen client, where it seems to arrive
     change = await viewer.change(alice, deployment.settings.device_ttl + SCHEDULE + PATIENCE)
-    assert (change["type"], change["status"], change["rev"]) == ("user_offline", "offline", came["rev"] + 1)
+    assert (change["type"], change["status"]) == ("user_offline", "offline")
     assert change["lastSeen"] <= last * 1000
     assert time.time() * 1000 >= change["lastSeen"] + deployment.settings.device_ttl * 1000
 
@@ -351,7 +347,7 @@ async def test_a_second_device_comes_and_goes_without_an_event(
     alice, bob, carol = await people("alice", "bob", "carol")
     viewer, witness = await join(bob, NodeSocket), await join(carol)
     laptop = await join(alice, NodeSocket, deviceId="laptop")
-    came = await viewer.change(alice)
+    assert (await viewer.change(alice))["type"] == "user_online"
     phone = await join(alice, PythonSocket, deviceId="phone", deviceType="mobile")
     assert len(phone.own["devices"]) == 2
     await laptop.close()
@@ -359,7 +355,7 @@ async def test_a_second_device_comes_and_goes_without_an_event(
     assert viewer.unread(alice) == []
     await phone.send("presence_update", status="busy")
     change = await viewer.change(alice)
-    assert (change["status"], change["deviceType"], change["rev"]) == ("busy", "mobile", came["rev"] + 1)
+    assert (change["status"], change["deviceType"]) == ("busy", "mobile")
 
 
 async def test_a_reload_within_the_grace_is_no_event(deployment: Deployment, people: People, join: Join) -> None:
@@ -367,7 +363,7 @@ async def test_a_reload_within_the_grace_is_no_event(deployment: Deployment, peo
     alice, bob, carol = await people("alice", "bob", "carol")
     viewer, witness = await join(bob, NodeSocket), await join(carol)
     page = await join(alice, deviceId="browser")
-    came = await viewer.change(alice)
+    assert (await viewer.change(alice))["type"] == "user_online"
     await page.send("presence_update", status="busy")
     assert (await viewer.change(alice))["status"] == "busy"
     await page.close()
@@ -376,4 +372,4 @@ async def test_a_reload_within_the_grace_is_no_event(deployment: Deployment, peo
     await grace_has_passed(deployment, viewer, witness)
     assert viewer.unread(alice) == []
     await page.send("presence_update", status="online")
-    assert (await viewer.change(alice))["rev"] == came["rev"] + 2
+    assert (await viewer.change(alice))["status"] == "online"

@@ -27,7 +27,7 @@ async def test_a_token_may_come_as_a_subprotocol(
     """The service takes the token from the subprotocols, and responds with its own subprotocol."""
     alice, bob = await people("alice", "bob")
     viewer, client = await join(bob, via), await join(alice, via)
-    assert [viewer.socket.subprotocol, client.socket.subprotocol] == ["presence.v1", "presence.v1"]
+    assert [viewer.socket.subprotocol, client.socket.subprotocol] == ["presence.v2", "presence.v2"]
     assert (await viewer.change(alice))["status"] == "online"
 
 
@@ -36,8 +36,8 @@ async def test_a_token_is_read_from_one_place(deployment: Deployment) -> None:
     token = deployment.identity_provider.token("alice")
     for query, subprotocols, status in (
         ({"token": token}, [], 401),
-        ({"token": token}, ["presence.v1"], 403),
-        ({}, ["presence.v1", token[:-4]], 403),
+        ({"token": token}, ["presence.v2"], 403),
+        ({}, ["presence.v2", token[:-4]], 403),
     ):
         with pytest.raises(HandshakeRefused) as refused:
             await NodeSocket.open(f"{deployment.ws_url}?{urlencode(query)}", subprotocols)

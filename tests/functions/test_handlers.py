@@ -58,11 +58,6 @@ def contacts(environment: WarmEnvironment, user: str, *others: str) -> None:
         assert environment.invoke("api", request("PUT", path, json.dumps(body)))["statusCode"] == 204
 
 
-def everything(environment: WarmEnvironment) -> dict[Any, Any]:
-    """The whole state, for comparison."""
-    return {key: environment.redis.dump(key) for key in environment.redis.scan_iter()}
-
-
 def denial() -> dict[str, Any]:
     """The authorizer's only form of denial."""
     statement = {"Action": "execute-api:Invoke", "Effect": "Deny", "Resource": events.METHOD_ARN}
@@ -110,7 +105,7 @@ def test_a_bad_token_is_refused_without_a_reason(environment: WarmEnvironment, b
 def test_a_token_as_a_subprotocol_is_read_if_the_setting_says_so(start: Callable[..., WarmEnvironment]) -> None:
     """With `token_source` subprotocol a token in the query is ignored."""
     environment = start(token_source="subprotocol")
-    offered = {"Sec-WebSocket-Protocol": f"presence.v1, {token()}"}
+    offered = {"Sec-WebSocket-Protocol": f"presence.v2, {token()}"}
     assert environment.invoke("authorize", events.authorize(headers=offered))["principalId"] == "alice"
     assert environment.invoke("authorize", events.authorize({"token": token()})) == denial()
 
@@ -123,7 +118,7 @@ def test_a_handshake_makes_the_user_online_and_posts_nothing(environment: WarmEn
     contacts(environment, "alice", "bob")
     environment.open("bob", "B=")
     before = len(environment.management.requests)
-    assert connect(environment, vouched(deviceType="mobile"), query={"v": "1"}) == {"statusCode": 200, "headers": {}}
+    assert connect(environment, vouched(deviceType="mobile"), query={"v": "2"}) == {"statusCode": 200, "headers": {}}
     assert len(environment.management.requests) == before
     state = real(environment)
     assert (state["status"], [device["connectionId"] for device in state["devices"]]) == ("online", [ID])
@@ -132,7 +127,7 @@ def test_a_handshake_makes_the_user_online_and_posts_nothing(environment: WarmEn
 @pytest.mark.parametrize(
     ("query", "named"),
     [
-        ({"v": "2"}, "v=2"),
+        ({"v": "1"}, "v=1"),
         ({"deviceId": "a/b"}, "deviceId"),
         ({"deviceId": "d" * 65}, "deviceId"),
         ({"status": "offline"}, "status"),
@@ -148,9 +143,9 @@ def test_a_malformed_handshake_is_400(environment: WarmEnvironment, query: dict[
 
 
 def test_the_offered_protocol_is_accepted(environment: WarmEnvironment) -> None:
-    """A browser that offered `presence.v1` hangs up unless it is accepted; a protocol that was not offered never is."""
-    accepted = connect(environment, headers={"Sec-WebSocket-Protocol": "presence.v1, a.b.c"})
-    assert accepted == {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": "presence.v1"}}
+    """A browser that offered `presence.v2` hangs up unless it is accepted; a protocol that was not offered never is."""
+    accepted = connect(environment, headers={"Sec-WebSocket-Protocol": "presence.v2, a.b.c"})
+    assert accepted == {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": "presence.v2"}}
     assert connect(environment, headers={"Sec-WebSocket-Protocol": "chat"}) == {"statusCode": 200, "headers": {}}
 
 
@@ -170,10 +165,19 @@ def test_a_connection_that_has_closed_already_is_403(environment: WarmEnvironmen
     assert real(environment)["devices"] == []
 
 
+def test_a_handshake_beyond_the_number_of_sockets_is_429(start: Callable[..., WarmEnvironment]) -> None:
+    """One more socket than `max_sockets` is refused with 429 and the reason."""
+    environment = start(max_sockets=1)
+    assert connect(environment)["statusCode"] == 200
+    now = now_ms()
+    event = events.connect(events.vouched("alice", now // 1000, now // 1000 + 60), "B=", now)
+    assert environment.invoke("connect", event) == {"statusCode": 429, "body": "a user has at most 1 sockets open"}
+
+
 def test_while_redis_is_away_handshakes_are_let_in(cut_off: WarmEnvironment) -> None:
     """A client that is let in recovers with its first heartbeat; a refused one would reconnect immediately."""
     assert connect(cut_off) == {"statusCode": 200, "headers": {}}
-    assert connect(cut_off, query={"v": "2"})["statusCode"] == 400
+    assert connect(cut_off, query={"v": "1"})["statusCode"] == 400
 
 
 # The end of a connection
@@ -320,16 +324,16 @@ def test_a_message_of_a_closed_connection_closes_it(environment: WarmEnvironment
 def test_an_invalid_message_gets_one_error_frame(
     environment: WarmEnvironment, function: str, body: str, error: dict[str, str]
 ) -> None:
-    """In each function an error names code, field and id, the connection stays open, and nothing is written."""
+    """In each function an error names code, field and id, the connection stays open, and it is only counted."""
     context = environment.open("alice", ID)
-    before, state = len(environment.management.requests), everything(environment)
+    before, state = len(environment.management.requests), environment.stored()
     environment.say(context, ID, body, function=function)
     assert len(environment.management.requests) == before + 1
     frame = environment.frames(ID)[-1]
     assert frame.pop("type") == "error"
     assert frame.pop("message")
     assert frame == error
-    assert everything(environment) == state
+    assert environment.stored() == state
 
 
 def test_bytes_are_a_message_only_if_they_are_text(environment: WarmEnvironment) -> None:

@@ -33,6 +33,7 @@ class Model:
     def __init__(self, settings: Settings) -> None:
         self.ttl, self.grace = round(settings.device_ttl * 1000), round(settings.grace * 1000)
         self.away_after, self.max_polling = round(settings.away_after * 1000), settings.max_devices
+        self.retention = round(settings.retention * 1000)
         self.rank: dict[str, int] = {status: -place for place, status in enumerate(settings.status_priority)}
         self.users: dict[str, User] = {}
         self.loaded = True
@@ -214,19 +215,19 @@ class Model:
         u = self.user(id)
         if u["last_seen"] != policy:
             u["last_seen"] = policy
-            if u["status"] == "offline" and u["seen"] is not None:
-                u["rev"] = max(u["rev"], u["floor"]) + 1
+            if u["status"] == "offline" and u["seen"] is not None and u["changed"] + self.retention > now:
+                u["changed"] = now
         self.settle(id, now)
 
     def hides(self, id: str, reason: str) -> set[str]:
         """From whom the user hides for this reason: `h` hides, `b` blocks, `B` is blocked by."""
         return {viewer for viewer, entry in self.user(id)["hidden"].items() if reason in entry["why"]}
 
-    def relate(self, id: str, viewer: str, edit: str, now: int) -> None:  # noqa: C901 - the rules in one place
+    def relate(self, id: str, viewer: str, edit: str, now: int) -> None:
         """One change of the relation between a user and a viewer."""
         self.settle(id, now)
         u = self.user(id)
-        entry = u["hidden"].get(viewer) or {"why": set(), "frozen": None, "left": None, "at": now}
+        entry = u["hidden"].get(viewer) or {"why": set(), "frozen": None, "left": None}
         before = self.related_view(viewer, id, now)
         saw = viewer in u["contacts"] and not entry["why"]
         reason = {"hide": "h", "show": "h", "block": "b", "unblock": "b", "blocked": "B", "unblocked": "B"}.get(edit)
@@ -243,24 +244,17 @@ class Model:
             entry["why"].add(reason)
         elif reason:
             entry["why"].discard(reason)
-        entry["at"] = now
         sees = viewer in u["contacts"] and not entry["why"]
-        frozen = entry["frozen"]
         if saw and not sees:
             on = u["status"] != "offline"
             seen = (now if on else u["seen"]) if u["last_seen"] == "everyone" else None
-            entry["frozen"] = {"custom": before["customStatus"], "seen": seen, "rev": before["rev"] + on}
-            u["floor"] = max(u["floor"], entry["frozen"]["rev"])
-        elif sees and not saw:
-            late = frozen is not None and frozen["seen"] != (u["seen"] if u["last_seen"] == "everyone" else None)
-            if frozen and (u["status"] != "offline" or u["shown"] != self._custom(frozen["custom"], now) or late):
-                frozen["rev"] = max(u["rev"] or 0, frozen["rev"] + 1)
-                u["floor"] = max(u["floor"], frozen["rev"])
-        elif viewer in u["contacts"] and not sees and frozen is None:
-            entry["frozen"] = {"custom": None, "seen": None, "rev": 0}
-        u["hidden"][viewer] = entry
-        if not entry["why"] and not entry["frozen"]:
-            del u["hidden"][viewer]
+            entry["frozen"] = {"custom": before["customStatus"], "seen": seen, "changed": now if on else u["changed"]}
+        elif viewer in u["contacts"] and not sees and entry["frozen"] is None:
+            entry["frozen"] = {"custom": None, "seen": None, "changed": 0}
+        if entry["why"]:
+            u["hidden"][viewer] = entry
+        else:
+            u["hidden"].pop(viewer, None)
         self.settle(id, now)
 
     # What follows
@@ -280,9 +274,8 @@ class Model:
             frozen = entry["frozen"]
             gone = entry["left"] is not None and entry["left"] + FORMER <= now
             if entry["why"] and frozen and not gone and frozen["custom"] != self._custom(frozen["custom"], now):
-                frozen["custom"], frozen["rev"] = None, frozen["rev"] + 1
-                u["floor"] = max(u["floor"], frozen["rev"])
-            if (not entry["why"] and entry["at"] + FORMER <= now) or (entry["why"] == {"r"} and gone):
+                frozen["custom"], frozen["changed"] = None, now
+            if entry["why"] == {"r"} and gone:
                 del u["hidden"][viewer]
         status, custom = self.real(id, now), u["custom"]
         if u["invisible"]:
@@ -293,7 +286,7 @@ class Model:
             elif u["status"] != "offline":
                 u["seen"] = u["last"] if self.real(id, now) == "offline" else now
             best = self._best(u, now)
-            u["rev"] = max(u["rev"] if u["rev"] is not None else now - 1, u["floor"]) + 1
+            u["changed"] = now
             u["status"], u["shown"], u["type"] = status, custom, best["type"] if best else None
 
     def real(self, id: str, now: int) -> str:
@@ -330,18 +323,24 @@ class Model:
         if entry and entry["why"]:
             frozen = entry["frozen"]
             custom = self._custom(frozen["custom"], now)
-            return bare | {
-                "customStatus": custom, "deviceType": None, "lastSeen": frozen["seen"], "rev": frozen["rev"],
-            }  # fmt: skip
-        offline = u["status"] == "offline"
+            return self._offline(id, custom, frozen["seen"], frozen["changed"], now)
+        if u["status"] == "offline":
+            return self._offline(id, self._custom(u["shown"], now), u["seen"] if told else None, u["changed"], now)
         return {
             "userId": id,
             "status": u["status"],
             "customStatus": self._custom(u["shown"], now),
-            "deviceType": None if offline else u["type"],
-            "lastSeen": u["seen"] if offline and told else None,
-            "rev": max(u["rev"] or 0, entry["frozen"]["rev"] if entry else 0),
+            "deviceType": u["type"],
+            "lastSeen": None,
         }
+
+    def _offline(
+        self, id: str, custom: dict[str, Any] | None, seen: int | None, changed: int, now: int
+    ) -> dict[str, Any]:
+        """The record of an offline user, which is blank after the retention."""
+        if changed + self.retention <= now:
+            custom = seen = None
+        return {"userId": id, "status": "offline", "customStatus": custom, "deviceType": None, "lastSeen": seen}
 
     def view(self, viewer: str, id: str, now: int) -> dict[str, Any]:
         """What a viewer may see of a user now, on every surface."""
@@ -458,8 +457,7 @@ class Model:
         return not self._lingers(c, now) and (c["state"] == "lost" or c["beat"] + TOMBSTONE <= now)
 
     def _candidates(self, u: User, now: int) -> list[Live]:
-        live = [c for c in u["connections"].values() if self._is_live(c, now)]
-        return live or [c for c in u["connections"].values() if self._lingers(c, now)]
+        return [c for c in u["connections"].values() if self._is_live(c, now) or self._lingers(c, now)]
 
     def _status(self, u: User, c: Live, now: int) -> str:
         used = max(other["active"] for other in self._candidates(u, now))
@@ -477,7 +475,7 @@ class Model:
 
 
 def _no_record() -> dict[str, Any]:
-    return {"status": "offline", "shown": None, "seen": None, "type": None, "rev": None, "floor": 0}
+    return {"status": "offline", "shown": None, "seen": None, "type": None, "changed": 0}
 
 
 def _ended(until: int | None, now: int) -> bool:

@@ -37,7 +37,7 @@ def test_a_user_who_hid_while_pending_is_not_shown(bench: Bench) -> None:
 
 
 def test_a_pending_change_of_a_stranger_is_not_sent(bench: Bench) -> None:
-    """When nobody may see anybody any more, a pending change is dropped, because its record has no `rev`."""
+    """When nobody may see anybody any more, a pending change is dropped, because its record cannot be seen."""
     bench.service.contacts.change("vic", ["wim"])
     wim, vic = bench.open("wim"), bench.open("vic")
     bench.sweep(5)
@@ -139,6 +139,7 @@ def _edits_bob(command: AnyCommand, edit: str) -> bool:
     return isinstance(command, EditRelations) and command.user == "bob" and command.edits[0][1] == edit
 
 
+@pytest.mark.unreadable
 def test_an_unreadable_record_stops_no_other_users_sweep(bench: Bench) -> None:
     """One user's hash contains garbage: the other users due at that moment are settled, and the failure is counted."""
     others = [f"user{number}" for number in range(12)]
@@ -146,7 +147,7 @@ def test_an_unreadable_record_stops_no_other_users_sweep(bench: Bench) -> None:
         bench.open(user)
     bench.service.contacts.set_privacy("broken", hide_from=["somebody"])
     bench.client.hset(bench.store.key("hidden", "broken"), "somebody", "nonsense")
-    bench.client.hset(bench.store.key("user", "broken"), "frozenUntil", "1")
+    bench.client.hset(bench.store.key("user", "broken"), "hiddenDue", "1")
     bench.sweep(80)
     assert {bench.service.inspect_user(user)["status"] for user in others} == {"offline"}
     assert bench.metrics.counts["RecordsFailed"] >= 1
@@ -196,8 +197,8 @@ def test_an_idle_user_is_idle_after_a_loss(bench: Bench) -> None:
     assert bench.service.inspect_user("ann")["status"] == "online"
 
 
-def test_a_false_seq_causes_one_announcement_per_ttl(bench: Bench) -> None:
-    """A `seq` above all assigned numbers looks like a loss: the record is announced again once, not for each lie."""
+def test_a_false_seq_concerns_nobody_else(bench: Bench) -> None:
+    """A `seq` above all assigned numbers looks like a loss: the client gets a snapshot, and contacts get nothing."""
     bench.service.contacts.change("ann", ["bob"])
     ann, bob = bench.open("ann"), bench.open("bob")
     bench.live(6, ann, bob)
@@ -205,13 +206,8 @@ def test_a_false_seq_causes_one_announcement_per_ttl(bench: Bench) -> None:
     for _ in range(100):
         bench.sweep(0.5)
         bench.beat(ann, seq=bench.clock())
-    assert len(bench.pusher.changes(bob.id, "ann")) == 1
-    assert bench.pusher.to(ann.id)[-1]["type"] == "presence_snapshot", "the client got no snapshot"
-    bench.beat(bob)
-    bench.sweep(26)
-    bench.beat(ann, seq=bench.clock())
-    bench.sweep(3)
-    assert len(bench.pusher.changes(bob.id, "ann")) == 2
+    assert bench.pusher.changes(bob.id, "ann") == []
+    assert {frame["type"] for frame in bench.pusher.to(ann.id)} == {"presence_snapshot"}
 
 
 def test_showing_again_sends_the_real_last_seen(bench: Bench) -> None:

@@ -35,6 +35,11 @@ events = steps_of(
 )  # fmt: skip
 
 
+def nameless(frame: dict[str, Any]) -> dict[str, Any]:
+    """A frame without the random name of its snapshot."""
+    return {name: value for name, value in frame.items() if name != "snapshot"}
+
+
 class Trace:
     """All that vic can observe."""
 
@@ -47,7 +52,7 @@ class Trace:
 
         def deliver(frame: Post) -> None:
             if frame.connection_id.startswith(VIEWER):
-                self.seen.append((self.world.now, frame))
+                self.seen.append((self.world.now, frame.connection_id, nameless(json.loads(frame.data))))
             posted(frame)
 
         self.world.bench.pusher.deliver = deliver
@@ -65,7 +70,7 @@ class Trace:
         service.end_connection(VIEWER, f"{HIDDEN}-1=", seconds)
         self.seen.append((
             now,
-            [answer for _, user, answer in self.world.answers if user == VIEWER][-1:],
+            [nameless(answer) for _, user, answer in self.world.answers if user == VIEWER and answer][-1:],
             known,
             service.get_snapshot(VIEWER, known["seq"], seconds),
             service.get_bulk_presence(VIEWER, list(USERS), seconds),

@@ -108,20 +108,24 @@ def test_a_command_is_named_after_its_class() -> None:
 
 def test_a_field_that_is_none_is_not_sent() -> None:
     """A request has the user, the command, and the fields that were given; false and empty ones are."""
-    assert request_of(commands.SetPrivacy("alice", invisible=False, blocks=[])) == {
+    assert request_of(commands.SetPrivacy("alice", invisible=False, blocks=[], most=9)) == {
         "user": "alice",
         "command": "set_privacy",
         "invisible": False,
         "blocks": [],
+        "most": 9,
     }
 
 
 def test_a_field_that_lua_leaves_out_gets_its_default() -> None:
     """Empty lists and maps do not arrive, and nested responses are decoded, too."""
     decoded = responses.Outcome.decode(
-        {"flush": {"seq": 7}, "notices": [{"other": "b", "version": "u 1", "blocked": False, "turn": 1}]}
+        {
+            "flush": {"prev": 6, "first": 7, "last": 7},
+            "notices": [{"other": "b", "version": "u 1", "blocked": False, "turn": 1}],
+        }
     )
-    assert decoded.flush == responses.Flush(7, [], {})
+    assert decoded.flush == responses.Flush(6, 7, 7, [], {})
     assert decoded.notices == [responses.BlockNotice("b", "u 1", False, 1)]
     assert (decoded.own, decoded.found, decoded.close) == (None, [], [])
 

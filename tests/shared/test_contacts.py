@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import fakeredis
 import pytest
 
-from shared.commands import Command, EditRelations
+from shared.commands import Command, EditRelations, SetPrivacy
+from shared.delivery import Unavailable
 from shared.presence import PresenceService
 from shared.store import AnyResponse
 from tests.support.service import Bench
@@ -45,6 +46,11 @@ class TurnStore:
         if commands:
             self._turn()
         return self._store.call(commands, now)
+
+    def call_each(self, commands: Sequence[Command[AnyResponse]], now: int) -> list[AnyResponse | Unavailable]:
+        if commands:
+            self._turn()
+        return self._store.call_each(commands, now)
 
     def users(self, cursor: str, count: int = 100, kinds: Sequence[str] = ()) -> tuple[set[str], str]:
         return self._store.users(cursor, count, kinds)
@@ -95,3 +101,38 @@ def test_a_contact_that_is_added_and_removed_concurrently_is_in_snapshots_or_is_
             may_see = viewer in bench.service.get_user_contacts(user)["viewers"]
             knows = user in bench.service.get_user_contacts(viewer)["sees"]
             assert knows or not may_see, order
+
+
+def test_long_lists_of_privacy_change_in_portions(bench: Bench) -> None:
+    """A thousand users to hide from and to block are written in portions of 250; lists are replaced, not extended."""
+    users = [f"user{number:04}" for number in range(1000)]
+    contacts = bench.service.contacts
+    contacts.set_privacy("alice", hide_from=users[:10], blocks=users[995:])
+    with bench.counted() as round_trips:
+        contacts.set_privacy("alice", hide_from=users[5:], blocks=users[:600])
+    portions = [command for trip in round_trips for command in trip if isinstance(command, SetPrivacy)]
+    assert [command.most for command in portions] == [250] * 7
+    assert max(len(command.edits or ()) for command in portions) == 250
+    privacy = contacts.get_privacy("alice")
+    assert (privacy["hideFrom"], privacy["blocks"]) == (users[5:], users[:600])
+    with bench.counted() as round_trips:
+        contacts.set_privacy("alice", hide_from=users[5:], blocks=users[:600], invisible=False)
+    assert len(round_trips) == 1, "nothing differed"
+
+
+@pytest.mark.parametrize("at", range(1, 12))
+def test_a_change_of_privacy_that_was_killed_is_finished_by_the_same_call(bench: Bench, at: int) -> None:
+    """Whatever has been done is in force for its viewers and in the list read back; the same call does the rest."""
+    users = [f"user{number:03}" for number in range(700)]
+    bench.service.contacts.change("alice", users, mutual=False)
+    bench.open("alice")
+    viewer = bench.open(users[699])
+    with bench.killed(at):
+        bench.service.contacts.set_privacy("alice", hide_from=users)
+    hidden = set(bench.service.contacts.get_privacy("alice")["hideFrom"])
+    for user in users[::50]:
+        assert (bench.sees(user, "alice")["status"] == "offline") == (user in hidden)
+    bench.service.contacts.set_privacy("alice", hide_from=users)
+    assert bench.service.contacts.get_privacy("alice")["hideFrom"] == users
+    bench.sweep(12)
+    assert [change["status"] for change in bench.pusher.changes(viewer.id, "alice")][-1] == "offline"

@@ -188,12 +188,12 @@ def test_a_refused_sign_in_waits_longer_each_time_with_jitter(front: ElastiCache
                 store.call(ASK, EPOCH)
             assert len(front.sign_ins) == call * tokens
             longest = PAUSE * 2 ** min(call * tokens, MAX_DOUBLINGS)
-            assert longest / 2 <= store._refuse_until - monotonic.now <= longest
-            monotonic.now = store._refuse_until - 0.001
+            assert longest / 2 <= store._refuse_until[""] - monotonic.now <= longest
+            monotonic.now = store._refuse_until[""] - 0.001
             with pytest.raises(Unavailable, match="a moment ago"):
                 store.call(ASK, EPOCH)
             assert len(front.sign_ins) == call * tokens
-            monotonic.now = store._refuse_until
+            monotonic.now = store._refuse_until[""]
         front.refusal = ""
         store.call(ASK, EPOCH)
         assert store._iam
@@ -207,7 +207,7 @@ def test_a_cache_that_cannot_be_reached_is_tried_each_second(front: ElastiCacheF
         for _ in range(3):
             with pytest.raises(Unavailable, match="ConnectionError"):
                 store.call(ASK, EPOCH)
-            assert store._refuse_until - monotonic.now == PAUSE
+            assert store._refuse_until[""] - monotonic.now == PAUSE
             monotonic.now += PAUSE
 
 

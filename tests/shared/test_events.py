@@ -54,7 +54,7 @@ def test_an_event_without_an_authorizers_context_is_an_error() -> None:
 def test_a_handshake_is_read_from_the_query() -> None:
     """Every parameter of the protocol's URL is read, in the same way before and in `$connect`."""
     query = {
-        "v": "1",
+        "v": "2",
         "token": "a.b.c",
         "deviceId": "d1",
         "deviceType": "desktop",
@@ -89,8 +89,8 @@ def test_a_handshake_without_a_query_has_the_protocols_defaults() -> None:
 @pytest.mark.parametrize(
     ("query", "name"),
     [
-        ({"v": "2"}, "v=2"),
-        ({"v": "1.0"}, "v=1.0"),
+        ({"v": "1"}, "v=1"),
+        ({"v": "2.0"}, "v=2.0"),
         ({"deviceId": "a b"}, "deviceId"),
         ({"deviceId": "d\n"}, "deviceId"),
         ({"deviceId": "d" * 65}, "deviceId"),
@@ -120,12 +120,12 @@ def test_an_unknown_device_type_is_the_web_and_a_long_platform_is_cut() -> None:
 @pytest.mark.parametrize("name", ["Sec-WebSocket-Protocol", "sec-websocket-protocol"])
 def test_a_token_may_travel_as_a_subprotocol(name: str) -> None:
     """If the deployment chose so, the token is the second subprotocol offered, in any spelling of the header."""
-    event = connect(ALICE, query={"token": "other"}, headers={name: "presence.v1, a.b.c"})
+    event = connect(ALICE, query={"token": "other"}, headers={name: "presence.v2, a.b.c"})
     assert Handshake.of(event, "subprotocol").token == "a.b.c"
-    assert accepted_protocol(event) == {"Sec-WebSocket-Protocol": "presence.v1"}
+    assert accepted_protocol(event) == {"Sec-WebSocket-Protocol": "presence.v2"}
 
 
-@pytest.mark.parametrize("offered", ["", "presence.v1", "presence.v1,", ", ,"])
+@pytest.mark.parametrize("offered", ["", "presence.v2", "presence.v2,", ", ,"])
 def test_without_a_second_subprotocol_there_is_no_token(offered: str) -> None:
     """A client that offers no token has none, even if its query holds one."""
     event = authorize({"token": "a.b.c"}, {"Sec-WebSocket-Protocol": offered})
@@ -134,7 +134,7 @@ def test_without_a_second_subprotocol_there_is_no_token(offered: str) -> None:
 
 def test_a_token_is_read_from_one_place_only() -> None:
     """A token in a place that the deployment did not choose is ignored."""
-    event = authorize({"token": "query"}, {"Sec-WebSocket-Protocol": "presence.v1, header"})
+    event = authorize({"token": "query"}, {"Sec-WebSocket-Protocol": "presence.v2, header"})
     assert Handshake.of(event, "query").token == "query"
     assert Handshake.of(event, "subprotocol").token == "header"
 

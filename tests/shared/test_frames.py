@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 from itertools import chain
+from typing import cast
 
 import pytest
 
 from shared.frames import (
     MAX_FRAME_BYTES,
+    BatchFrame,
     OwnState,
-    SnapshotHead,
-    batches,
-    change_frame,
+    SnapshotFrame,
+    change_frames,
     custom_status,
     encode,
     error_frame,
@@ -23,7 +24,7 @@ from shared.frames import (
     snapshot_frames,
     transition,
 )
-from shared.responses import DeviceState, Status, UserState, View
+from shared.responses import DeviceState, Flush, Status, UserState, View
 from shared.settings import Settings
 
 SEQ = 1_732_400_000_000
@@ -43,21 +44,20 @@ def views(count: int, rng: random.Random) -> list[View]:
     """Views of different sizes."""
     text = "ü" * 140
     return [
-        View(f"user{number}", "busy", custom=f'{{"text":"{text[: rng.randint(1, 140)]}","emoji":""}}', rev=SEQ)
+        View(f"user{number}", "busy", custom=f'{{"text":"{text[: rng.randint(1, 140)]}","emoji":""}}')
         for number in range(count)
     ]
 
 
 def test_a_stranger_sees_two_fields() -> None:
-    """Without a `rev` a record does not distinguish a hidden user from one who does not exist."""
-    assert record(View("alice", "offline")) == {"userId": "alice", "status": "offline"}
-    assert record(View("alice", "offline", rev=SEQ, seen=SEQ)) == {
+    """A stranger's record does not distinguish a hidden user from one who does not exist."""
+    assert record(View("alice", "offline", stranger=True)) == {"userId": "alice", "status": "offline"}
+    assert record(View("alice", "offline", seen=SEQ)) == {
         "userId": "alice",
         "status": "offline",
         "customStatus": None,
         "deviceType": None,
         "lastSeen": SEQ,
-        "rev": SEQ,
     }
 
 
@@ -79,36 +79,47 @@ def test_a_custom_status_always_has_three_fields() -> None:
 def test_a_frame_hints_at_the_transition(was: Status, status: Status, hint: str) -> None:
     """`type` names the transition from what the viewer knew; a change of anything else is a `presence_status`."""
     assert transition(was, status) == hint
-    assert event(was, View("alice", status, rev=SEQ))["type"] == hint
+    assert event(was, View("alice", status))["type"] == hint
 
 
 def test_one_change_is_a_frame_and_several_are_a_batch() -> None:
-    """A batch has one number for all of its changes, and a single change has its own."""
-    changes = [event("offline", View(user, "online", rev=SEQ)) for user in ("alice", "bob")]
-    single, batch = change_frame(7, changes[:1]), change_frame(8, changes)
-    assert single == {**changes[0], "seq": 7}
-    assert batch == {"type": "presence_batch", "seq": 8, "events": changes}
+    """A batch has one number for all of its changes, and a single change has its own; no change at all is a batch."""
+    changes = [event("offline", View(user, "online")) for user in ("alice", "bob")]
+    flush = Flush(prev=5, first=7, last=7)
+    assert change_frames(flush, changes[:1]) == [{**changes[0], "seq": 7, "prev": 5}]
+    assert change_frames(flush, changes) == [{"type": "presence_batch", "seq": 7, "prev": 5, "events": changes}]
+    assert change_frames(flush, []) == [{"type": "presence_batch", "seq": 7, "prev": 5, "events": []}]
     assert "seq" not in changes[0]
 
 
 def test_batches_fit_into_frames_and_lose_nothing(rng: random.Random) -> None:
-    """However many changes there are, no frame is larger than one metered message, and their order stays."""
+    """However many changes there are, no frame is larger than one metered message, and their order stays.
+
+    The numbers that were drawn suffice: each frame follows the one before it, and the last one has the last number.
+    """
     changes = [event("online", view) for view in views(500, rng)]
-    parts = batches(changes)
-    assert len(parts) > 1
-    assert list(chain.from_iterable(parts)) == changes
-    assert all(len(encode(change_frame(10**13, part))) <= MAX_FRAME_BYTES for part in parts)
+    flush = Flush(prev=SEQ - 9, first=SEQ, last=SEQ + 500 // 30)
+    frames = cast("list[BatchFrame]", change_frames(flush, changes))
+    assert len(frames) > 1
+    assert list(chain.from_iterable(frame["events"] for frame in frames)) == changes
+    assert all(len(encode(frame)) <= MAX_FRAME_BYTES for frame in frames)
+    numbers = [frame["seq"] for frame in frames]
+    assert [frame["prev"] for frame in frames] == [SEQ - 9, *numbers[:-1]]
+    assert numbers[0] == SEQ
+    assert numbers[-1] == flush.last
+    assert numbers == sorted(set(numbers))
 
 
 def test_a_snapshot_fits_into_frames_and_is_numbered(rng: random.Random) -> None:
-    """Each part has the head and its place, and together they have every user, in their order."""
+    """Each part has the name and its place, the first one has `self`, and together they have every user, in order."""
     own: OwnState = own_state("alice", real(), Settings(), "c1=")
-    head: SnapshotHead = {"type": "presence_snapshot", "id": "m1", "seq": SEQ, "resumed": False, "self": own}
+    first: SnapshotFrame = {"type": "presence_snapshot", "id": "m1", "seq": SEQ, "resumed": False, "self": own}
     users = [record(view) for view in views(500, rng)]
-    frames = snapshot_frames(head, users)
+    frames = snapshot_frames(first, "n1", users)
     assert len(frames) > 1
     assert [frame["part"] for frame in frames] == list(range(1, len(frames) + 1))
-    assert {frame["parts"] for frame in frames} == {len(frames)}
+    assert {(frame["snapshot"], frame["parts"], frame["seq"]) for frame in frames} == {("n1", len(frames), SEQ)}
+    assert ["self" in frame for frame in frames] == [True] + [False] * (len(frames) - 1)
     assert [user for frame in frames for user in frame["users"]] == users
     assert all(len(encode(frame)) <= MAX_FRAME_BYTES for frame in frames)
 

@@ -34,6 +34,12 @@ class UnavailableStore:
             raise Unavailable("away")
         return self._store.call(commands, now)
 
+    def call_each(self, commands: Sequence[Command[AnyResponse]], now: int) -> list[AnyResponse | Unavailable]:
+        if self.failures:
+            self.failures -= 1
+            return [Unavailable("away")] * len(commands)
+        return self._store.call_each(commands, now)
+
     def users(self, cursor: str, count: int = 100, kinds: Sequence[str] = ()) -> tuple[set[str], str]:
         return self._store.users(cursor, count, kinds)
 

@@ -1,24 +1,28 @@
 """Clients of the service that we did not write: npm's `ws`, each in its own process, and Python's `websockets`.
 
-`Client` does what docs/protocol.md requires of a client (a first sync, heartbeats, `seq`, the highest `rev`), records
-what it receives, and lets a test wait for it. What it should receive is for the tests to decide.
+`Client` does what docs/protocol.md requires of a client: a first sync, heartbeats, and the rules of `load.state`. It
+records what it receives, and lets a test wait for it. What it should receive is for the tests to decide.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import signal
 from asyncio.subprocess import PIPE, Process
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
+
+from load.state import Record, State, Step, Users, changes, next_tick, receive, tick
 
 PATIENCE = 60.0
 """Seconds that a test waits for what happens immediately on an idle machine."""
@@ -168,31 +172,40 @@ class Client:
         self.socket = socket
         self.frames: list[Frame] = []
         """All frames, in order of arrival."""
-        self.own: Frame = {}
-        """The newest `self`."""
-        self.records: dict[str, Frame] = {}
-        """The record with the highest `rev` of each user, from all frames."""
+        self.state = State()
+        """What the client knows after them."""
         self.code: int | None = None
         """The code with which the connection ended, once it has ended."""
-        self.status: str | None = None
-        """The status that heartbeats carry, in case the service lost it."""
+        self.chosen: Frame = {}
+        """The `status` and `n` that heartbeats carry, in case the service lost them."""
         self._active = active
         self._changes: defaultdict[str, deque[Frame]] = defaultdict(deque)
         self._answers: defaultdict[str, deque[Frame]] = defaultdict(deque)
-        self._seq_of: dict[str, int] = {}
-        self._seq = 0
-        self._early: set[int] = set()
+        self._parts: defaultdict[str, list[Frame]] = defaultdict(list)
+        """Id of a message → the parts of its response that have arrived."""
+        self._ids = map("message-{}".format, itertools.count())
+        self._types: dict[tuple[str, int], str] = {}
+        """User and number → the type of the change with that number."""
         self._news = asyncio.Condition()
         self._listener = asyncio.create_task(self._listen())
         self._beater: asyncio.Task[None] | None = None
 
-    async def sync(self) -> Frame:
-        """Send the first message of a connection and start heartbeats; returns the snapshot."""
-        await self.send("sync")
-        snapshot = await self.answer("presence_snapshot")
+    @property
+    def own(self) -> Record:
+        """The user's own state; empty before the first snapshot."""
+        return self.state.own or {}
+
+    @property
+    def records(self) -> Users:
+        """The record of each contact."""
+        return self.state.users
+
+    async def sync(self, **fields: Any) -> Frame:
+        """Send `sync` and, with the first, start heartbeats; returns the snapshot, with the users of all its parts."""
+        parts = await self._parts_of("sync", **fields)
         if self._beater is None:
             self._beater = asyncio.create_task(self._beat())
-        return snapshot
+        return {**parts[0], "users": [user for part in parts for user in part["users"]]}
 
     async def send(self, action: str, **fields: Any) -> None:
         """Send a message of the protocol."""
@@ -203,7 +216,10 @@ class Client:
         await self.socket.send(text)
 
     async def change(self, user: str, patience: float = PATIENCE) -> Frame:
-        """The next change of a contact that this client received and the test has not read yet."""
+        """The next change of a contact's record that the test has not read yet, with the `type` of the frame.
+
+        The first snapshot changes nothing.
+        """
         changes = self._changes[user]
         await self.until(lambda: bool(changes), patience)
         return changes.popleft()
@@ -224,9 +240,7 @@ class Client:
 
     async def query(self, *users: str) -> list[Frame]:
         """The response to `get_presence` for these users."""
-        await self.send("get_presence", userIds=users)
-        found: list[Frame] = (await self.answer("presence"))["users"]
-        return found
+        return [user for part in await self._parts_of("get_presence", userIds=users) for user in part["users"]]
 
     async def applied(self, n: int) -> None:
         """Wait until `self` shows that this connection's update number `n` was applied."""
@@ -283,66 +297,60 @@ class Client:
     async def _beat(self) -> None:
         while self.code is None:
             await asyncio.sleep(self.own["heartbeatEvery"] / 1000)
-            status = {"status": self.status} if self.status else {}
-            await self.send("heartbeat", active=self._active, seq=self._seq, **status)
+            await self.send("heartbeat", active=self._active, seq=self.state.seq, **self.chosen)
+
+    async def _parts_of(self, action: str, **fields: Any) -> list[Frame]:
+        """Send a message; returns all parts of its response."""
+        message_id = next(self._ids)
+        parts = self._parts[message_id]
+        await self.send(action, **fields, id=message_id)
+        await self.until(lambda: bool(parts) and len(parts) == parts[0]["parts"])
+        return sorted(parts, key=itemgetter("part"))
 
     async def _listen(self) -> None:
+        time = asyncio.get_running_loop().time
         while self.code is None:
+            due = next_tick(self.state)
             try:
-                frame = json.loads(await self.socket.receive())
+                async with asyncio.timeout_at(None if due is None else due / 1000):
+                    frame = json.loads(await self.socket.receive())
+            except TimeoutError:
+                step = tick(self.state, round(time() * 1000))
             except Closed as closed:
                 self.code = closed.code
+                step = Step(self.state)
             else:
-                self._take(frame)
+                self._file(frame)
+                step = receive(self.state, frame, round(time() * 1000))
+            self._record_changes(step.state)
+            self.state = step.state
+            if step.sync and self._beater is not None and not self._beater.done():
+                await self.send("sync", **({} if self.state.seq is None else {"seq": self.state.seq}))
             async with self._news:
                 self._news.notify_all()
 
-    def _take(self, frame: Frame) -> None:
+    def _file(self, frame: Frame) -> None:
+        """Keep a frame for the test, under its type or the message that it responds to."""
         self.frames.append(frame)
-        self.own = frame.get("self", self.own)
-        match frame.get("type"):
-            case "user_online" | "user_offline" | "presence_status":
-                self._learn(frame, frame["seq"])
-            case "presence_batch":
-                for event in frame["events"]:
-                    self._learn(event, frame["seq"])
-            case "presence_snapshot":
-                self._replace(frame)
-                self._answers["presence_snapshot"].append(frame)
-            case other:
-                self._answers[other or "gateway"].append(frame)
-        self._number(frame)
+        match frame:
+            case {"type": "user_online" | "user_offline" | "presence_status"}:
+                self._types[frame["userId"], frame["seq"]] = frame["type"]
+            case {"type": "presence_batch"}:
+                self._types |= {(event["userId"], frame["seq"]): event["type"] for event in frame["events"]}
+            case {"type": "presence" | "presence_snapshot", "id": str(message_id)} if message_id in self._parts:
+                self._parts[message_id].append(frame)
+            case _:
+                self._answers[frame.get("type", "gateway")].append(frame)
 
-    def _learn(self, event: Frame, seq: int) -> None:
-        if self._is_news(event):
-            self.records[event["userId"]] = event
-            self._changes[event["userId"]].append(event)
-        self._seq_of[event["userId"]] = max(seq, self._seq_of.get(event["userId"], 0))
-
-    def _replace(self, snapshot: Frame) -> None:
-        """Replace all records by a snapshot's, except those that changed after it was made."""
-        assert snapshot["parts"] == 1
-        if snapshot["resumed"]:
+    def _record_changes(self, after: State) -> None:
+        """Keep the changes of contacts' records for the test. A contact that is no longer listed is none."""
+        if self.state.seq is None:
             return
-        changed_since = {user for user, seq in self._seq_of.items() if seq > snapshot["seq"]}
-        received = {record["userId"]: record for record in snapshot["users"]}
-        for user in self.records.keys() - received.keys() - changed_since:
-            del self.records[user]
-        self.records |= {user: record for user, record in received.items() if self._is_news(record)}
-
-    def _is_news(self, record: Frame) -> bool:
-        """Whether a record is newer than the known one. A stranger's has no `rev` and always counts as newer."""
-        known = self.records.get(record["userId"], {})
-        return bool("rev" not in record or record["rev"] > known.get("rev", -1))
-
-    def _number(self, frame: Frame) -> None:
-        """Keep the highest number up to which no frame is missing."""
-        if frame.get("type") == "presence_snapshot":
-            self._seq = max(self._seq, frame["seq"])
-        elif "seq" in frame:
-            self._early.add(frame["seq"])
-        while self._seq + 1 in self._early:
-            self._seq += 1
+        for change in changes(self.state, after):
+            if change.after:
+                user: str = change.after["userId"]
+                kind = self._types.get((user, after.at[user]), "presence_snapshot")
+                self._changes[user].append({"type": kind, **change.after})
 
 
 Join = Callable[..., Awaitable[Client]]

@@ -40,7 +40,7 @@ REASONS = {
     "connect": "connections",
     "disconnect": "connections",
     "sync": "syncs",
-    "read_view": "snapshots",
+    "read_views": "views",
     "update": "updates",
     "find_targets": "fan-out",
     "announced": "fan-out",
@@ -130,7 +130,7 @@ class World:
         """Connect and sync. The service closes the connection that it `replaces`."""
         token = jwt.encode({"sub": user_id, "iat": EPOCH // 1000, "exp": EPOCH // 1000 + 10 * YEAR}, SECRET, "HS256")
         opened = await websockets.connect(
-            f"ws://{HOST}:{self._port}/live?v=1&token={token}&deviceId={device_id}", ping_interval=None
+            f"ws://{HOST}:{self._port}/live?v=2&token={token}&deviceId={device_id}", ping_interval=None
         )
         socket = Socket(opened)
         answered: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -236,7 +236,7 @@ async def _play(
     here = World(running, listener.getsockname()[1])
     run_all, post = running.store._run_all, running._pusher.post
 
-    def counted_run_all(calls: Any, now: int) -> list[bytes]:
+    def counted_run_all(calls: Any, now: int) -> list[Any]:
         here.count_round_trip(calls)
         return run_all(calls, now)
 

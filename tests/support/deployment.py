@@ -105,7 +105,7 @@ class Deployment:
         """The URL and the subprotocols with which a user connects; an empty token is omitted."""
         token = self.identity_provider.token(user) if token is None else token
         if self.identity_provider.token_source == "subprotocol":
-            return f"{self.ws_url}?{urlencode(query)}", ["presence.v1", token] if token else []
+            return f"{self.ws_url}?{urlencode(query)}", ["presence.v2", token] if token else []
         return f"{self.ws_url}?{urlencode(query | ({'token': token} if token else {}))}", []
 
     def _call(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 SEQ = 1000
 """The number of the snapshot."""
+_names = itertools.count()
 
 
 def own(*, every: float = 30, life: float = 6600, **fields: Any) -> dict[str, Any]:
@@ -21,21 +23,25 @@ def own(*, every: float = 30, life: float = 6600, **fields: Any) -> dict[str, An
     }
 
 
-def snapshot(seq: int = SEQ, id: str | None = None, **of_self: Any) -> dict[str, Any]:
+def snapshot(seq: int = SEQ, **of_self: Any) -> dict[str, Any]:
     """A snapshot with alice as the only contact."""
-    alice = {"userId": "alice", "status": "online", "rev": 1}
     return {
         "type": "presence_snapshot",
-        **({} if id is None else {"id": id}),
+        "snapshot": f"snapshot-{next(_names)}",
         "seq": seq,
+        "resumed": False,
         "part": 1,
         "parts": 1,
-        "resumed": False,
         "self": own(**of_self),
-        "users": [alice],
+        "users": [{"userId": "alice", "status": "online"}],
     }
 
 
-def event(seq: int, rev: int = 2, status: str = "busy") -> dict[str, Any]:
+def resumed(seq: int = SEQ, **of_self: Any) -> dict[str, Any]:
+    """The response to a client that missed nothing."""
+    return {"type": "presence_snapshot", "seq": seq, "resumed": True, "self": own(**of_self)}
+
+
+def event(prev: int, seq: int, status: str = "busy") -> dict[str, Any]:
     """A change of alice."""
-    return {"type": "presence_status", "seq": seq, "userId": "alice", "status": status, "rev": rev}
+    return {"type": "presence_status", "seq": seq, "prev": prev, "userId": "alice", "status": status}

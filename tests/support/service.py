@@ -25,12 +25,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import redis
-from redis.cluster import RedisCluster
-
 from shared.commands import Command
 from shared.connection import Connection
-from shared.delivery import Post
+from shared.delivery import Post, Unavailable
 from shared.frames import Record
 from shared.messages import Heartbeat, PresenceUpdate, Sync
 from shared.presence import PresenceService
@@ -49,6 +46,7 @@ LIVELOCK = 10_000
 
 
 AnyCommand = Command[Any]
+Connect = Callable[[Settings, Counts, Callable[[], int]], Any]
 OnRoundTrip = Callable[[list[AnyCommand], int], None]
 
 
@@ -125,27 +123,35 @@ class Pusher:
 class RecordingStore:
     """A `Store` that reports the commands of each round trip, after which a function may die."""
 
-    def __init__(self, store: Store, steps: Steps, record: OnRoundTrip) -> None:
+    def __init__(self, store: Any, steps: Steps, record: OnRoundTrip) -> None:
         self.store, self.buckets = store, store.buckets
         self._steps, self._record = steps, record
         self._last, self._since = 0, 0
 
     def call(self, commands: Sequence[Command[AnyResponse]], now: int) -> list[AnyResponse]:
+        return self._recorded(self.store.call, commands, now)
+
+    def call_each(self, commands: Sequence[Command[AnyResponse]], now: int) -> list[AnyResponse | Unavailable]:
+        return self._recorded(self.store.call_each, commands, now)
+
+    def _recorded(self, call: Callable[[Any, int], list[Any]], commands: Sequence[AnyCommand], now: int) -> list[Any]:
         if not commands:
             return []
         self._since = self._since + 1 if now == self._last else 0
         self._last = now
         assert self._since < LIVELOCK, f"{LIVELOCK} round trips without time passing: {commands[:3]}"
-        responses = self.store.call(commands, now)
+        responses = call(commands, now)
         self._record(list(commands), now)
         self._steps.take()
         return responses
 
     def users(self, cursor: str, count: int = 100, kinds: Sequence[str] = FACTS) -> tuple[set[str], str]:
-        return self.store.users(cursor, count, kinds)
+        found: tuple[set[str], str] = self.store.users(cursor, count, kinds)
+        return found
 
     def eviction_policy(self) -> str | None:
-        return self.store.eviction_policy()
+        policy: str | None = self.store.eviction_policy()
+        return policy
 
 
 class _Enough(Exception):
@@ -159,6 +165,7 @@ class Bench:
         client: the Redis that holds the state; the test empties it between uses.
         settings: the service's settings.
         loaded: whether to mark the graph as loaded.
+        connect: makes the store, where it is not on that one Redis.
 
     Attributes:
         clock, steps, pusher, metrics, settings: see their classes; all environments share them.
@@ -169,18 +176,25 @@ class Bench:
     """
 
     def __init__(
-        self, client: redis.Redis | RedisCluster, settings: Settings | None = None, *, loaded: bool = True
+        self, client: Any, settings: Settings | None = None, *, loaded: bool = True, connect: Connect | None = None
     ) -> None:
         self.settings = settings or Settings()
         self.client, self.clock, self.steps, self.metrics = client, Clock(), Steps(), Counts()
         self.pusher = Pusher(self.steps)
         self.round_trips: list[list[AnyCommand]] = []
         self.on_round_trip: OnRoundTrip = lambda _commands, _now: None
-        self.store = Store(client, self.settings, self.metrics)
+        self._drawn = 0
+        connect = connect or (lambda settings, metrics, random: Store(client, settings, metrics, random=random))
+        self.store = connect(self.settings, self.metrics, self._random)
         self.service, self.upkeep = self.environment(), self.sweeper()
         self._opened, self._runs = 0, 0
         if loaded:
             self.service.contacts.set_graph_loaded(True)
+
+    def _random(self) -> int:
+        """No two are alike; their last four digits, which decide how far numbers move, only depend on the time."""
+        self._drawn += 1
+        return self._drawn * 10_000 + self.clock() % 10_000
 
     def close(self) -> None:
         """Close the store's threads and connections."""

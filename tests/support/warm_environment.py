@@ -81,6 +81,18 @@ class WarmEnvironment:
             if received.method == "POST" and received.connection_id == connection_id
         ]
 
+    def stored(self) -> dict[bytes, Any]:
+        """Everything in the store, but for how many messages connections have sent."""
+        stored: dict[bytes, Any] = {key: self.redis.dump(key) for key in self.redis.scan_iter()}
+        for key in stored:
+            if b":user:" in key:
+                fields: Any = self.redis.hgetall(key)
+                stored[key] = {
+                    name: value.rpartition(b" ")[0] if name.startswith(b"!") else value
+                    for name, value in fields.items()
+                }
+        return stored
+
     def closed(self) -> list[str]:
         """The connections that were closed."""
         return [received.connection_id for received in self.management.requests if received.method == "DELETE"]

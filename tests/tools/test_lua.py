@@ -63,7 +63,7 @@ def test_the_scripts_have_no_findings() -> None:
     ("part_name", "old", "new", "found"),
     [
         ("settle", "u.due = nil\n", "u.due, forgotten = nil, nil\n", "non-standard global variable 'forgotten'"),
-        ("values", "local function earliest(", "local function latest() end local function earliest(", "'latest'"),
+        ("values", "local function earliest(", "local function farthest() end local function earliest(", "'farthest'"),
         ("erasing", "local close, keys =", f"local close, keys --[[{'long ' * 24}]] =", "line is too long"),
     ],
     ids=["a global", "an unused function", "a long line"],

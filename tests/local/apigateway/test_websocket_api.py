@@ -65,14 +65,14 @@ async def test_connect_decides_the_handshakes_status(gateway: Gateway, answer: A
 
 @pytest.mark.parametrize(
     ("headers", "subprotocol"),
-    [({}, None), ({"Sec-WebSocket-Protocol": "presence.v1"}, "presence.v1"), ({"sec-websocket-protocol": "b"}, "b")],
+    [({}, None), ({"Sec-WebSocket-Protocol": "presence.v2"}, "presence.v2"), ({"sec-websocket-protocol": "b"}, "b")],
 )
 async def test_a_subprotocol_is_chosen_by_connect_only(
     gateway: Gateway, headers: dict[str, str], subprotocol: str | None
 ) -> None:
     """The gateway chooses no subprotocol by itself."""
     gateway.functions.answers["connect"] = {"statusCode": 200, "headers": headers}
-    async with connected(gateway, subprotocols=["presence.v1", "b"]) as client:
+    async with connected(gateway, subprotocols=["presence.v2", "b"]) as client:
         assert client.subprotocol == subprotocol
 
 

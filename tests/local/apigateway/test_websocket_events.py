@@ -85,8 +85,8 @@ async def test_a_client_without_user_agent_or_query_has_no_such_keys() -> None:
     """Without a query there are no keys for one, and without a User-Agent the identity is the address alone."""
     async with running_gateway(token_source="subprotocol") as gateway:
         url = gateway.websocket_url.partition("?")[0]
-        gateway.functions.answers["connect"] = {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": "presence.v1"}}
-        async with connected(gateway, url, subprotocols=["presence.v1", "jwt"], user_agent_header=None):
+        gateway.functions.answers["connect"] = {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": "presence.v2"}}
+        async with connected(gateway, url, subprotocols=["presence.v2", "jwt"], user_agent_header=None):
             event = await gateway.functions.event("connect")
     assert list(event) == ["headers", "multiValueHeaders", "requestContext", "isBase64Encoded"]
     assert event["requestContext"]["identity"] == {"sourceIp": "127.0.0.1"}
@@ -128,7 +128,7 @@ async def test_the_authorizer_sees_an_empty_query_as_an_empty_object() -> None:
     """An authorizer gets `{}` for a query that is not there."""
     async with running_gateway(token_source="subprotocol") as gateway:
         gateway.functions.answers["authorize"] = crash()
-        await refusal(gateway, "/live", headers={"Sec-WebSocket-Protocol": "presence.v1, jwt"})
+        await refusal(gateway, "/live", headers={"Sec-WebSocket-Protocol": "presence.v2, jwt"})
         event = gateway.functions.events_of("authorize")[0]
     assert event["queryStringParameters"] == event["multiValueQueryStringParameters"] == {}
 
